@@ -1,0 +1,3 @@
+//! One container on the kernel: namespaces, mounts, cgroup, identity, process.
+
+pub mod spec;

@@ -1,0 +1,1 @@
+//! OCI images: references, registry, store, layers, import, pack.

@@ -1,0 +1,1 @@
+//! A pod's network: namespace, link, address, egress, host ports.

@@ -1,0 +1,1 @@
+//! One tiny process per pod: holds its namespaces and pipes, reaps, writes facts.
