@@ -1,3 +1,13 @@
 //! One container on the kernel: namespaces, mounts, cgroup, identity, process.
+//!
+//! Two programs use this crate. The **shim** forks and runs [`create`] or [`exec`] in the child; nothing of what they
+//! allocate stays in the shim. The **engine** makes cgroups ([`cgroup`]) and compiles seccomp profiles ([`seccomp`],
+//! feature `compile`), and hands both over ready in a [`spec::ContainerSpec`].
+#![deny(unsafe_code)]
 
+pub mod capability;
+pub mod cgroup;
+#[cfg(feature = "compile")]
+pub mod seccomp;
 pub mod spec;
+mod sys;

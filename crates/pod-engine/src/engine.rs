@@ -1,0 +1,271 @@
+//! One engine: the machine's mechanisms opened once, and a task per pod it owns.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use k8s_openapi::api::core::v1::Pod;
+use pod_api::context::{NodeInfo, Objects};
+use pod_container::cgroup::Hierarchy;
+use pod_network::Network;
+use pod_plan::Lifecycle;
+use tokio::sync::mpsc;
+
+use crate::clock::Clock;
+use crate::feed::{Feed, News};
+use crate::paths::Roots;
+use crate::record::{self, Ownership, Record};
+use crate::task::{Command, PodTask};
+use crate::teardown;
+
+/// How an engine is set up; everything has a default that fits one machine.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub roots: Roots,
+    /// Pods' addresses.
+    pub pod_cidr: ipnet::Ipv4Net,
+    /// The socket under which other commands find this engine.
+    pub socket: PathBuf,
+}
+
+/// What every pod's task may use.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) config: Config,
+    pub(crate) clock: Clock,
+    pub(crate) node: NodeInfo,
+    pub(crate) store: pod_image::Store,
+    pub(crate) network: Network,
+    pub(crate) cgroups: Hierarchy,
+    pub(crate) shim: PathBuf,
+    /// One pull at a time of one image; the others wait for its result.
+    pub(crate) pulls: RefCell<BTreeMap<String, Rc<tokio::sync::Mutex<()>>>>,
+    pub(crate) feed: Feed,
+}
+
+/// Why an engine could not be opened. The message says what; the source says why.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("failed to prepare the state directory `{0}`")]
+    Directory(PathBuf, #[source] io::Error),
+    #[error("failed to open the image store")]
+    Store(#[source] pod_image::OpenError),
+    #[error("failed to prepare the pod network")]
+    Network(#[source] pod_network::OpenError),
+    #[error("failed to find the cgroup hierarchies")]
+    Cgroups(#[source] pod_container::cgroup::DetectError),
+    #[error("failed to unpack the pod shim")]
+    Shim(#[source] io::Error),
+}
+
+/// Why a pod was not taken on.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("pod `{0}` is driven by another engine")]
+    Owned(String),
+    #[error("pod `{0}` is not known here")]
+    Unknown(String),
+    #[error("failed to write down pod `{0}`")]
+    Record(String, #[source] io::Error),
+}
+
+/// A request to run one pod.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct PodRequest {
+    pub pod: Pod,
+    pub objects: Objects,
+    pub origin: Option<String>,
+    pub offline: bool,
+    pub detached: bool,
+    /// Replace every container of a live pod, not only those that differ.
+    pub recreate: bool,
+}
+
+impl PodRequest {
+    pub fn namespace(&self) -> &str {
+        self.pod.metadata.namespace.as_deref().unwrap_or("default")
+    }
+    pub fn name(&self) -> &str {
+        self.pod.metadata.name.as_deref().unwrap_or_default()
+    }
+}
+
+/// Lives on one thread, inside a [`tokio::task::LocalSet`].
+#[derive(Debug, Clone)]
+pub struct Engine {
+    cx: Rc<Context>,
+    pods: Rc<RefCell<BTreeMap<(String, String), mpsc::UnboundedSender<Command>>>>,
+}
+
+// === impl Engine ===
+
+impl Engine {
+    pub fn open(config: Config) -> Result<Self, OpenError> {
+        for dir in [config.roots.pods(), config.roots.data.join("pods"), config.roots.logs.clone()] {
+            create_private(&dir).map_err(|e| OpenError::Directory(dir, e))?;
+        }
+        let store = pod_image::Store::open(&config.roots.images()).map_err(OpenError::Store)?;
+        let network = Network::open(
+            &config.roots.network(),
+            pod_network::Config { cidr: config.pod_cidr, mtu: None },
+        )
+        .map_err(OpenError::Network)?;
+        let cgroups = Hierarchy::detect().map_err(OpenError::Cgroups)?;
+        let shim = crate::shim_binary::ensure(&config.roots.run).map_err(OpenError::Shim)?;
+        let cx = Context {
+            node: crate::node::observe(),
+            clock: Clock::start(),
+            pulls: RefCell::default(),
+            feed: Feed::default(),
+            config,
+            store,
+            network,
+            cgroups,
+            shim,
+        };
+        Ok(Self { cx: Rc::new(cx), pods: Rc::default() })
+    }
+
+    pub fn feed(&self) -> &Feed {
+        &self.cx.feed
+    }
+
+    pub fn store(&self) -> &pod_image::Store {
+        &self.cx.store
+    }
+
+    pub(crate) fn context(&self) -> &Context {
+        &self.cx
+    }
+
+    pub fn drives(&self, namespace: &str, name: &str) -> bool {
+        self.pods.borrow().contains_key(&(namespace.to_owned(), name.to_owned()))
+    }
+
+    /// Names of the pods this engine drives.
+    pub fn driven(&self) -> Vec<(String, String)> {
+        self.pods.borrow().keys().cloned().collect()
+    }
+
+    /// Runs a new pod, applies a changed manifest to one driven here, or adopts an orphan of the same name and then
+    /// applies the manifest.
+    pub fn run(&self, request: PodRequest) -> Result<(), RunError> {
+        let key = (request.namespace().to_owned(), request.name().to_owned());
+        if let Some(commands) = self.pods.borrow().get(&key) {
+            // A closed channel is a pod in its last instant; the name is free the moment it is gone.
+            if commands.send(Command::Update(Box::new(request.clone()))).is_ok() {
+                return Ok(());
+            }
+        }
+        let full = format!("{}/{}", key.0, key.1);
+        let paths = self.cx.config.roots.pod(&key.0, &key.1);
+        create_private(&paths.run).map_err(|e| RunError::Record(full.clone(), e))?;
+        let ownership = Ownership::try_take(&paths)
+            .map_err(|e| RunError::Record(full.clone(), e))?
+            .ok_or_else(|| RunError::Owned(full.clone()))?;
+        if let Ok(lifecycle) = record::load::<Lifecycle>(&paths.ledger()) {
+            if !lifecycle.is_finished() {
+                self.adopt_owned(&key, ownership)?;
+                if let Some(commands) = self.pods.borrow().get(&key) {
+                    let _ = commands.send(Command::Update(Box::new(request)));
+                }
+                return Ok(());
+            }
+            // It ended earlier and was only kept to be looked at.
+            teardown::forget_files(&self.cx, &paths);
+            create_private(&paths.run).map_err(|e| RunError::Record(full.clone(), e))?;
+        }
+        let uid = record::new_uid().map_err(|e| RunError::Record(full.clone(), e))?;
+        let mut pod = request.pod;
+        pod.metadata.uid = Some(uid.clone());
+        let created = self.cx.clock.now();
+        pod.metadata.creation_timestamp =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(created));
+        let record = Record {
+            uid,
+            pod,
+            objects: request.objects,
+            origin: request.origin,
+            created,
+            offline: request.offline,
+            detached: request.detached,
+        };
+        record::save(&paths.record(), &record).map_err(|e| RunError::Record(full.clone(), e))?;
+        self.sign(&paths).map_err(|e| RunError::Record(full, e))?;
+        self.start_task(&key, PodTask::new(self.cx.clone(), paths, record, ownership));
+        Ok(())
+    }
+
+    /// Takes an orphaned pod (its engine died) from where it stands.
+    pub fn adopt(&self, namespace: &str, name: &str) -> Result<(), RunError> {
+        let key = (namespace.to_owned(), name.to_owned());
+        let full = format!("{namespace}/{name}");
+        let paths = self.cx.config.roots.pod(namespace, name);
+        if !paths.record().exists() {
+            return Err(RunError::Unknown(full));
+        }
+        let ownership = Ownership::try_take(&paths)
+            .map_err(|e| RunError::Record(full.clone(), e))?
+            .ok_or(RunError::Owned(full))?;
+        self.adopt_owned(&key, ownership)
+    }
+
+    fn adopt_owned(&self, key: &(String, String), ownership: Ownership) -> Result<(), RunError> {
+        let paths = self.cx.config.roots.pod(&key.0, &key.1);
+        let failed = |e| RunError::Record(format!("{}/{}", key.0, key.1), e);
+        self.sign(&paths).map_err(failed)?;
+        let record: Record = record::load(&paths.record()).map_err(failed)?;
+        let lifecycle = match record::load(&paths.ledger()) {
+            Ok(lifecycle) => Some(lifecycle),
+            // Killed between the two files: nothing was begun yet.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            Err(e) => return Err(failed(e)),
+        };
+        let task = match lifecycle {
+            Some(lifecycle) => PodTask::adopted(self.cx.clone(), paths, record, lifecycle, ownership),
+            None => PodTask::new(self.cx.clone(), paths, record, ownership),
+        };
+        self.start_task(key, task);
+        Ok(())
+    }
+
+    /// Stops a pod and forgets it. `grace` in seconds; `None` is the pod's own.
+    pub fn stop(&self, namespace: &str, name: &str, grace: Option<u64>) -> Result<(), RunError> {
+        let key = (namespace.to_owned(), name.to_owned());
+        match self.pods.borrow().get(&key) {
+            Some(commands) if commands.send(Command::Stop { grace }).is_ok() => Ok(()),
+            _ => Err(RunError::Unknown(format!("{namespace}/{name}"))),
+        }
+    }
+
+    fn start_task(&self, key: &(String, String), (task, commands): (PodTask, mpsc::UnboundedSender<Command>)) {
+        self.pods.borrow_mut().insert(key.clone(), commands.clone());
+        let pods = self.pods.clone();
+        let key = key.clone();
+        tokio::task::spawn_local(async move {
+            task.drive().await;
+            // A successor of the same name may have taken the place.
+            let mut pods = pods.borrow_mut();
+            if pods.get(&key).is_some_and(|current| current.same_channel(&commands)) {
+                pods.remove(&key);
+            }
+        });
+    }
+
+    /// Says where the pod's engine listens.
+    fn sign(&self, paths: &crate::PodPaths) -> io::Result<()> {
+        std::fs::write(paths.owner(), self.cx.config.socket.as_os_str().as_encoded_bytes())
+    }
+
+    /// A message that is about no step of the plan.
+    pub fn trouble(&self, namespace: &str, name: &str, text: String) {
+        self.cx.feed.send(namespace, name, News::Trouble(text));
+    }
+}
+
+fn create_private(dir: &std::path::Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}

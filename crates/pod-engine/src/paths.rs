@@ -1,0 +1,149 @@
+//! Where everything of one engine root lives. One place, so that cleaning up is reading it backwards.
+
+use std::path::{Path, PathBuf};
+
+/// The directories of one state root. `run` and `start` share the default one; a test brings its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Roots {
+    /// Gone after a reboot: sockets, facts, ledgers, secrets.
+    pub run: PathBuf,
+    /// Images and pods' disk volumes and writable layers.
+    pub data: PathBuf,
+    /// `NAMESPACE_NAME_UID/CONTAINER/ATTEMPT.log`.
+    pub logs: PathBuf,
+    /// Told apart from other roots on the machine in cgroup and network names; empty for the default root.
+    pub tag: String,
+}
+
+impl Roots {
+    /// `/run/outrigger`, `/var/lib/outrigger`, `/var/log/outrigger`.
+    pub fn system() -> Self {
+        Self {
+            run: "/run/outrigger".into(),
+            data: "/var/lib/outrigger".into(),
+            logs: "/var/log/outrigger/pods".into(),
+            tag: String::new(),
+        }
+    }
+
+    /// Everything below one directory (`--root`, `OUTRIGGER_ROOT`).
+    pub fn below(root: &Path) -> Self {
+        let root = std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
+        Self {
+            run: root.join("run"),
+            data: root.join("lib"),
+            logs: root.join("log"),
+            tag: format!("{:08x}", fnv1a(root.as_os_str().as_encoded_bytes())),
+        }
+    }
+
+    pub fn pods(&self) -> PathBuf {
+        self.run.join("pods")
+    }
+
+    pub fn images(&self) -> PathBuf {
+        self.data.join("images")
+    }
+
+    /// The background engine's socket.
+    pub fn socket(&self) -> PathBuf {
+        self.run.join("engine.sock")
+    }
+
+    /// Kernel names (links, addresses, rules) are the machine's, not a root's: all roots share this directory.
+    pub fn network(&self) -> PathBuf {
+        "/run/outrigger/network".into()
+    }
+
+    /// The top cgroup, in every tree.
+    pub fn cgroup(&self) -> PathBuf {
+        if self.tag.is_empty() { "/outrigger".into() } else { format!("/outrigger-{}", self.tag).into() }
+    }
+
+    /// A pod's name in machine-wide registers.
+    pub fn network_id(&self, uid: &str) -> String {
+        if self.tag.is_empty() { uid.into() } else { format!("{}-{uid}", self.tag) }
+    }
+
+    pub fn pod(&self, namespace: &str, name: &str) -> PodPaths {
+        PodPaths { run: self.pods().join(format!("{namespace}_{name}")), data: self.data.join("pods"), logs: self.logs.clone() }
+    }
+}
+
+/// The directories of one pod.
+#[derive(Debug, Clone)]
+pub struct PodPaths {
+    /// Per namespace and name: there is one pod of a name.
+    pub run: PathBuf,
+    data: PathBuf,
+    logs: PathBuf,
+}
+
+impl PodPaths {
+    pub fn at(run: PathBuf, roots: &Roots) -> Self {
+        Self { run, data: roots.data.join("pods"), logs: roots.logs.clone() }
+    }
+
+    pub fn record(&self) -> PathBuf {
+        self.run.join("pod.json")
+    }
+    pub fn ledger(&self) -> PathBuf {
+        self.run.join("ledger.json")
+    }
+    pub fn status(&self) -> PathBuf {
+        self.run.join("status.json")
+    }
+    pub fn notices(&self) -> PathBuf {
+        self.run.join("events.jsonl")
+    }
+    pub fn lock(&self) -> PathBuf {
+        self.run.join("lock")
+    }
+    /// Names the socket of the engine that owns the pod.
+    pub fn owner(&self) -> PathBuf {
+        self.run.join("owner")
+    }
+    pub fn hosts(&self) -> PathBuf {
+        self.run.join("etc/hosts")
+    }
+    pub fn etc(&self) -> PathBuf {
+        self.run.join("etc")
+    }
+    /// A tmpfs of the shim: configMap, secret, projected and downward volumes.
+    pub fn memory(&self) -> PathBuf {
+        self.run.join("memory")
+    }
+    /// One tmpfs of the shim per `emptyDir` with `medium: Memory`.
+    pub fn memory_volume(&self, volume: &str) -> PathBuf {
+        self.run.join("empty").join(volume)
+    }
+    pub fn shm(&self) -> PathBuf {
+        self.run.join("shm")
+    }
+    pub fn termination_log(&self, container: &str, attempt: u32) -> PathBuf {
+        self.run.join("containers").join(container).join(attempt.to_string()).join("termination-log")
+    }
+
+    pub fn data(&self, uid: &str) -> PathBuf {
+        self.data.join(uid)
+    }
+    pub fn disk_volume(&self, uid: &str, volume: &str) -> PathBuf {
+        self.data(uid).join("volumes").join(volume)
+    }
+    pub fn attempt(&self, uid: &str, container: &str, attempt: u32) -> PathBuf {
+        self.data(uid).join("containers").join(container).join(attempt.to_string())
+    }
+
+    pub fn logs(&self, uid: &str) -> PathBuf {
+        let key = self.run.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        self.logs.join(format!("{key}_{uid}"))
+    }
+    pub fn log(&self, uid: &str, container: &str, attempt: u32) -> PathBuf {
+        self.logs(uid).join(container).join(format!("{attempt}.log"))
+    }
+}
+
+/// FNV-1a, 32 bits: a stable short tag, not a security measure.
+fn fnv1a(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+}

@@ -1,0 +1,371 @@
+//! A pod as its engine holds it, and the execution of the plan's steps. Below here nothing is decided.
+
+use std::cell::{Cell, Ref, RefCell};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
+use pod_api::context::PodContext;
+use pod_container::cgroup::Unapplied;
+use pod_plan::{Event, Hook, Notice, Step, Time};
+use pod_shim::client::{Client, Fact};
+use tokio::sync::mpsc;
+
+use crate::clock::{Clock, from_nanos};
+use crate::engine::{Context, PodRequest};
+use crate::feed::News;
+use crate::image::ReadyImage;
+use crate::paths::{PodPaths, Roots};
+use crate::record::{self, Record};
+use crate::{check, launch, sandbox, teardown, termination, volumes};
+
+/// Everything the concurrent steps of one pod share. One thread, so cells are enough; no borrow is held across an
+/// await.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) cx: Rc<Context>,
+    pub(crate) paths: PodPaths,
+    record: RefCell<Record>,
+    events: mpsc::UnboundedSender<Event>,
+    shim: RefCell<Option<Client>>,
+    shim_pid: Cell<Option<u32>>,
+    images: RefCell<BTreeMap<String, ReadyImage>>,
+    volume_images: RefCell<BTreeMap<String, ReadyImage>>,
+    /// Warnings about the pod as a whole that were given already.
+    warned: RefCell<std::collections::BTreeSet<String>>,
+    ips: RefCell<Vec<IpAddr>>,
+    /// Containers that have an attempt running, for eviction and updates.
+    volumes_ready: Cell<bool>,
+    /// Woken when the shim stands, for steps that need its mount namespace.
+    pub(crate) shim_changed: tokio::sync::Notify,
+}
+
+// === impl Running ===
+
+impl Running {
+    pub(crate) fn new(cx: Rc<Context>, paths: PodPaths, record: Record, events: mpsc::UnboundedSender<Event>) -> Self {
+        Self {
+            cx,
+            paths,
+            record: RefCell::new(record),
+            events,
+            shim: RefCell::default(),
+            shim_pid: Cell::default(),
+            images: RefCell::default(),
+            volume_images: RefCell::default(),
+            warned: RefCell::default(),
+            ips: RefCell::default(),
+            volumes_ready: Cell::default(),
+            shim_changed: tokio::sync::Notify::new(),
+        }
+    }
+
+    pub(crate) fn clock(&self) -> Clock {
+        self.cx.clock
+    }
+
+    pub(crate) fn now(&self) -> Time {
+        self.cx.clock.now()
+    }
+
+    pub(crate) fn record(&self) -> Ref<'_, Record> {
+        self.record.borrow()
+    }
+
+    pub(crate) fn uid(&self) -> String {
+        self.record().uid.clone()
+    }
+
+    pub(crate) fn pod(&self) -> Pod {
+        self.record().pod.clone()
+    }
+
+    pub(crate) fn tell(&self, event: Event) {
+        // The receiver is the pod's task; when it is gone the pod has ended and nobody needs the event.
+        let _ = self.events.send(event);
+    }
+
+    pub(crate) fn news(&self, news: News) {
+        let record = self.record();
+        self.cx.feed.send(record.namespace(), record.name(), news);
+    }
+
+    /// A Kubernetes event: to people now, and to the file for those who ask later.
+    pub(crate) fn note(&self, notice: Notice) {
+        if let Ok(mut line) = serde_json::to_vec(&notice) {
+            line.push(b'\n');
+            let file = std::fs::File::options().create(true).append(true).open(self.paths.notices());
+            if let Err(error) = file.and_then(|mut file| std::io::Write::write_all(&mut file, &line)) {
+                self.news(News::Trouble(format!("failed to record an event: {error}")));
+            }
+        }
+        self.news(News::Notice(notice));
+    }
+
+    /// What the lifecycle's projection leaves to the engine.
+    pub(crate) fn complete(&self, mut status: PodStatus) -> PodStatus {
+        let record = self.record();
+        if let Some(spec) = &record.pod.spec {
+            status.qos_class = pod_api::qos::qos_class(spec).ok().map(|class| class.as_str().to_owned());
+        }
+        status
+    }
+
+    /// The engine's own memory of what the plan is told.
+    pub(crate) fn observe(&self, event: &Event) {
+        match event {
+            Event::SandboxReady { ips, .. } => *self.ips.borrow_mut() = ips.clone(),
+            Event::VolumesReady => self.volumes_ready.set(true),
+            _ => {}
+        }
+    }
+
+    /// A changed manifest: the record follows, and mounted volumes get their new content.
+    pub(crate) fn update(self: &Rc<Self>, request: &PodRequest) -> Pod {
+        {
+            let mut record = self.record.borrow_mut();
+            let (uid, created) = (record.uid.clone(), record.pod.metadata.creation_timestamp.clone());
+            record.pod = request.pod.clone();
+            record.pod.metadata.uid = Some(uid);
+            record.pod.metadata.creation_timestamp = created;
+            record.objects = request.objects.clone();
+            record.offline = request.offline;
+            record.detached |= request.detached;
+            if let Err(error) = record::save(&self.paths.record(), &*record) {
+                drop(record);
+                self.news(News::Trouble(format!("failed to save the changed pod: {error}")));
+            }
+        }
+        if self.volumes_ready.get() {
+            let running = self.clone();
+            tokio::task::spawn_local(async move {
+                if let Err(message) = volumes::refresh(&running).await {
+                    running.news(News::Trouble(format!("failed to refresh volumes: {message}")));
+                }
+            });
+        }
+        self.pod()
+    }
+
+    /// A warning about the pod as a whole, given once: `reason`, `message`.
+    pub(crate) fn note_once(&self, (reason, message): (String, String)) {
+        if self.warned.borrow_mut().insert(format!("{reason}{message}")) {
+            self.note(Notice { at: self.now(), warning: true, reason, message, field_path: String::new() });
+        }
+    }
+
+    pub(crate) fn tell_fact(&self, fact: Fact) {
+        let event = self.event_of(fact);
+        self.tell(event);
+    }
+
+    // --- the shim ---
+
+    pub(crate) fn shim(&self) -> Option<Client> {
+        self.shim.borrow().clone()
+    }
+
+    pub(crate) fn shim_pid(&self) -> Option<u32> {
+        self.shim_pid.get()
+    }
+
+    /// Listens to a shim's facts from the first one on.
+    pub(crate) fn attach_shim(self: &Rc<Self>, pid: u32, client: Client, mut facts: mpsc::UnboundedReceiver<Fact>) {
+        *self.shim.borrow_mut() = Some(client);
+        self.shim_pid.set(Some(pid));
+        self.shim_changed.notify_waiters();
+        let running = self.clone();
+        tokio::task::spawn_local(async move {
+            while let Some(fact) = facts.recv().await {
+                let event = running.event_of(fact);
+                running.tell(event);
+            }
+            // A shim that is taken down on purpose was detached before.
+            if running.shim_pid.get() == Some(pid) {
+                running.detach_shim();
+                teardown::lost_sandbox(&running).await;
+                running.tell(Event::SandboxLost);
+            }
+        });
+    }
+
+    pub(crate) fn detach_shim(&self) -> Option<(u32, Client)> {
+        let client = self.shim.borrow_mut().take();
+        Some((self.shim_pid.take()?, client?))
+    }
+
+    /// After adoption: the shim may have lived on, or died meanwhile.
+    pub(crate) async fn reconnect(self: &Rc<Self>) {
+        sandbox::recall(self).await;
+    }
+
+    fn event_of(&self, fact: Fact) -> Event {
+        match fact {
+            Fact::Started { container, attempt, at_nanos, identity, .. } => Event::Started {
+                container_id: self.container_id(&container, attempt),
+                container,
+                attempt,
+                at: from_nanos(at_nanos),
+                identity: pod_plan::Identity { uid: identity.uid, gid: identity.gid, groups: identity.groups },
+            },
+            Fact::StartFailed { container, attempt, at_nanos, message, .. } => {
+                Event::StartFailed { container, attempt, at: from_nanos(at_nanos), message }
+            }
+            Fact::Exited { container, attempt, exit, at_nanos } => {
+                let message = termination::message(self, &container, attempt, exit.code);
+                let exit = pod_plan::Exit { code: exit.code, signal: exit.signal, oom_killed: exit.oom_killed };
+                Event::Exited { container, attempt, at: from_nanos(at_nanos), exit, message }
+            }
+        }
+    }
+
+    pub(crate) fn container_id(&self, container: &str, attempt: u32) -> String {
+        format!("outrigger://{}-{container}-{attempt}", self.record().uid)
+    }
+
+    // --- what steps ask for ---
+
+    pub(crate) fn spec(&self) -> PodSpec {
+        self.record().pod.spec.clone().unwrap_or_default()
+    }
+
+    pub(crate) fn container(&self, name: &str) -> Option<Container> {
+        let spec = self.record().pod.spec.clone()?;
+        spec.init_containers.into_iter().flatten().chain(spec.containers).find(|c| c.name == name)
+    }
+
+    pub(crate) fn image(&self, container: &str) -> Option<ReadyImage> {
+        self.images.borrow().get(container).cloned()
+    }
+
+    pub(crate) fn remember_image(&self, container: &str, image: ReadyImage) {
+        self.images.borrow_mut().insert(container.into(), image);
+    }
+
+    pub(crate) fn volume_image(&self, volume: &str) -> Option<ReadyImage> {
+        self.volume_images.borrow().get(volume).cloned()
+    }
+
+    pub(crate) fn remember_volume_image(&self, volume: &str, image: ReadyImage) {
+        self.volume_images.borrow_mut().insert(volume.into(), image);
+    }
+
+    pub(crate) fn volumes_ready(&self) -> bool {
+        self.volumes_ready.get()
+    }
+
+    /// Waits for the shim, whose mount namespace holds the memory volumes.
+    pub(crate) async fn shim_standing(&self) {
+        loop {
+            let changed = self.shim_changed.notified();
+            if self.shim_pid().is_some() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    pub(crate) fn pod_ips(&self) -> Vec<IpAddr> {
+        self.ips.borrow().clone()
+    }
+
+    /// Where probes and hooks connect: the pod's address, or loopback on the host's network.
+    pub(crate) fn target_ip(&self) -> IpAddr {
+        self.ips.borrow().first().copied().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+    }
+
+    pub(crate) fn cgroup(&self) -> PathBuf {
+        cgroup_of(&self.cx.config.roots, &self.record())
+    }
+
+    /// Runs `read` with everything that downward fields may refer to.
+    pub(crate) fn with_context<T>(&self, read: impl FnOnce(&PodContext<'_>) -> T) -> T {
+        let record = self.record();
+        let ips = self.ips.borrow();
+        let hostname = pod_api::names::hostname(&record.pod);
+        read(&PodContext {
+            pod: &record.pod,
+            uid: &record.uid,
+            pod_ips: &ips,
+            node: &self.cx.node,
+            objects: &record.objects,
+            hostname: &hostname,
+        })
+    }
+
+    // --- steps ---
+
+    /// Does one step; the answer goes back to the plan. `None`: the answer comes by itself (a fact of the shim).
+    pub(crate) async fn execute(self: &Rc<Self>, step: Step) -> Option<Event> {
+        match step {
+            Step::PrepareVolumes => Some(volumes::prepare(self).await),
+            Step::CreateSandbox => Some(sandbox::create(self).await),
+            Step::EnsureImage { container } => Some(crate::image::ensure(self, container).await),
+            Step::Start { container, attempt } => launch::start(self, container, attempt).await,
+            Step::RunHook { container, attempt, hook, abandon_after } => {
+                let outcome = check::run_hook(self, &container, attempt, hook, abandon_after).await;
+                Some(Event::HookEnded { container, attempt, hook, at: self.now(), outcome })
+            }
+            Step::Probe { container, attempt, probe } => {
+                let outcome = check::run_probe(self, &container, attempt, probe).await;
+                Some(Event::ProbeEnded { container, attempt, probe, at: self.now(), outcome })
+            }
+            Step::Terminate { container, attempt } => {
+                let signal = launch::stop_signal(self, &container);
+                self.signal(&container, attempt, signal).await;
+                None
+            }
+            Step::Kill { container, attempt } => {
+                self.signal(&container, attempt, rustix::process::Signal::KILL.as_raw()).await;
+                None
+            }
+            Step::RemoveAttempt { container, attempt } => {
+                teardown::remove_attempt(self, &container, attempt).await;
+                None
+            }
+            Step::RemoveSandbox => {
+                teardown::remove_sandbox(self).await;
+                Some(Event::SandboxRemoved)
+            }
+        }
+    }
+
+    /// A container that is already gone needs no signal: its exit is on the way.
+    async fn signal(&self, container: &str, attempt: u32, signal: i32) {
+        if let Some(shim) = self.shim() {
+            if let Err(error) = shim.signal(container, attempt, signal).await {
+                self.news(News::Trouble(format!("failed to signal container {container}: {error}")));
+            }
+        }
+    }
+}
+
+/// Guaranteed pods sit directly below the root, the others below their class, as a kubelet lays them out.
+pub(crate) fn cgroup_of(roots: &Roots, record: &Record) -> PathBuf {
+    let spec = record.pod.spec.clone().unwrap_or_default();
+    let top = roots.cgroup();
+    let top = match pod_api::qos::qos_class(&spec) {
+        Ok(pod_api::qos::QosClass::Guaranteed) => top,
+        Ok(class) => top.join(class.as_str().to_lowercase()),
+        // Validation lets no unreadable quantity through.
+        Err(_) => top.join("besteffort"),
+    };
+    top.join(format!("pod{}", record.uid))
+}
+
+/// Says which limits this machine does not hold, and why.
+pub(crate) fn report_unapplied(running: &Running, owner: &str, unapplied: &[Unapplied]) {
+    for Unapplied { limit, reason } in unapplied {
+        running.news(News::Trouble(format!("{owner}: limit {limit} is not enforced on this machine: {reason}")));
+    }
+}
+
+/// The hook's name as the manifest spells it.
+pub(crate) fn hook_name(hook: Hook) -> &'static str {
+    match hook {
+        Hook::PostStart => "postStart",
+        Hook::PreStop => "preStop",
+    }
+}

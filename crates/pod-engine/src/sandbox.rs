@@ -1,0 +1,178 @@
+//! `CreateSandbox`: the pod's cgroup, its shim with the namespaces, its network.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use k8s_openapi::api::core::v1::PodSpec;
+use pod_container::cgroup::Limits;
+use pod_container::spec::{PidMode, SandboxSpec, Tmpfs};
+use pod_network::{HostPort, Protocol};
+use pod_plan::Event;
+use pod_shim::client::{self, Client};
+
+use crate::running::{Running, report_unapplied};
+use crate::{blocking, chain, teardown, volumes};
+
+/// What containers of one pod share in `/dev/shm`, as container runtimes give it.
+const SHM_BYTES: u64 = 64 << 20;
+
+pub(crate) async fn create(running: &Rc<Running>) -> Event {
+    match try_create(running).await {
+        Ok(ips) => Event::SandboxReady { ips, host_ip: running.cx.node.host_ips.first().copied() },
+        Err(message) => {
+            teardown::remove_sandbox(running).await;
+            Event::SandboxFailed { message }
+        }
+    }
+}
+
+async fn try_create(running: &Rc<Running>) -> Result<Vec<IpAddr>, String> {
+    // A crash between making and telling leaves a shim nobody knows: never two.
+    teardown::remove_sandbox(running).await;
+    let spec = running.spec();
+    write_etc(running, &[])?;
+    let sandbox = sandbox_spec(running, &spec)?;
+    let (shim, dir) = (running.cx.shim.clone(), running.paths.run.clone());
+    let pid = blocking(move || client::spawn(&shim, &dir, &sandbox).map_err(|e| chain(&e))).await?;
+
+    let ips = if spec.host_network == Some(true) {
+        running.cx.node.host_ips.clone()
+    } else {
+        let ports = host_ports(&spec)?;
+        let id = running.cx.config.roots.network_id(&running.uid());
+        let cx = running.cx.network.clone();
+        let netns = PathBuf::from(format!("/proc/{pid}/ns/net"));
+        let attachment =
+            blocking(move || cx.attach(&id, &netns, &ports).map_err(|e| chain(&e))).await?;
+        vec![IpAddr::V4(attachment.ip)]
+    };
+    write_etc(running, &ips)?;
+    let (client, facts) = Client::connect(&running.paths.run).await.map_err(|e| chain(&e))?;
+    running.attach_shim(pid, client, facts);
+    volumes::restore_memory(running).await?;
+    Ok(ips)
+}
+
+/// After adoption: takes the living shim, or tells the plan that it is gone.
+pub(crate) async fn recall(running: &Rc<Running>) {
+    if let (Ok((client, facts)), Ok(pid)) =
+        (Client::connect(&running.paths.run).await, client::read_pid(&running.paths.run))
+    {
+        running.attach_shim(pid, client, facts);
+        return;
+    }
+    // What the shim had written before it died still counts.
+    for fact in client::read_facts(&running.paths.run).unwrap_or_default() {
+        running.tell_fact(fact);
+    }
+    if running.paths.run.join("shim.pid").exists() {
+        teardown::lost_sandbox(running).await;
+        running.tell(Event::SandboxLost);
+    }
+}
+
+fn sandbox_spec(running: &Rc<Running>, spec: &PodSpec) -> Result<SandboxSpec, String> {
+    let host_network = spec.host_network == Some(true);
+    let host_ipc = spec.host_ipc == Some(true);
+    let pid = match (spec.host_pid == Some(true), spec.share_process_namespace == Some(true)) {
+        (true, _) => PidMode::Host,
+        (_, true) => PidMode::Pod,
+        _ => PidMode::Container,
+    };
+    let mut tmpfs = volumes::memory_mounts(running, spec);
+    if !host_ipc {
+        tmpfs.push(Tmpfs { path: running.paths.shm(), size: Some(SHM_BYTES), mode: 0o1777 });
+    }
+    Ok(SandboxSpec {
+        hostname: (!host_network).then(|| pod_api::names::kernel_hostname(&running.pod())),
+        new_network: !host_network,
+        new_ipc: !host_ipc,
+        pid,
+        sysctls: sysctls(spec, host_network),
+        tmpfs,
+        user_namespace: None,
+        cgroups: pod_cgroup(running, spec)?,
+    })
+}
+
+/// The pod's own group with its effective limits, and a leaf in it for the shim.
+fn pod_cgroup(running: &Rc<Running>, spec: &PodSpec) -> Result<Vec<PathBuf>, String> {
+    let effective = pod_api::resources::pod_effective(spec).map_err(|e| chain(&e))?;
+    let group = running.cgroup();
+    let limits = Limits {
+        cpu_shares: Some(pod_api::resources::cpu_shares(effective.cpu_request_millis)),
+        cpu_quota_us: effective.cgroup_cpu_limit_millis().and_then(quota),
+        memory_limit: effective.cgroup_memory_limit().and_then(|bytes| u64::try_from(bytes).ok()),
+        ..Limits::default()
+    };
+    let made = running.cx.cgroups.create(&group, &limits).map_err(|e| chain(&e))?;
+    report_unapplied(running, "pod", &made.unapplied);
+    let shim = running.cx.cgroups.create(&group.join("shim"), &Limits::default()).map_err(|e| chain(&e))?;
+    Ok(shim.directories)
+}
+
+/// Microseconds of cpu per period of 100 ms; a limit of zero is none.
+pub(crate) fn quota(millis: i64) -> Option<u64> {
+    u64::try_from(pod_api::resources::cpu_quota_us(millis)).ok().filter(|_| millis > 0)
+}
+
+/// containerd's two defaults let a non-root process bind port 80 and ping; the pod's own come after.
+fn sysctls(spec: &PodSpec, host_network: bool) -> Vec<(String, String)> {
+    let mut sysctls = Vec::new();
+    if !host_network {
+        sysctls.push(("net.ipv4.ip_unprivileged_port_start".into(), "0".into()));
+        sysctls.push(("net.ipv4.ping_group_range".into(), "0 2147483647".into()));
+    }
+    let own = spec.security_context.as_ref().and_then(|context| context.sysctls.clone()).unwrap_or_default();
+    sysctls.extend(own.into_iter().map(|sysctl| (sysctl.name, sysctl.value)));
+    sysctls
+}
+
+/// `hostPort` of mains and of sidecars: upstream forgets the latter (kuberuntime generatePodSandboxConfig).
+fn host_ports(spec: &PodSpec) -> Result<Vec<HostPort>, String> {
+    let mut ports = Vec::new();
+    for container in spec.containers.iter().chain(spec.init_containers.iter().flatten()) {
+        for port in container.ports.iter().flatten() {
+            let Some(host_port) = port.host_port.filter(|port| *port != 0) else { continue };
+            let protocol = match port.protocol.as_deref() {
+                Some("UDP") => Protocol::Udp,
+                Some("SCTP") => return Err(format!("hostPort {host_port}/SCTP: SCTP is not published")),
+                _ => Protocol::Tcp,
+            };
+            let host_ip = match port.host_ip.as_deref() {
+                None | Some("" | "0.0.0.0") => None,
+                Some(text) => Some(text.parse::<Ipv4Addr>().map_err(|e| format!("hostIP {text}: {e}"))?),
+            };
+            ports.push(HostPort {
+                host_ip,
+                host_port: u16::try_from(host_port).map_err(|e| format!("hostPort {host_port}: {e}"))?,
+                container_port: u16::try_from(port.container_port)
+                    .map_err(|e| format!("containerPort {}: {e}", port.container_port))?,
+                protocol,
+            });
+        }
+    }
+    Ok(ports)
+}
+
+/// `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf` of the pod.
+pub(crate) fn write_etc(running: &Rc<Running>, ips: &[IpAddr]) -> Result<(), String> {
+    let pod = running.pod();
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let hosts = pod_api::names::hosts_file(&pod, ips, &read("/etc/hosts"));
+    let (resolv, warnings) = pod_api::names::resolv_conf(&pod, &read("/etc/resolv.conf"), None);
+    for warning in warnings {
+        running.note_once(warning);
+    }
+    let hostname = format!("{}\n", pod_api::names::hostname(&pod));
+    let dir = running.paths.etc();
+    let write = |name: &str, text: &str| {
+        let path = dir.join(name);
+        std::fs::write(&path, text).map_err(|e| format!("failed to write {}: {e}", path.display()))
+    };
+    std::fs::create_dir_all(&dir).map_err(|e| format!("failed to make {}: {e}", dir.display()))?;
+    write("hosts", &hosts)?;
+    write("resolv.conf", &resolv)?;
+    write("hostname", &hostname)
+}

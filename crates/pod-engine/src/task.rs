@@ -1,0 +1,254 @@
+//! One task owns a pod: observe → plan → execute → publish, until nothing is left to do.
+//!
+//! ```text
+//!   events (steps' outcomes, the shim's facts, people's commands, time)
+//!      │
+//!      ▼
+//!   Lifecycle::apply ─▶ Lifecycle::plan ─▶ begin + save the ledger ─▶ spawn the step ─┐
+//!      ▲                                                                              │
+//!      └──────────────────────────────── its outcome ◀────────────────────────────────┘
+//! ```
+//!
+//! *Start*: from a fresh record. *Stop*: a command; the plan does the rest. *Engine crash*: the ledger holds every step
+//! begun; `adopted` resumes it and the shim repeats its facts.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use pod_plan::{Event, Lifecycle, Step};
+use tokio::sync::mpsc;
+
+use crate::engine::{Context, PodRequest};
+use crate::feed::News;
+use crate::paths::PodPaths;
+use crate::record::{self, Ownership, Record};
+use crate::running::Running;
+use crate::{eviction, teardown};
+
+/// What people ask of a pod.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Stop { grace: Option<u64> },
+    Update(Box<PodRequest>),
+}
+
+/// What can wake the task.
+enum Wake {
+    Event(Event),
+    Command(Command),
+    Timer,
+}
+
+#[derive(Debug)]
+pub(crate) struct PodTask {
+    running: Rc<Running>,
+    lifecycle: Lifecycle,
+    events: mpsc::UnboundedReceiver<Event>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    published: Option<PodStatus>,
+    adopted: bool,
+    stop_requested: bool,
+    announced_end: bool,
+    ownership: Ownership,
+}
+
+// === impl PodTask ===
+
+impl PodTask {
+    pub(crate) fn new(
+        cx: Rc<Context>,
+        paths: PodPaths,
+        record: Record,
+        ownership: Ownership,
+    ) -> (Self, mpsc::UnboundedSender<Command>) {
+        let lifecycle = Lifecycle::new(&record.pod, &record.uid, record.created);
+        Self::assemble(cx, paths, record, lifecycle, ownership, false)
+    }
+
+    pub(crate) fn adopted(
+        cx: Rc<Context>,
+        paths: PodPaths,
+        record: Record,
+        lifecycle: Lifecycle,
+        ownership: Ownership,
+    ) -> (Self, mpsc::UnboundedSender<Command>) {
+        Self::assemble(cx, paths, record, lifecycle, ownership, true)
+    }
+
+    fn assemble(
+        cx: Rc<Context>,
+        paths: PodPaths,
+        record: Record,
+        lifecycle: Lifecycle,
+        ownership: Ownership,
+        adopted: bool,
+    ) -> (Self, mpsc::UnboundedSender<Command>) {
+        let (event_sender, events) = mpsc::unbounded_channel();
+        let (command_sender, commands) = mpsc::unbounded_channel();
+        let running = Rc::new(Running::new(cx, paths, record, event_sender));
+        let task = Self {
+            running,
+            lifecycle,
+            events,
+            commands,
+            published: None,
+            adopted,
+            stop_requested: false,
+            announced_end: false,
+            ownership,
+        };
+        (task, command_sender)
+    }
+
+    /// The whole life of the pod under this engine.
+    pub(crate) async fn drive(mut self) {
+        self.announce();
+        if self.adopted {
+            self.running.reconnect().await;
+            self.lifecycle.resume(self.running.now());
+        }
+        let _eviction = eviction::watch(&self.running);
+        loop {
+            let now = self.running.now();
+            let plan = self.lifecycle.plan(now);
+            for step in &plan.steps {
+                self.lifecycle.begin(step, now);
+            }
+            self.publish();
+            if plan.finished {
+                break;
+            }
+            if !plan.steps.is_empty() {
+                // Written down before it is done: after a crash the outcome is looked for, not guessed.
+                self.save_ledger();
+                plan.steps.into_iter().for_each(|step| self.execute(step));
+                continue;
+            }
+            let wake = plan.wake.map(|time| self.running.clock().until(time));
+            match self.wait(wake).await {
+                Wake::Event(event) => self.apply(event),
+                Wake::Command(command) => self.obey(command),
+                Wake::Timer => {}
+            }
+            // Whatever else has already arrived belongs to the same round.
+            while let Ok(event) = self.events.try_recv() {
+                self.apply(event);
+            }
+        }
+        self.finish().await;
+    }
+
+    async fn wait(&mut self, timeout: Option<Duration>) -> Wake {
+        let sleep = tokio::time::sleep(timeout.unwrap_or(Duration::from_secs(3600)));
+        // Both receivers keep what was not taken, so losing the race costs nothing.
+        tokio::select! {
+            Some(event) = self.events.recv() => Wake::Event(event),
+            Some(command) = self.commands.recv() => Wake::Command(command),
+            () = sleep => Wake::Timer,
+        }
+    }
+
+    fn apply(&mut self, event: Event) {
+        self.running.observe(&event);
+        self.lifecycle.apply(event, self.running.now());
+    }
+
+    fn obey(&mut self, command: Command) {
+        let now = self.running.now();
+        match command {
+            Command::Stop { grace } => {
+                self.stop_requested = true;
+                self.lifecycle.apply(Event::StopRequested { grace }, now);
+                self.save_ledger();
+            }
+            Command::Update(request) => {
+                let pod = self.running.update(&request);
+                self.lifecycle.update(&pod, request.recreate, now);
+                self.save_ledger();
+                self.announce();
+                self.published = None;
+            }
+        }
+    }
+
+    /// Spawned, so that a slow pull or hook never holds up a stop.
+    fn execute(&self, step: Step) {
+        let running = self.running.clone();
+        tokio::task::spawn_local(async move {
+            if let Some(event) = running.execute(step).await {
+                running.tell(event);
+            }
+        });
+    }
+
+    fn announce(&self) {
+        let record = self.running.record();
+        let spec = record.pod.spec.clone().unwrap_or_default();
+        let containers =
+            spec.init_containers.iter().flatten().chain(&spec.containers).map(|c| c.name.clone()).collect();
+        self.running.news(News::Accepted { uid: record.uid.clone(), containers });
+    }
+
+    fn save_ledger(&self) {
+        if let Err(error) = record::save(&self.running.paths.ledger(), &self.lifecycle) {
+            self.running.news(News::Trouble(format!("failed to save the pod's ledger: {error}")));
+        }
+    }
+
+    /// Status and events, to files for other processes and to the feed.
+    fn publish(&mut self) {
+        for notice in self.lifecycle.take_notices() {
+            self.running.note(notice);
+        }
+        let status = self.running.complete(self.lifecycle.status(self.running.now()));
+        if self.published.as_ref() == Some(&status) {
+            return;
+        }
+        self.save_ledger();
+        if let Err(error) = record::save(&self.running.paths.status(), &status) {
+            self.running.news(News::Trouble(format!("failed to save the pod's status: {error}")));
+        }
+        self.running.news(News::Status(Box::new(status.clone())));
+        if !self.announced_end && !self.stop_requested {
+            if let Some(phase) = status.phase.as_deref().filter(|phase| matches!(*phase, "Succeeded" | "Failed")) {
+                self.announced_end = true;
+                let exit_code = exit_code(&self.running.record().pod, &status);
+                self.running.news(News::Finished { phase: phase.into(), exit_code });
+            }
+        }
+        self.published = Some(status);
+    }
+
+    /// The plan is over. A detached pod that ended by itself stays listed with its logs until `down` or the next `run`
+    /// of its name; nobody needs to own it for that.
+    async fn finish(self) {
+        self.save_ledger();
+        if self.running.record().detached && !self.stop_requested {
+            teardown::remove_data(&self.running).await;
+        } else {
+            teardown::forget(&self.running).await;
+            self.running.news(News::Removed);
+        }
+        drop(self.ownership);
+    }
+}
+
+/// 0 when Succeeded, else the first failing main's code, in the manifest's order.
+fn exit_code(pod: &Pod, status: &PodStatus) -> i32 {
+    if status.phase.as_deref() == Some("Succeeded") {
+        return 0;
+    }
+    let spec = pod.spec.clone().unwrap_or_default();
+    let code_of = |name: &str| {
+        let statuses = status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
+        let found = statuses.into_iter().find(|s| s.name == name)?;
+        Some(found.state.as_ref()?.terminated.as_ref()?.exit_code)
+    };
+    spec.containers
+        .iter()
+        .chain(spec.init_containers.iter().flatten())
+        .filter_map(|container| code_of(&container.name))
+        .find(|code| *code != 0)
+        .unwrap_or(1)
+}

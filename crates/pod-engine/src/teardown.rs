@@ -1,0 +1,162 @@
+//! Taking things away: every function is idempotent, keeps going past a failure, and says what it could not do.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use crate::engine::Context;
+use crate::feed::News;
+use crate::paths::PodPaths;
+use crate::record::Record;
+use crate::running::Running;
+use crate::{blocking, chain};
+
+/// The shim and all its processes, mounts and namespaces; then the pod's address and cgroups.
+pub(crate) async fn remove_sandbox(running: &Rc<Running>) {
+    if let Some((_, client)) = running.detach_shim() {
+        // Refused or gone: the kill below is the answer.
+        let _ = tokio::time::timeout(Duration::from_secs(2), client.shutdown()).await;
+    }
+    lost_sandbox(running).await;
+}
+
+/// What a dead shim leaves: nothing of its processes, but cgroups, the address and its files.
+pub(crate) async fn lost_sandbox(running: &Rc<Running>) {
+    let leftovers = Leftovers::of(&running.cx, &running.paths, &running.record());
+    let complaints = blocking(move || Ok(leftovers.remove())).await.unwrap_or_else(|panic| vec![panic]);
+    for complaint in complaints {
+        running.news(News::Trouble(complaint));
+    }
+}
+
+/// An old attempt's writable layer and log.
+pub(crate) async fn remove_attempt(running: &Rc<Running>, container: &str, attempt: u32) {
+    let uid = running.uid();
+    let layer = running.paths.attempt(&uid, container, attempt);
+    let log = running.paths.log(&uid, container, attempt);
+    let run = running.paths.termination_log(container, attempt);
+    let removed = blocking(move || {
+        remove_log(&log);
+        if let Some(dir) = run.parent() {
+            let _ = fs::remove_dir_all(dir);
+        }
+        pod_volume::remove_tree(&layer).map_err(|e| chain(&e))
+    });
+    if let Err(complaint) = removed.await {
+        running.news(News::Trouble(complaint));
+    }
+}
+
+/// The live file and its rotated predecessors.
+fn remove_log(log: &Path) {
+    let (Some(dir), Some(name)) = (log.parent(), log.file_name()) else { return };
+    let name = name.to_string_lossy().into_owned();
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let other = entry.file_name().to_string_lossy().into_owned();
+        if other == name || other.strip_prefix(&name).is_some_and(|rest| rest.starts_with('.')) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Volumes and writable layers of a pod that ended; its logs and record stay.
+pub(crate) async fn remove_data(running: &Rc<Running>) {
+    let data = running.paths.data(&running.uid());
+    if let Err(complaint) = blocking(move || pod_volume::remove_tree(&data).map_err(|e| chain(&e))).await {
+        running.news(News::Trouble(complaint));
+    }
+}
+
+/// Everything about the pod.
+pub(crate) async fn forget(running: &Rc<Running>) {
+    let (cx, paths) = (running.cx.clone(), running.paths.clone());
+    remove_data(running).await;
+    for complaint in forget_files(&cx, &paths) {
+        running.news(News::Trouble(complaint));
+    }
+}
+
+/// The files of a pod that no longer runs.
+pub(crate) fn forget_files(cx: &Context, paths: &PodPaths) -> Vec<String> {
+    let mut complaints = Vec::new();
+    if let Ok(record) = crate::record::load::<Record>(&paths.record()) {
+        complaints.extend(Leftovers::of(cx, paths, &record).remove());
+        for dir in [paths.data(&record.uid), paths.logs(&record.uid)] {
+            complaints.extend(pod_volume::remove_tree(&dir).err().map(|e| chain(&e)));
+        }
+    }
+    complaints.extend(pod_volume::remove_tree(&paths.run).err().map(|e| chain(&e)));
+    complaints
+}
+
+/// What to remove of a sandbox, as plain data, so that a blocking thread can do it.
+#[derive(Debug)]
+struct Leftovers {
+    run: PathBuf,
+    cgroup: PathBuf,
+    network_id: String,
+    network: pod_network::Network,
+    cgroups: pod_container::cgroup::Hierarchy,
+}
+
+// === impl Leftovers ===
+
+impl Leftovers {
+    fn of(cx: &Context, paths: &PodPaths, record: &Record) -> Self {
+        Self {
+            run: paths.run.clone(),
+            cgroup: crate::running::cgroup_of(&cx.config.roots, record),
+            network_id: cx.config.roots.network_id(&record.uid),
+            network: cx.network.clone(),
+            cgroups: cx.cgroups.clone(),
+        }
+    }
+
+    fn remove(self) -> Vec<String> {
+        let mut complaints = Vec::new();
+        complaints.extend(kill_shim(&self.run).err());
+        complaints.extend(self.cgroups.kill(&self.cgroup).err().map(|e| chain(&e)));
+        complaints.extend(self.network.detach(&self.network_id).err().map(|e| chain(&e)));
+        complaints.extend(self.cgroups.remove(&self.cgroup).err().map(|e| chain(&e)));
+        for file in ["shim.sock", "shim.pid", "facts"] {
+            let _ = fs::remove_file(self.run.join(file));
+        }
+        // Mount points of the shim's tmpfs; the mounts went with it.
+        for dir in ["memory", "empty", "shm"] {
+            complaints.extend(pod_volume::remove_tree(&self.run.join(dir)).err().map(|e| chain(&e)));
+        }
+        complaints
+    }
+}
+
+/// Kills a shim by its pid file, if that process still is this directory's shim, and waits until it is gone.
+fn kill_shim(run: &Path) -> Result<(), String> {
+    let Ok(pid) = pod_shim::client::read_pid(run) else { return Ok(()) };
+    let Some(raw) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(()) };
+    // Pinned before it is looked at: the number cannot become another process meanwhile.
+    let Ok(process) = pidfd_open(raw, PidfdFlags::empty()) else { return Ok(()) };
+    if !is_shim_of(pid, run) {
+        return Ok(());
+    }
+    let _ = pidfd_send_signal(&process, Signal::KILL);
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while Instant::now() < deadline {
+        let mut fds = [rustix::event::PollFd::new(&process, rustix::event::PollFlags::IN)];
+        let timeout = rustix::event::Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+        if rustix::event::poll(&mut fds, Some(&timeout)).is_ok_and(|ready| ready > 0) {
+            return Ok(());
+        }
+    }
+    Err(format!("shim {pid} does not die"))
+}
+
+fn is_shim_of(pid: u32, run: &Path) -> bool {
+    let Ok(line) = fs::read(format!("/proc/{pid}/cmdline")) else { return false };
+    let mut words = line.split(|byte| *byte == 0);
+    let program = words.next().unwrap_or_default();
+    let directory = words.next().unwrap_or_default();
+    String::from_utf8_lossy(program).contains("outrigger-shim") && directory == run.as_os_str().as_encoded_bytes()
+}

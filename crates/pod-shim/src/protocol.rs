@@ -1,0 +1,263 @@
+//! What a shim and an engine say to each other: fact lines, requests and answers.
+//!
+//! A fact is one line of text, `VERB CONTAINER ATTEMPT NANOS …`, the same in the file `facts` and on the socket. It is
+//! text because a person looks at it when something went wrong, and it is fields between spaces because the shim
+//! must not carry a serializer in its resident memory.
+
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use pod_container::spec::{Exit, Identity, LogSpec};
+
+/// The socket a shim listens on, in its directory; `SOCK_SEQPACKET`, mode 0600.
+pub const SOCKET: &str = "shim.sock";
+/// The shim's PID as the host sees it, in decimal.
+pub const PID_FILE: &str = "shim.pid";
+/// Everything that happened so far, one fact a line.
+pub const FACTS: &str = "facts";
+
+/// One thing that happened to an attempt of a container. `at_nanos` is wall time, nanoseconds since 1970.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fact {
+    /// The program runs: `execve` succeeded.
+    Started {
+        container: String,
+        attempt: u32,
+        /// As the host sees it.
+        pid: u32,
+        at_nanos: u64,
+        identity: Identity,
+    },
+    /// It never ran.
+    StartFailed { container: String, attempt: u32, stage: Stage, message: String, at_nanos: u64 },
+    /// Its first process ended, and with it the others. All it printed is in the log by now, unless the log's disk
+    /// is full.
+    Exited { container: String, attempt: u32, exit: Exit, at_nanos: u64 },
+}
+
+/// Where a start failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// The surroundings could not be made: mounts, cgroup, user, capabilities. Kubernetes' `CreateContainerError`.
+    Create,
+    /// The program could not be executed. Kubernetes' `StartError`, exit code 128.
+    Start,
+}
+
+/// What the shim in `directory` has seen so far, also when it no longer lives. A last line without its end (the
+/// machine lost power) is left out.
+///
+/// # Errors
+/// Whatever reading the file says; `InvalidData` for a line that no shim wrote.
+pub fn read_facts(directory: &Path) -> io::Result<Vec<Fact>> {
+    let text = std::fs::read_to_string(directory.join(FACTS))?;
+    text.split_inclusive('\n')
+        .filter_map(|line| line.strip_suffix('\n'))
+        .map(|line| Fact::parse(line).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, line.to_owned())))
+        .collect()
+}
+
+impl Fact {
+    /// Reads one line, without its newline.
+    pub fn parse(line: &str) -> Option<Fact> {
+        let mut fields = line.splitn(5, ' ');
+        let verb = fields.next()?;
+        let container = fields.next()?.to_owned();
+        let attempt = fields.next()?.parse().ok()?;
+        let at_nanos = fields.next()?.parse().ok()?;
+        let rest = fields.next()?;
+        match verb {
+            "started" => {
+                let (pid, identity) = rest.split_once(' ')?;
+                let pid = pid.parse().ok()?;
+                Some(Fact::Started { container, attempt, pid, at_nanos, identity: parse_identity(identity)? })
+            }
+            "start-failed" => {
+                let (stage, message) = rest.split_once(' ')?;
+                let stage = Stage::parse(stage)?;
+                Some(Fact::StartFailed { container, attempt, stage, message: unescape(message), at_nanos })
+            }
+            "exited" => Some(Fact::Exited { container, attempt, exit: parse_exit(rest)?, at_nanos }),
+            _ => None,
+        }
+    }
+}
+
+impl Stage {
+    pub(crate) fn parse(text: &str) -> Option<Stage> {
+        match text {
+            "create" => Some(Stage::Create),
+            "start" => Some(Stage::Start),
+            _ => None,
+        }
+    }
+}
+
+/// `UID GID GROUP,GROUP…` (`-` for no groups).
+pub(crate) fn parse_identity(text: &str) -> Option<Identity> {
+    let mut fields = text.split(' ');
+    let uid = fields.next()?.parse().ok()?;
+    let gid = fields.next()?.parse().ok()?;
+    let groups = match fields.next()? {
+        "-" => Vec::new(),
+        list => list.split(',').map(|group| group.parse().ok()).collect::<Option<_>>()?,
+    };
+    fields.next().is_none().then_some(Identity { uid, gid, groups })
+}
+
+/// `CODE SIGNAL oom`, the last two `-` when they are not so.
+pub(crate) fn parse_exit(text: &str) -> Option<Exit> {
+    let mut fields = text.split(' ');
+    let code = fields.next()?.parse().ok()?;
+    let signal = match fields.next()? {
+        "-" => None,
+        number => Some(number.parse().ok()?),
+    };
+    let oom_killed = fields.next()? == "oom";
+    fields.next().is_none().then_some(Exit { code, signal, oom_killed })
+}
+
+/// A message may hold newlines (a file name of the container's); on the wire they are `\n`, a backslash is `\\`.
+pub(crate) fn unescape(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '\\' => match characters.next() {
+                Some('n') => plain.push('\n'),
+                Some(other) => plain.push(other),
+                None => plain.push('\\'),
+            },
+            other => plain.push(other),
+        }
+    }
+    plain
+}
+
+/// No packet is longer, in either direction.
+pub const MAX_PACKET: usize = 16 * 1024;
+
+/// What a shim sends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message {
+    Fact(Fact),
+    Answer { id: u64, answer: Answer },
+    ExecExited { id: u64, exit: Exit },
+}
+
+/// The answer to the request with the same id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    Done,
+    Refused(String),
+    ExecStarted { pid: u32, identity: Identity },
+    ExecFailed { stage: Stage, message: String },
+}
+
+/// What an engine sends: fields between NUL bytes, the verb first, then the request's id. File descriptors ride along.
+#[derive(Debug, Clone, Copy)]
+pub enum Request<'a> {
+    /// With the `ContainerSpec` as JSON in one descriptor. Only the child that becomes the container parses it; what the
+    /// shim itself needs is repeated here.
+    Start {
+        container: &'a [u8],
+        attempt: u32,
+        deadline_ms: u64,
+        tty: bool,
+        log: &'a LogSpec,
+        cgroups: &'a [PathBuf],
+    },
+    Signal {
+        container: &'a [u8],
+        attempt: u32,
+        signo: i32,
+    },
+    /// With four descriptors: the `ProcessSpec` as JSON, stdin, stdout, stderr. The request's id names the exec.
+    Exec {
+        container: &'a [u8],
+        attempt: u32,
+        deadline_ms: u64,
+    },
+    KillExec {
+        exec: u64,
+    },
+    Shutdown,
+}
+
+impl Message {
+    /// Reads one packet.
+    pub fn parse(packet: &[u8]) -> Option<Message> {
+        let text = std::str::from_utf8(packet).ok()?;
+        let text = text.strip_suffix('\n').unwrap_or(text);
+        let (verb, rest) = text.split_once(' ')?;
+        let (id, rest) = rest.split_once(' ').unwrap_or((rest, ""));
+        let answer = match verb {
+            "done" => Answer::Done,
+            "refused" => Answer::Refused(unescape(rest)),
+            "exec-started" => {
+                let (pid, identity) = rest.split_once(' ')?;
+                Answer::ExecStarted { pid: pid.parse().ok()?, identity: parse_identity(identity)? }
+            }
+            "exec-failed" => {
+                let (stage, message) = rest.split_once(' ')?;
+                Answer::ExecFailed { stage: Stage::parse(stage)?, message: unescape(message) }
+            }
+            "exec-exited" => return Some(Message::ExecExited { id: id.parse().ok()?, exit: parse_exit(rest)? }),
+            _ => return Fact::parse(text).map(Message::Fact),
+        };
+        Some(Message::Answer { id: id.parse().ok()?, answer })
+    }
+}
+
+impl Request<'_> {
+    /// One packet.
+    pub fn encode(&self, id: u64) -> Vec<u8> {
+        let mut packet = Vec::with_capacity(256);
+        let mut field = |bytes: &[u8]| {
+            packet.extend_from_slice(bytes);
+            packet.push(0);
+        };
+        let number = |value: u64| value.to_string().into_bytes();
+        match *self {
+            Request::Start { container, attempt, deadline_ms, tty, log, cgroups } => {
+                field(b"start");
+                field(&number(id));
+                field(container);
+                field(&number(attempt.into()));
+                field(&number(deadline_ms));
+                field(&number(tty.into()));
+                field(&number(log.max_size));
+                field(&number(log.max_files.into()));
+                field(log.path.as_os_str().as_bytes());
+                for directory in cgroups {
+                    field(directory.as_os_str().as_bytes());
+                }
+            }
+            Request::Signal { container, attempt, signo } => {
+                field(b"signal");
+                field(&number(id));
+                field(container);
+                field(&number(attempt.into()));
+                field(signo.to_string().as_bytes());
+            }
+            Request::Exec { container, attempt, deadline_ms } => {
+                field(b"exec");
+                field(&number(id));
+                field(container);
+                field(&number(attempt.into()));
+                field(&number(deadline_ms));
+            }
+            Request::KillExec { exec } => {
+                field(b"kill-exec");
+                field(&number(id));
+                field(&number(exec));
+            }
+            Request::Shutdown => {
+                field(b"shutdown");
+                field(&number(id));
+            }
+        }
+        packet
+    }
+}
