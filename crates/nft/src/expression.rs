@@ -37,7 +37,7 @@ pub(crate) fn write_statements(out: &mut Writer, rule: &Rule) {
             write_family_test(out, family);
             known_family = Some(family);
         }
-        write_statement(out, statement);
+        write_statement(out, rule.family, statement);
     }
 }
 
@@ -51,7 +51,7 @@ fn fields_of(statement: &Statement) -> &[Field] {
     }
 }
 
-fn write_statement(out: &mut Writer, statement: &Statement) {
+fn write_statement(out: &mut Writer, family: Family, statement: &Statement) {
     match statement {
         Statement::Test(field, test) => {
             write_load(out, *field, register(0));
@@ -92,10 +92,7 @@ fn write_statement(out: &mut Writer, statement: &Statement) {
             data.u32(1, VERDICT_REGISTER);
             data.nest(2, |value| write_verdict(value, verdict));
         }),
-        Statement::Reject(reject) => {
-            // The rule's family decides the codes; both kinds of answer exist for inet through ICMPX only.
-            expression(out, "reject", |data| write_reject(data, *reject));
-        }
+        Statement::Reject(reject) => expression(out, "reject", |data| write_reject(data, family, *reject)),
         Statement::Masquerade => expression(out, "masq", |_| {}),
         Statement::SourceNat { address } => {
             write_immediate(out, register(0), &address_bytes(*address));
@@ -322,26 +319,32 @@ fn write_log(out: &mut Writer, log: &Log) {
     });
 }
 
-/// ICMPX codes, which the kernel turns into the packet's family; valid in every family but ip and ip6 alone, where
-/// [`write_statements`]' caller never needs the difference: see [`reject_code`].
-fn write_reject(out: &mut Writer, reject: Reject) {
-    match reject_code(reject) {
-        None => out.u32(1, 1), // NFT_REJECT_TCP_RST
-        Some(code) => {
-            out.u32(1, 2); // NFT_REJECT_ICMPX_UNREACH
-            out.u8(2, code);
-        }
-    }
-}
-
-/// `enum nft_reject_inet_code`.
-fn reject_code(reject: Reject) -> Option<u8> {
-    match reject {
-        Reject::NoRoute => Some(0),
-        Reject::PortUnreachable => Some(1),
-        Reject::HostUnreachable => Some(2),
-        Reject::AdministrativelyProhibited => Some(3),
-        Reject::TcpReset => None,
+/// The kernel translates the family-neutral ICMPX codes in inet tables only; elsewhere they would turn into a plain drop.
+fn write_reject(out: &mut Writer, family: Family, reject: Reject) {
+    const ICMP: u32 = 0;
+    const TCP_RESET: u32 = 1;
+    const ICMPX: u32 = 2;
+    let kind = match (reject, family) {
+        (Reject::TcpReset, _) => TCP_RESET,
+        (_, Family::Inet) => ICMPX,
+        _ => ICMP,
+    };
+    // Codes of ICMP destination unreachable (RFC 792, 1812), ICMPv6 (RFC 4443 §3.1) and `enum nft_reject_inet_code`.
+    let code = match (reject, family) {
+        (Reject::TcpReset, _) | (Reject::NoRoute, _) => 0,
+        (Reject::HostUnreachable, Family::Ip) => 1,
+        (Reject::HostUnreachable, Family::Ip6) => 3,
+        (Reject::HostUnreachable, Family::Inet) => 2,
+        (Reject::PortUnreachable, Family::Ip) => 3,
+        (Reject::PortUnreachable, Family::Ip6) => 4,
+        (Reject::PortUnreachable, Family::Inet) => 1,
+        (Reject::AdministrativelyProhibited, Family::Ip) => 13,
+        (Reject::AdministrativelyProhibited, Family::Ip6) => 1,
+        (Reject::AdministrativelyProhibited, Family::Inet) => 3,
+    };
+    out.u32(1, kind);
+    if kind != TCP_RESET {
+        out.u8(2, code);
     }
 }
 

@@ -75,11 +75,8 @@ pub fn is_content(volume: &Volume) -> bool {
 pub fn files(volume: &Volume, cx: &PodContext<'_>) -> Result<Vec<FileEntry>, ContentError> {
     let mut payload = Payload::default();
     if let Some(source) = &volume.config_map {
-        let projection = ConfigMapProjection {
-            name: source.name.clone(),
-            items: source.items.clone(),
-            optional: source.optional,
-        };
+        let projection =
+            ConfigMapProjection { name: source.name.clone(), items: source.items.clone(), optional: source.optional };
         config_map(&mut payload, &projection, source.default_mode.unwrap_or(DEFAULT_MODE), cx)?;
     } else if let Some(source) = &volume.secret {
         let projection = SecretProjection {

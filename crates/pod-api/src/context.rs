@@ -21,10 +21,7 @@ pub struct Objects {
 
 impl Objects {
     /// Later objects replace earlier ones of the same name.
-    pub fn new(
-        config_maps: impl IntoIterator<Item = ConfigMap>,
-        secrets: impl IntoIterator<Item = Secret>,
-    ) -> Objects {
+    pub fn new(config_maps: impl IntoIterator<Item = ConfigMap>, secrets: impl IntoIterator<Item = Secret>) -> Objects {
         let mut objects = Objects::default();
         config_maps.into_iter().for_each(|config_map| objects.insert_config_map(config_map));
         secrets.into_iter().for_each(|secret| objects.insert_secret(secret));

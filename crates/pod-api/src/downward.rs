@@ -48,9 +48,7 @@ pub fn variable(selector: &ObjectFieldSelector, cx: &PodContext<'_>) -> Result<S
             let assigned = spec.and_then(|spec| spec.node_name.as_deref()).filter(|name| !name.is_empty());
             Ok(assigned.unwrap_or(&cx.node.name).to_owned())
         }
-        "spec.serviceAccountName" => {
-            Ok(spec.and_then(|spec| spec.service_account_name.clone()).unwrap_or_default())
-        }
+        "spec.serviceAccountName" => Ok(spec.and_then(|spec| spec.service_account_name.clone()).unwrap_or_default()),
         "status.hostIP" => Ok(cx.node.host_ips.first().map(IpAddr::to_string).unwrap_or_default()),
         "status.hostIPs" => Ok(joined(&cx.node.host_ips)),
         "status.podIP" => Ok(cx.pod_ips.first().map(IpAddr::to_string).unwrap_or_default()),
@@ -115,13 +113,9 @@ pub fn resource(
             cpu(set(resources.cpu_limit_millis).or(set(pod.cpu_limit_millis)).unwrap_or(cx.node.cpu_millis))
         }
         "requests.cpu" => cpu(resources.cpu_request_millis.unwrap_or(0)),
-        "limits.memory" => {
-            whole(set(resources.memory_limit).or(set(pod.memory_limit)).unwrap_or(cx.node.memory_bytes))
-        }
+        "limits.memory" => whole(set(resources.memory_limit).or(set(pod.memory_limit)).unwrap_or(cx.node.memory_bytes)),
         "requests.memory" => whole(resources.memory_request.unwrap_or(0)),
-        "limits.ephemeral-storage" => {
-            whole(set(resources.ephemeral_storage_limit).unwrap_or(cx.node.ephemeral_bytes))
-        }
+        "limits.ephemeral-storage" => whole(set(resources.ephemeral_storage_limit).unwrap_or(cx.node.ephemeral_bytes)),
         "requests.ephemeral-storage" => whole(resources.ephemeral_storage_request.unwrap_or(0)),
         other => {
             let size = other.strip_prefix("limits.hugepages-").or_else(|| other.strip_prefix("requests.hugepages-"));
@@ -136,8 +130,7 @@ pub fn resource(
 fn divisor(selector: &ResourceFieldSelector) -> Result<Amount, DownwardError> {
     let Some(written) = &selector.divisor else { return Ok(Amount::from_whole(1)) };
     let parsed = quantity::parse(&written.0);
-    let (amount, _) =
-        parsed.map_err(|source| DownwardError::Divisor { divisor: written.0.clone(), source })?;
+    let (amount, _) = parsed.map_err(|source| DownwardError::Divisor { divisor: written.0.clone(), source })?;
     Ok(if amount.is_zero() { Amount::from_whole(1) } else { amount })
 }
 

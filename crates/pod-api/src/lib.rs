@@ -1,13 +1,13 @@
 //! Kubernetes objects as text: load, default, validate, resolve; the only crate that knows Kubernetes JSON.
-pub mod role;
-pub mod quantity;
-pub mod resources;
-pub mod qos;
+pub mod content;
 pub mod context;
 pub mod downward;
-pub mod expansion;
 pub mod env;
-pub mod content;
+pub mod expansion;
+pub mod qos;
+pub mod quantity;
+pub mod resources;
+pub mod role;
 
 mod decode;
 pub mod default;
@@ -20,3 +20,7 @@ mod yaml;
 
 pub use k8s_openapi;
 pub use problem::{Problem, Problems};
+pub mod capability;
+pub mod names;
+pub mod security;
+pub mod status;

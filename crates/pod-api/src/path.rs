@@ -53,12 +53,6 @@ impl Path {
         path
     }
 
-    pub(crate) fn join(&self, other: &Path) -> Self {
-        let mut path = self.clone();
-        path.0.extend(other.0.iter().cloned());
-        path
-    }
-
     pub(crate) fn segments(&self) -> &[Segment] {
         &self.0
     }
@@ -71,7 +65,7 @@ impl Path {
 
 impl Segment {
     /// How the step is spelled in JSON; `.x` and `[x]` are the same member.
-    fn name(&self) -> Cow<'_, str> {
+    pub(crate) fn name(&self) -> Cow<'_, str> {
         match self {
             Segment::Field(name) => Cow::Borrowed(name),
             Segment::Key(name) => Cow::Borrowed(name),

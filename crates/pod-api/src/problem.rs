@@ -58,6 +58,15 @@ pub(crate) struct Finding {
     pub(crate) message: String,
 }
 
+impl Finding {
+    /// The field itself should not be there; its value does not matter.
+    pub(crate) fn is_about_the_key(&self) -> bool {
+        self.message.starts_with(UNKNOWN_FIELD)
+    }
+}
+
+pub(crate) const UNKNOWN_FIELD: &str = "unknown field";
+
 impl Findings {
     pub(crate) fn add(&mut self, path: Path, message: impl Into<String>) {
         self.0.push(Finding { path, message: message.into() });

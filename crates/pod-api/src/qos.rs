@@ -199,9 +199,7 @@ mod tests {
     fn unassigned_pod_memory_is_shared_equally() {
         let mut spec = pod(json!([sidecar("s", json!({}))]), json!([container("m", memory("1Gi"))]));
         spec.resources = serde_json::from_value(memory("5Gi")).unwrap();
-        let adjust = |container: &Container, is_sidecar| {
-            oom_score_adj(&spec, container, is_sidecar, 10 * GI).unwrap()
-        };
+        let adjust = |container: &Container, is_sidecar| oom_score_adj(&spec, container, is_sidecar, 10 * GI).unwrap();
         assert_eq!(adjust(&spec.containers[0], false), 1000 - 300);
         assert_eq!(adjust(&spec.init_containers.as_ref().unwrap()[0], true), 1000 - 300);
     }

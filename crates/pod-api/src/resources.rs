@@ -146,10 +146,7 @@ pub(crate) fn containers_memory_request(spec: &PodSpec) -> Result<i64, ResourceE
 }
 
 /// `max(each init's request on top of the sidecars before it, all sidecars + all mains)`; `None` when nobody has one.
-fn effective(
-    members: &[(Role, ContainerResources)],
-    amount: fn(&ContainerResources) -> Option<i64>,
-) -> Option<i64> {
+fn effective(members: &[(Role, ContainerResources)], amount: fn(&ContainerResources) -> Option<i64>) -> Option<i64> {
     let (mut sidecars, mut mains, mut peak, mut any) = (0i64, 0i64, 0i64, false);
     for (role, resources) in members {
         let own = amount(resources);

@@ -65,8 +65,6 @@ pub const DEFAULT: u64 = (1 << 0)
     | (1 << 29)
     | (1 << 31);
 
-pub(crate) const SYS_ADMIN: u32 = 21;
-
 /// The number of a capability by its name, with or without `CAP_`, in any case.
 pub fn number(name: &str) -> Option<u32> {
     let short = match name.get(..4) {

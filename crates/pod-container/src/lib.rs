@@ -7,7 +7,17 @@
 
 pub mod capability;
 pub mod cgroup;
+pub mod create;
+pub mod exec;
+mod failure;
+mod inside;
+mod process;
+pub mod report;
 #[cfg(feature = "compile")]
 pub mod seccomp;
 pub mod spec;
 mod sys;
+mod tree;
+
+pub use failure::{Failure, Stage};
+pub use sys::process::{Fork, exit, fork};

@@ -2,3 +2,5 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod bpf;
+pub(crate) mod mount;
+pub(crate) mod process;

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use pod_plan::{Hook, ProbeKind, ProbeOutcome};
 
-use crate::probe::{ExecError, ExecResult, handler_of_probe, run_probe as probe_with};
+use crate::probe::{self, ExecError, ExecResult, handler_of_probe};
 use crate::hook::{handler_of_hook, run_hook as hook_with};
 use crate::running::{Running, hook_name};
 use crate::{chain, launch};
 
 /// What is kept of an exec probe's output.
-const OUTPUT_BYTES: u64 = 10 << 10;
+const OUTPUT_BYTES: u64 = probe::OUTPUT_BYTES as u64;
 
 /// Runs commands inside one attempt of one container.
 #[derive(Debug, Clone)]
@@ -40,7 +40,7 @@ pub(crate) async fn run_probe(running: &Rc<Running>, name: &str, attempt: u32, k
     match handler_of_probe(probe, &container) {
         Ok(handler) => {
             let inside = Inside { running: running.clone(), container: name.into(), attempt };
-            probe_with(&handler, running.target_ip(), timeout, &inside).await
+            probe::run_probe(&handler, running.target_ip(), timeout, &inside).await
         }
         Err(message) => ProbeOutcome::Unknown(message),
     }

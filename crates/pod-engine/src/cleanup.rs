@@ -98,16 +98,15 @@ fn groups_in(cx: &crate::engine::Context, parent: &std::path::Path) -> BTreeSet<
 
 /// The network's register is the machine's: pods of other roots in it are not ours to judge.
 fn sweep_network(cx: &crate::engine::Context, live: &BTreeSet<String>, report: &mut Report) {
-    let mut keep: BTreeSet<String> = live.iter().map(|uid| cx.config.roots.network_id(uid)).collect();
-    let tag = &cx.config.roots.tag;
-    for id in cx.network.known() {
-        let ours = if tag.is_empty() { id.len() == 36 } else { id.strip_prefix(tag.as_str()).is_some() };
-        if !ours {
-            keep.insert(id);
-        }
-    }
-    match cx.network.sweep(&keep) {
-        Ok(swept) => report.removed.extend(swept.removed.into_iter().map(|what| format!("network of pod {what}"))),
-        Err(error) => report.complaints.push(chain(&error)),
-    }
+    let roots = &cx.config.roots;
+    let keep: BTreeSet<String> = live.iter().map(|uid| roots.network_id(uid)).collect();
+    let swept = cx.network.sweep_if(|id| roots.is_ours(id) && !keep.contains(id));
+    let (swept, failures) = match swept {
+        Ok(swept) => (swept, Vec::new()),
+        Err(error) => (error.swept, error.failures),
+    };
+    report.removed.extend(swept.removed.into_iter().map(|pod| format!("network of pod {pod}")));
+    report.removed.extend(swept.links.into_iter().map(|link| format!("link {link}")));
+    report.removed.extend(swept.tables.into_iter().map(|table| format!("nftables table {table}")));
+    report.complaints.extend(failures);
 }

@@ -29,6 +29,6 @@ impl Clock {
 }
 
 /// The shim's nanoseconds since the Unix epoch.
-pub(crate) fn from_nanos(nanos: i64) -> Time {
+pub(crate) fn from_nanos(nanos: u64) -> Time {
     Time::from_nanosecond(i128::from(nanos)).unwrap_or(Time::UNIX_EPOCH)
 }

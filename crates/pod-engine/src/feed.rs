@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use k8s_openapi::api::core::v1::PodStatus;
-use pod_image::PullEvent;
+use pod_image::PullProgress;
 use pod_plan::Notice;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -27,7 +27,7 @@ pub enum News {
     /// The projected status changed.
     Status(Box<PodStatus>),
     /// An image is being pulled.
-    Pull { container: String, image: String, progress: PullEvent },
+    Pull { container: String, image: String, progress: PullProgress },
     /// The pod came to its end; `exit_code` as `run` reports it.
     Finished { phase: String, exit_code: i32 },
     /// Nothing of the pod is left.

@@ -39,7 +39,7 @@ async fn try_ensure(running: &Rc<Running>, container: &str) -> Result<Event, Ref
         return Err(Refusal { reason: "InvalidImageName", message: "the container is gone from the manifest".into() });
     };
     let name = spec.image.unwrap_or_default();
-    let reference = Reference::parse(&name).map_err(|error| Refusal {
+    let reference = name.parse::<Reference>().map_err(|error| Refusal {
         reason: "InvalidImageName",
         message: format!("Failed to apply default image tag \"{name}\": couldn't parse image name \"{name}\": {error}"),
     })?;
@@ -98,15 +98,31 @@ async fn pull(
             }
         })
     };
-    let progress = move |event: pod_image::PullEvent| {
+    let progress = move |event: pod_image::PullProgress| {
         let _ = sender.send(event);
     };
-    let result = running.cx.store.pull(reference, &PullOptions::from_environment(), &progress).await;
+    let result = pull_quietly(running, reference, &progress).await;
     drop(progress);
     let _ = listener.await;
-    result.map_err(|error| Refusal {
+    result.map_err(|cause| Refusal {
         reason: "ErrImagePull",
-        message: format!("failed to pull image \"{name}\": {}", crate::chain(&error)),
+        message: format!("failed to pull image \"{name}\": {cause}"),
+    })
+}
+
+async fn pull_quietly(
+    running: &Rc<Running>,
+    reference: &Reference,
+    progress: &dyn pod_image::Progress,
+) -> Result<pod_image::Image, String> {
+    let store = &running.cx.store;
+    // Read for each pull: credentials and mirrors may have been written since the engine started.
+    let auth = pod_image::Credentials::load().map_err(|e| crate::chain(&e))?;
+    let registries = pod_image::Registries::load(store.root()).map_err(|e| crate::chain(&e))?;
+    let options = PullOptions { auth, registries, ..PullOptions::default() };
+    pod_image::pull(store, reference, &options, progress).await.map_err(|error| match error.hint() {
+        Some(hint) => format!("{} ({hint})", crate::chain(&error)),
+        None => crate::chain(&error),
     })
 }
 
@@ -137,7 +153,7 @@ fn ready(running: &Rc<Running>, container: &str, image: pod_image::Image, pulled
 pub(crate) async fn ensure_volume(running: &Rc<Running>, volume: &Volume) -> Result<(), String> {
     let source = volume.image.clone().unwrap_or_default();
     let name = source.reference.unwrap_or_default();
-    let reference = Reference::parse(&name).map_err(|error| format!("couldn't parse image name \"{name}\": {error}"))?;
+    let reference = name.parse::<Reference>().map_err(|error| format!("couldn't parse image name \"{name}\": {error}"))?;
     let policy = source.pull_policy.unwrap_or_else(|| {
         if reference.is_latest_or_untagged() { "Always".into() } else { "IfNotPresent".into() }
     });
@@ -146,11 +162,7 @@ pub(crate) async fn ensure_volume(running: &Rc<Running>, volume: &Volume) -> Res
     let image = match present {
         Some(image) if policy != "Always" || offline => image,
         _ if offline || policy == "Never" => return Err(format!("image \"{name}\" is not in the store")),
-        _ => {
-            let options = PullOptions::from_environment();
-            let silent = |_: pod_image::PullEvent| {};
-            running.cx.store.pull(&reference, &options, &silent).await.map_err(|e| crate::chain(&e))?
-        }
+        _ => pull_quietly(running, &reference, &pod_image::Silent).await?,
     };
     let ready = ReadyImage { layers: image.layers, config: image.config, binds: Vec::new() };
     running.remember_volume_image(&volume.name, ready);

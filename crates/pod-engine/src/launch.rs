@@ -6,7 +6,7 @@ use std::rc::Rc;
 use k8s_openapi::api::core::v1::{Container, VolumeMount};
 use pod_api::resources::ContainerResources;
 use pod_api::role::Role;
-use pod_api::security::{self, Effective, Seccomp};
+use pod_api::security::{self, Effective, GroupsPolicy, Seccomp};
 use pod_container::cgroup::{Devices, Limits};
 use pod_container::seccomp;
 use pod_container::spec::{
@@ -60,12 +60,14 @@ fn container_spec(running: &Rc<Running>, name: &str, attempt: u32) -> Result<Con
     let container = running.container(name).ok_or_else(|| Unlaunchable::Create("it left the manifest".into()))?;
     let image = running.image(name).ok_or_else(|| Unlaunchable::Create("its image is not in the store".into()))?;
     let pod_spec = running.spec();
-    let effective = security::effective(&pod_spec, &container);
-    security::check_non_root(&effective, &image.config.user).map_err(Unlaunchable::Config)?;
+    let effective =
+        Effective::of(&pod_spec, &container).map_err(|error| Unlaunchable::Config(chain(&error)))?;
+    security::check_non_root(&effective, &image.config.user)
+        .map_err(|error| Unlaunchable::Config(chain(&error)))?;
 
     let (env, args) = running
         .with_context(|cx| {
-            let env = pod_api::env::resolve(&container, &image.config.env, &[], cx)?;
+            let env = pod_api::env::resolve(&container, &image_env(&image), &[], cx)?;
             let args =
                 pod_api::env::command(&container, &image.config.entrypoint, &image.config.cmd, &env.declared);
             Ok((env, args))
@@ -85,7 +87,7 @@ fn container_spec(running: &Rc<Running>, name: &str, attempt: u32) -> Result<Con
             readonly: effective.read_only_root,
         },
         mounts: mounts(running, &container, &image, &effective, &env.declared, attempt)?,
-        masked_paths: effective.masked_paths.clone(),
+        masked_paths: masked_paths(&effective),
         readonly_paths: effective.readonly_paths.clone(),
         privileged: effective.privileged,
         cgroups: cgroup(running, &container, &effective)?,
@@ -117,8 +119,8 @@ fn process(
         cwd,
         user: user(effective, image),
         capabilities: Capabilities {
-            bounding: effective.capabilities.bounding,
-            permitted: effective.capabilities.permitted,
+            bounding: effective.bounding,
+            permitted: effective.permitted,
         },
         no_new_privileges: effective.no_new_privileges,
         seccomp: seccomp_programs(running, effective)?,
@@ -129,19 +131,31 @@ fn process(
 
 fn user(effective: &Effective, image: &ReadyImage) -> User {
     let id = |value: i64| u32::try_from(value).ok();
-    let mut additional: Vec<u32> = effective.supplemental_groups.iter().copied().filter_map(id).collect();
-    additional.extend(effective.fs_group.and_then(id));
     User {
         user: effective.user.map_or_else(|| image.config.user.clone(), |uid| uid.to_string()),
         group: effective.group.and_then(id),
-        additional_groups: additional,
-        merge_image_groups: effective.merge_image_groups,
+        additional_groups: effective.additional_groups().into_iter().filter_map(id).collect(),
+        merge_image_groups: effective.groups_policy == GroupsPolicy::Merge,
     }
+}
+
+fn image_env(image: &ReadyImage) -> Vec<String> {
+    image.config.env.iter().map(|(name, value)| format!("{name}={value}")).collect()
+}
+
+/// The list of the manifest's defaults, and this machine's per-cpu files.
+fn masked_paths(effective: &Effective) -> Vec<String> {
+    let mut paths = effective.masked_paths.clone();
+    if !paths.is_empty() {
+        let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        paths.extend(security::thermal_throttle_paths(cpus));
+    }
+    paths
 }
 
 /// Compiled here, because the shim is to stay tiny.
 fn seccomp_programs(running: &Rc<Running>, effective: &Effective) -> Result<Vec<Vec<u8>>, Unlaunchable> {
-    let bounding = effective.capabilities.bounding;
+    let bounding = effective.bounding;
     let profile = match &effective.seccomp {
         Seccomp::Unconfined => return Ok(Vec::new()),
         Seccomp::RuntimeDefault => return Ok(seccomp::runtime_default(bounding)),
@@ -285,9 +299,9 @@ fn bind(source: PathBuf, target: &str, readonly: bool) -> Mount {
 pub(crate) fn exec_spec(running: &Rc<Running>, name: &str, command: &[String]) -> Result<ProcessSpec, String> {
     let container = running.container(name).ok_or("the container left the manifest")?;
     let image = running.image(name).ok_or("the container's image is not known")?;
-    let effective = security::effective(&running.spec(), &container);
+    let effective = Effective::of(&running.spec(), &container).map_err(|error| chain(&error))?;
     let env = running
-        .with_context(|cx| pod_api::env::resolve(&container, &image.config.env, &[], cx))
+        .with_context(|cx| pod_api::env::resolve(&container, &image_env(&image), &[], cx))
         .map_err(|error| chain(&error))?;
     let cwd = container.working_dir.clone().unwrap_or_else(|| image.config.working_dir.clone());
     let args = command.to_vec();

@@ -65,6 +65,12 @@ impl Roots {
         if self.tag.is_empty() { uid.into() } else { format!("{}-{uid}", self.tag) }
     }
 
+    /// Whether a name in a machine-wide register was made by [`Self::network_id`] of this root.
+    pub fn is_ours(&self, network_id: &str) -> bool {
+        const UID_LENGTH: usize = 36;
+        if self.tag.is_empty() { network_id.len() == UID_LENGTH } else { network_id.starts_with(&self.tag) }
+    }
+
     pub fn pod(&self, namespace: &str, name: &str) -> PodPaths {
         PodPaths { run: self.pods().join(format!("{namespace}_{name}")), data: self.data.join("pods"), logs: self.logs.clone() }
     }

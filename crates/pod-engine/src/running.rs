@@ -8,9 +8,11 @@ use std::rc::Rc;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
 use pod_api::context::PodContext;
+use pod_api::names::Names;
 use pod_container::cgroup::Unapplied;
 use pod_plan::{Event, Hook, Notice, Step, Time};
-use pod_shim::client::{Client, Fact};
+use pod_shim::client::Client;
+use pod_shim::protocol::{Fact, Stage};
 use tokio::sync::mpsc;
 
 use crate::clock::{Clock, from_nanos};
@@ -20,6 +22,9 @@ use crate::image::ReadyImage;
 use crate::paths::{PodPaths, Roots};
 use crate::record::{self, Record};
 use crate::{check, launch, sandbox, teardown, termination, volumes};
+
+/// The domain below which services would have names.
+pub(crate) const CLUSTER_DOMAIN: &str = "cluster.local";
 
 /// Everything the concurrent steps of one pod share. One thread, so cells are enough; no borrow is held across an
 /// await.
@@ -150,9 +155,9 @@ impl Running {
     }
 
     /// A warning about the pod as a whole, given once: `reason`, `message`.
-    pub(crate) fn note_once(&self, (reason, message): (String, String)) {
+    pub(crate) fn note_once(&self, reason: &str, message: &str) {
         if self.warned.borrow_mut().insert(format!("{reason}{message}")) {
-            self.note(Notice { at: self.now(), warning: true, reason, message, field_path: String::new() });
+            self.note(Notice { at: self.now(), warning: true, reason: reason.into(), message: message.into(), field_path: String::new() });
         }
     }
 
@@ -210,7 +215,10 @@ impl Running {
                 at: from_nanos(at_nanos),
                 identity: pod_plan::Identity { uid: identity.uid, gid: identity.gid, groups: identity.groups },
             },
-            Fact::StartFailed { container, attempt, at_nanos, message, .. } => {
+            Fact::StartFailed { container, attempt, stage: Stage::Create, message, .. } => {
+                Event::CreateFailed { container, attempt, message }
+            }
+            Fact::StartFailed { container, attempt, stage: Stage::Start, at_nanos, message } => {
                 Event::StartFailed { container, attempt, at: from_nanos(at_nanos), message }
             }
             Fact::Exited { container, attempt, exit, at_nanos } => {
@@ -284,7 +292,7 @@ impl Running {
     pub(crate) fn with_context<T>(&self, read: impl FnOnce(&PodContext<'_>) -> T) -> T {
         let record = self.record();
         let ips = self.ips.borrow();
-        let hostname = pod_api::names::hostname(&record.pod);
+        let hostname = self.hostname(&record.pod);
         read(&PodContext {
             pod: &record.pod,
             uid: &record.uid,
@@ -293,6 +301,14 @@ impl Running {
             objects: &record.objects,
             hostname: &hostname,
         })
+    }
+
+    /// What `hostname` prints inside.
+    fn hostname(&self, pod: &Pod) -> String {
+        if pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true)) {
+            return self.cx.node.name.clone();
+        }
+        Names::of(pod, CLUSTER_DOMAIN).map(|names| names.kernel_hostname).unwrap_or_default()
     }
 
     // --- steps ---

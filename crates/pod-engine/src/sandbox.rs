@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use k8s_openapi::api::core::v1::PodSpec;
+use pod_api::names::{self, Names};
 use pod_container::cgroup::Limits;
 use pod_container::spec::{PidMode, SandboxSpec, Tmpfs};
 use pod_network::{HostPort, Protocol};
 use pod_plan::Event;
 use pod_shim::client::{self, Client};
 
-use crate::running::{Running, report_unapplied};
+use crate::running::{CLUSTER_DOMAIN, Running, report_unapplied};
 use crate::{blocking, chain, teardown, volumes};
 
 /// What containers of one pod share in `/dev/shm`, as container runtimes give it.
@@ -63,7 +64,7 @@ pub(crate) async fn recall(running: &Rc<Running>) {
         return;
     }
     // What the shim had written before it died still counts.
-    for fact in client::read_facts(&running.paths.run).unwrap_or_default() {
+    for fact in pod_shim::protocol::read_facts(&running.paths.run).unwrap_or_default() {
         running.tell_fact(fact);
     }
     if running.paths.run.join("shim.pid").exists() {
@@ -75,6 +76,8 @@ pub(crate) async fn recall(running: &Rc<Running>) {
 fn sandbox_spec(running: &Rc<Running>, spec: &PodSpec) -> Result<SandboxSpec, String> {
     let host_network = spec.host_network == Some(true);
     let host_ipc = spec.host_ipc == Some(true);
+    let names = Names::of(&running.pod(), CLUSTER_DOMAIN).map_err(|e| chain(&e))?;
+    let hostname = (!host_network).then_some(names.kernel_hostname);
     let pid = match (spec.host_pid == Some(true), spec.share_process_namespace == Some(true)) {
         (true, _) => PidMode::Host,
         (_, true) => PidMode::Pod,
@@ -85,11 +88,11 @@ fn sandbox_spec(running: &Rc<Running>, spec: &PodSpec) -> Result<SandboxSpec, St
         tmpfs.push(Tmpfs { path: running.paths.shm(), size: Some(SHM_BYTES), mode: 0o1777 });
     }
     Ok(SandboxSpec {
-        hostname: (!host_network).then(|| pod_api::names::kernel_hostname(&running.pod())),
+        hostname,
         new_network: !host_network,
         new_ipc: !host_ipc,
         pid,
-        sysctls: sysctls(spec, host_network),
+        sysctls: pod_api::security::sysctls(spec),
         tmpfs,
         user_namespace: None,
         cgroups: pod_cgroup(running, spec)?,
@@ -115,18 +118,6 @@ fn pod_cgroup(running: &Rc<Running>, spec: &PodSpec) -> Result<Vec<PathBuf>, Str
 /// Microseconds of cpu per period of 100 ms; a limit of zero is none.
 pub(crate) fn quota(millis: i64) -> Option<u64> {
     u64::try_from(pod_api::resources::cpu_quota_us(millis)).ok().filter(|_| millis > 0)
-}
-
-/// containerd's two defaults let a non-root process bind port 80 and ping; the pod's own come after.
-fn sysctls(spec: &PodSpec, host_network: bool) -> Vec<(String, String)> {
-    let mut sysctls = Vec::new();
-    if !host_network {
-        sysctls.push(("net.ipv4.ip_unprivileged_port_start".into(), "0".into()));
-        sysctls.push(("net.ipv4.ping_group_range".into(), "0 2147483647".into()));
-    }
-    let own = spec.security_context.as_ref().and_then(|context| context.sysctls.clone()).unwrap_or_default();
-    sysctls.extend(own.into_iter().map(|sysctl| (sysctl.name, sysctl.value)));
-    sysctls
 }
 
 /// `hostPort` of mains and of sidecars: upstream forgets the latter (kuberuntime generatePodSandboxConfig).
@@ -160,12 +151,20 @@ fn host_ports(spec: &PodSpec) -> Result<Vec<HostPort>, String> {
 pub(crate) fn write_etc(running: &Rc<Running>, ips: &[IpAddr]) -> Result<(), String> {
     let pod = running.pod();
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let hosts = pod_api::names::hosts_file(&pod, ips, &read("/etc/hosts"));
-    let (resolv, warnings) = pod_api::names::resolv_conf(&pod, &read("/etc/resolv.conf"), None);
-    for warning in warnings {
-        running.note_once(warning);
+    let names = Names::of(&pod, CLUSTER_DOMAIN).map_err(|e| chain(&e))?;
+    let spec = pod.spec.clone().unwrap_or_default();
+    let aliases = spec.host_aliases.unwrap_or_default();
+    let (hosts, hostname) = if spec.host_network == Some(true) {
+        let hosts = names::host_network_hosts_file(&read("/etc/hosts"), &aliases);
+        (hosts, format!("{}\n", running.cx.node.name))
+    } else {
+        (names::hosts_file(&names, ips, &aliases), format!("{}\n", names.hostname))
+    };
+    let (resolv, warnings) = names::resolv_conf(&pod, &running.uid(), &host_resolver(), None);
+    // No cluster DNS is how one machine is, not something to warn about in every pod.
+    for warning in warnings.iter().filter(|warning| warning.reason != "MissingClusterDNS") {
+        running.note_once(warning.reason, &warning.message);
     }
-    let hostname = format!("{}\n", pod_api::names::hostname(&pod));
     let dir = running.paths.etc();
     let write = |name: &str, text: &str| {
         let path = dir.join(name);
@@ -175,4 +174,16 @@ pub(crate) fn write_etc(running: &Rc<Running>, ips: &[IpAddr]) -> Result<(), Str
     write("hosts", &hosts)?;
     write("resolv.conf", &resolv)?;
     write("hostname", &hostname)
+}
+
+/// The host's resolver configuration; where that is a stub on loopback, which a pod's own network cannot reach, the
+/// stub's upstream servers (systemd-resolved.service(8)).
+fn host_resolver() -> String {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let own = read("/etc/resolv.conf");
+    if !names::is_loopback_only(&own) {
+        return own;
+    }
+    let upstream = read("/run/systemd/resolve/resolv.conf");
+    if upstream.is_empty() { own } else { upstream }
 }

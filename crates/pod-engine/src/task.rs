@@ -129,7 +129,7 @@ impl PodTask {
             match self.wait(wake).await {
                 Wake::Event(event) => self.apply(event),
                 Wake::Command(command) => self.obey(command),
-                Wake::Timer => {}
+                Wake::Timer => self.lifecycle.settle(self.running.now()),
             }
             // Whatever else has already arrived belongs to the same round.
             while let Ok(event) = self.events.try_recv() {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{digest::Digest, platform::Platform};
+use crate::{compression::Compression, digest::Digest, platform::Platform};
 
 #[cfg(test)]
 mod tests;
@@ -21,6 +21,8 @@ pub(crate) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.ma
 pub(crate) const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
 const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+/// What Docker writes into the manifests of local layers.
+const DOCKER_LAYER_LOCAL: &str = "application/vnd.docker.image.rootfs.diff.tar.gz";
 const DOCKER_LAYER_ZSTD: &str = "application/vnd.docker.image.rootfs.diff.tar.zstd";
 const DOCKER_SCHEMA_1: &str = "application/vnd.docker.distribution.manifest.v1";
 
@@ -111,7 +113,7 @@ pub(crate) enum Document {
 }
 
 /// The config blob, as far as we read it.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ConfigFile {
     #[serde(default)]
     pub architecture: String,
@@ -119,6 +121,8 @@ pub(crate) struct ConfigFile {
     pub os: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<String>,
     #[serde(default, deserialize_with = "null_is_empty")]
     pub config: RawConfig,
     pub rootfs: RootFs,
@@ -193,6 +197,12 @@ impl Document {
 }
 
 impl Manifest {
+    /// Config and layers.
+    pub(crate) fn blobs(&self) -> Vec<Digest> {
+        let layers = self.layers.iter().map(|layer| &layer.digest);
+        std::iter::once(&self.config.digest).chain(layers).cloned().collect()
+    }
+
     fn check(&self) -> Result<(), ManifestError> {
         let config = self.config.media_type.as_str();
         if !["", OCI_CONFIG, DOCKER_CONFIG, "application/octet-stream"].contains(&config) {
@@ -208,8 +218,7 @@ impl Manifest {
             DOCKER_LAYER,
             DOCKER_LAYER_GZIP,
             DOCKER_LAYER_ZSTD,
-            // What Docker writes into the manifests of local layers.
-            "application/vnd.docker.image.rootfs.diff.tar.gz",
+            DOCKER_LAYER_LOCAL,
         ];
         match self.layers.iter().find(|layer| !LAYERS.contains(&layer.media_type.as_str())) {
             Some(layer) => Err(ManifestError::LayerType {
@@ -218,6 +227,32 @@ impl Manifest {
             }),
             None => Ok(()),
         }
+    }
+}
+
+impl Descriptor {
+    pub(crate) fn new(media_type: &str, digest: Digest, size: u64) -> Descriptor {
+        let media_type = media_type.to_owned();
+        Descriptor { media_type, digest, size, platform: None, annotations: BTreeMap::new() }
+    }
+}
+
+/// OCI's name for a layer type of Docker's: one manifest should not mix them.
+pub(crate) fn oci_layer_type(media_type: &str) -> &str {
+    match media_type {
+        DOCKER_LAYER => OCI_LAYER,
+        DOCKER_LAYER_GZIP | DOCKER_LAYER_LOCAL => OCI_LAYER_GZIP,
+        DOCKER_LAYER_ZSTD => OCI_LAYER_ZSTD,
+        other => other,
+    }
+}
+
+/// OCI's name for a tar compressed so.
+pub(crate) fn layer_type(compression: Compression) -> &'static str {
+    match compression {
+        Compression::None => OCI_LAYER,
+        Compression::Gzip => OCI_LAYER_GZIP,
+        Compression::Zstd => OCI_LAYER_ZSTD,
     }
 }
 
@@ -247,6 +282,19 @@ impl Index {
 }
 
 impl ConfigFile {
+    /// A config for `platform` that depends on nothing but its arguments.
+    pub(crate) fn new(platform: &Platform, config: RawConfig, diff_ids: Vec<Digest>) -> ConfigFile {
+        ConfigFile {
+            architecture: platform.architecture.clone(),
+            os: platform.os.clone(),
+            // What we pack runs on every variant of the architecture.
+            variant: None,
+            created: Some("1970-01-01T00:00:00Z".to_owned()),
+            config,
+            rootfs: RootFs { kind: "layers".to_owned(), diff_ids },
+        }
+    }
+
     /// Reads a config and checks that it has a diff id for each of the manifest's `layers`.
     pub(crate) fn parse(bytes: &[u8], layers: usize) -> Result<ConfigFile, ManifestError> {
         let file: ConfigFile = serde_json::from_slice(bytes).map_err(|source| ManifestError::Config { source })?;

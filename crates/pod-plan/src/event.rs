@@ -27,6 +27,10 @@ pub enum Event {
         message: String,
     },
 
+    /// A pull has really begun (optional; it makes the event `Pulling` appear while it lasts).
+    Pulling {
+        container: String,
+    },
     /// The image is in the store. `pulled` is `None` when it was already present.
     ImageReady {
         container: String,

@@ -25,7 +25,7 @@ use rustix::rand::GetRandomFlags;
 
 use crate::fs_group::{group_bits, hand};
 use crate::walk::open_root;
-use crate::{RemoveError, remove_tree};
+use crate::{EnsureError, FsGroup, RemoveError, ensure_empty_dir, remove_tree};
 
 #[cfg(test)]
 mod tests;
@@ -46,15 +46,6 @@ pub struct FileEntry<'a> {
     pub data: &'a [u8],
 }
 
-/// Whom the files belong to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Owner {
-    /// `None` is the engine's own user.
-    pub uid: Option<u32>,
-    /// A group that may read everything (`fsGroup`), whatever the modes say: such volumes are mounted read-only.
-    pub fs_group: Option<u32>,
-}
-
 /// Whether anything was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Changed(pub bool);
@@ -65,15 +56,18 @@ pub enum WriteError {
     Path { path: String, problem: &'static str },
     #[error("failed to {action} `{path}`")]
     Io { action: &'static str, path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Directory(#[from] EnsureError),
     /// The new files are in place.
     #[error("failed to clear away old files")]
     Leftover(#[source] RemoveError),
 }
 
-/// Makes `dir`, which must exist, show exactly `files`. Writes nothing if it already does (contents, modes, owners).
-/// Two writers of one directory must not run at the same time.
-pub fn write_atomic(dir: &Path, files: &[FileEntry<'_>], owner: Owner) -> Result<Changed, WriteError> {
-    Writer { dir, owner, step: &mut |_| {} }.write(files)
+/// Makes `dir` show exactly `files`; it is made if there is none. Writes nothing if it already does (contents, modes,
+/// group). The group of `fs_group` may read everything whatever the modes say, and write nothing: such volumes are
+/// mounted read-only. Two writers of one directory must not run at the same time.
+pub fn write_atomic(dir: &Path, files: &[FileEntry<'_>], fs_group: Option<&FsGroup>) -> Result<Changed, WriteError> {
+    Writer { dir, gid: fs_group.map(|group| group.gid), step: &mut |_| {} }.write(files)
 }
 
 /// Paths, cleaned of `.` and doubled slashes, in order.
@@ -81,7 +75,7 @@ type Tree<'a> = BTreeMap<PathBuf, FileEntry<'a>>;
 
 struct Writer<'a> {
     dir: &'a Path,
-    owner: Owner,
+    gid: Option<u32>,
     /// Told before everything that changes the disk; a test crashes here.
     step: &'a mut dyn FnMut(&'static str),
 }
@@ -90,6 +84,7 @@ impl Writer<'_> {
     fn write(&mut self, files: &[FileEntry<'_>]) -> Result<Changed, WriteError> {
         let tree = checked(files)?;
         let names: BTreeSet<OsString> = tree.keys().filter_map(|path| first_name(path)).collect();
+        ensure_empty_dir(self.dir, None)?;
         self.open_to_group()?;
         let current = self.current()?;
         if let Some(current) = &current
@@ -141,17 +136,15 @@ impl Writer<'_> {
     }
 
     fn make_directory(&mut self, path: &Path) -> Result<(), WriteError> {
-        let Owner { uid, fs_group } = self.owner;
         (self.step)("make directory");
         DirBuilder::new().mode(0o755).create(path).map_err(failed("make directory", path))?;
         (self.step)("own directory");
-        std::os::unix::fs::chown(path, uid, fs_group).map_err(failed("own", path))?;
+        std::os::unix::fs::chown(path, None, self.gid).map_err(failed("own", path))?;
         (self.step)("open directory to all");
         fs::set_permissions(path, Permissions::from_mode(self.directory_mode())).map_err(failed("set mode of", path))
     }
 
     fn make_file(&mut self, path: &Path, entry: &FileEntry<'_>) -> io::Result<()> {
-        let Owner { uid, fs_group } = self.owner;
         (self.step)("make file");
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         // In two halves, so that a crash test sees a torn file.
@@ -160,7 +153,7 @@ impl Writer<'_> {
         (self.step)("write file");
         file.write_all(tail)?;
         (self.step)("own file");
-        fchown(&file, uid, fs_group)?;
+        fchown(&file, None, self.gid)?;
         (self.step)("set mode of file");
         // Last: a change of owner takes away setuid.
         file.set_permissions(Permissions::from_mode(self.file_mode(entry)))
@@ -220,7 +213,7 @@ impl Writer<'_> {
 
     fn open_to_group(&mut self) -> Result<(), WriteError> {
         let handed = open_root(self.dir).and_then(|root| {
-            self.owner.fs_group.map_or(Ok(()), |gid| {
+            self.gid.map_or(Ok(()), |gid| {
                 (self.step)("open the volume to the group");
                 hand(root.as_fd(), gid, true)
             })
@@ -229,11 +222,11 @@ impl Writer<'_> {
     }
 
     fn file_mode(&self, entry: &FileEntry<'_>) -> u32 {
-        (entry.mode & 0o7777) | self.owner.fs_group.map_or(0, |_| group_bits(false, true))
+        (entry.mode & 0o7777) | self.gid.map_or(0, |_| group_bits(false, true))
     }
 
     fn directory_mode(&self) -> u32 {
-        0o755 | self.owner.fs_group.map_or(0, |_| group_bits(true, true))
+        0o755 | self.gid.map_or(0, |_| group_bits(true, true))
     }
 
     /// Whether a directory holds exactly these files. What cannot be read is written anew.
@@ -249,8 +242,7 @@ impl Writer<'_> {
         Ok(metadata.is_file()
             && metadata.len() == entry.data.len() as u64
             && metadata.mode() & 0o7777 == self.file_mode(entry)
-            && self.owner.uid.is_none_or(|uid| uid == metadata.uid())
-            && self.owner.fs_group.is_none_or(|gid| gid == metadata.gid())
+            && self.gid.is_none_or(|gid| gid == metadata.gid())
             && fs::read(path)? == entry.data)
     }
 }

@@ -36,11 +36,11 @@ pub enum EnsureError {
 /// It appears under its name only when it is complete, so one that exists is left as it is: its mode is by then the
 /// pod's business. Only the group is looked at again, and applied if the directory itself does not show it (a
 /// memory-backed volume comes into being by a mount).
-pub fn ensure_empty_dir(path: &Path, fs_group: Option<FsGroup>) -> Result<(), EnsureError> {
+pub fn ensure_empty_dir(path: &Path, fs_group: Option<&FsGroup>) -> Result<(), EnsureError> {
     if !create(path, fs_group)?
         && let Some(group) = fs_group
     {
-        apply_fs_group(path, &FsGroup { on_root_mismatch: true, ..group }, false)?;
+        apply_fs_group(path, &FsGroup { on_root_mismatch: true, ..*group }, false)?;
     }
     Ok(())
 }
@@ -51,7 +51,7 @@ pub fn ensure_named(
     root: &Path,
     namespace: &str,
     name: &str,
-    fs_group: Option<FsGroup>,
+    fs_group: Option<&FsGroup>,
 ) -> Result<PathBuf, EnsureError> {
     for part in [namespace, name] {
         if matches!(part, "" | "." | "..") || part.contains(['/', '\0']) {
@@ -62,13 +62,13 @@ pub fn ensure_named(
     if !create(&path, fs_group)?
         && let Some(group) = fs_group
     {
-        apply_fs_group(&path, &group, false)?;
+        apply_fs_group(&path, group, false)?;
     }
     Ok(path)
 }
 
 /// Whether the directory is new. It is prepared beside its place and renamed into it.
-fn create(path: &Path, fs_group: Option<FsGroup>) -> Result<bool, EnsureError> {
+fn create(path: &Path, fs_group: Option<&FsGroup>) -> Result<bool, EnsureError> {
     let failed = |source: io::Error| EnsureError::Create { path: path.to_owned(), source };
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(failed(io::ErrorKind::InvalidInput.into()));
@@ -91,7 +91,7 @@ fn create(path: &Path, fs_group: Option<FsGroup>) -> Result<bool, EnsureError> {
     Err(failed(Errno::BUSY.into()))
 }
 
-fn create_once(parent: &Path, name: &OsStr, fs_group: Option<FsGroup>) -> rustix::io::Result<()> {
+fn create_once(parent: &Path, name: &OsStr, fs_group: Option<&FsGroup>) -> rustix::io::Result<()> {
     let parent = open_root(parent)?;
     let name = CString::new(name.as_bytes()).map_err(|_| Errno::INVAL)?;
     let unfinished = CString::new([b".", name.as_bytes(), b".new"].concat()).map_err(|_| Errno::INVAL)?;
@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn handed_to_the_group_new_or_found() {
         let temp = tempfile::tempdir().unwrap();
-        let group = Some(FsGroup { gid: 321, on_root_mismatch: false });
+        let group = Some(&FsGroup { gid: 321, on_root_mismatch: false });
         for name in ["new", "found"] {
             let path = temp.path().join(name);
             if name == "found" {

@@ -15,7 +15,7 @@ mod remove;
 mod usage;
 mod walk;
 
-pub use atomic::{Changed, FileEntry, Owner, WriteError, write_atomic};
+pub use atomic::{Changed, FileEntry, WriteError, write_atomic};
 pub use directory::{EnsureError, ensure_empty_dir, ensure_named};
 pub use fs_group::{FsGroup, FsGroupError, apply_fs_group};
 pub use host_path::{HostPathError, HostPathKind, ensure_host_path};

@@ -102,8 +102,13 @@ fn downward_files() {
     assert_eq!(
         listing(volume).unwrap(),
         [
-            "annotations 644 ", "app 644 web", "cpu 644 2", "id/uid 644 u",
-            "labels 644 app=\"web\"\ntier=\"front\"", "memory 440 64", "name 644 web",
+            "annotations 644 ",
+            "app 644 web",
+            "cpu 644 2",
+            "id/uid 644 u",
+            "labels 644 app=\"web\"\ntier=\"front\"",
+            "memory 440 64",
+            "name 644 web",
         ]
     );
     let bad = json!({"downwardAPI": {"items": [field("ip", "status.podIP")]}});
@@ -124,7 +129,8 @@ fn later_projections_win() {
 
 #[test]
 fn paths_cannot_leave_the_volume_or_meet_the_writers_names() {
-    let at = |path: &str| listing(json!({"configMap": {"name": "settings", "items": [{"key": "a.conf", "path": path}]}}));
+    let at =
+        |path: &str| listing(json!({"configMap": {"name": "settings", "items": [{"key": "a.conf", "path": path}]}}));
     assert_eq!(at("/abs").unwrap_err(), "invalid path: must be relative path: /abs");
     assert_eq!(at("a/../../b").unwrap_err(), "invalid path: must not contain '..': a/../../b");
     assert_eq!(at("..data").unwrap_err(), "invalid path: must not start with '..': ..data");

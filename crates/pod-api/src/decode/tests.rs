@@ -67,7 +67,8 @@ fn a_value_only_its_type_can_refuse_is_placed_and_the_rest_still_read() {
 #[test]
 fn what_is_secret_is_not_repeated() {
     let mut findings = Findings::default();
-    let value = json!({"apiVersion": "v1", "kind": "Secret", "data": {"a": "hunter2!", "b": 12345}, "stringData": {"c": 1}});
+    let value =
+        json!({"apiVersion": "v1", "kind": "Secret", "data": {"a": "hunter2!", "b": 12345}, "stringData": {"c": 1}});
     assert!(decode::<Secret>(&value, false, &mut findings).is_some());
     let text = lines(findings).join("\n");
     assert!(text.contains("data.a") && text.contains("data.b") && text.contains("stringData.c"), "{text}");

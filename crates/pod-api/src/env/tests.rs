@@ -43,7 +43,10 @@ impl World {
                 memory_bytes: 8 << 30,
                 ephemeral_bytes: 10 << 30,
             },
-            objects: Objects::new([serde_json::from_value(config_map).unwrap()], [serde_json::from_value(secret).unwrap()]),
+            objects: Objects::new(
+                [serde_json::from_value(config_map).unwrap()],
+                [serde_json::from_value(secret).unwrap()],
+            ),
         }
     }
 
@@ -93,8 +96,19 @@ fn precedence_from_image_to_env() {
     assert_eq!(
         all,
         [
-            "PATH=/bin", "HOSTNAME=web", "COLOR=blue", "ONLY=image", "LANG=", "SIZE=1", "my.key=dots", "P_COLOR=red",
-            "P_SIZE=1", "P_my.key=dots", "DB_HOST=mine", "TWICE=12", "DB_PORT=5432",
+            "PATH=/bin",
+            "HOSTNAME=web",
+            "COLOR=blue",
+            "ONLY=image",
+            "LANG=",
+            "SIZE=1",
+            "my.key=dots",
+            "P_COLOR=red",
+            "P_SIZE=1",
+            "P_my.key=dots",
+            "DB_HOST=mine",
+            "TWICE=12",
+            "DB_PORT=5432",
         ]
     );
     assert!(!environment.declared.iter().any(|(name, _)| name == "PATH" || name == "ONLY"));
@@ -243,7 +257,10 @@ fn sub_paths() {
     assert_eq!(path(json!({"subPath": "a/$(POD)"})).unwrap().as_deref(), Some("a/$(POD)"));
     assert_eq!(path(json!({"subPathExpr": "logs/$(POD)"})).unwrap().as_deref(), Some("logs/web"));
     assert_eq!(path(json!({"subPathExpr": "$(NOPE)/x"})).unwrap_err(), "missing value for \"NOPE\"");
-    assert_eq!(path(json!({"subPathExpr": "$(ROOT)"})).unwrap_err(), "error SubPath `/etc` must not be an absolute path");
+    assert_eq!(
+        path(json!({"subPathExpr": "$(ROOT)"})).unwrap_err(),
+        "error SubPath `/etc` must not be an absolute path"
+    );
     assert_eq!(
         path(json!({"subPath": "a/../b"})).unwrap_err(),
         "unable to provision SubPath `a/../b`: must not contain '..'"

@@ -11,7 +11,7 @@ fn entry<'a>(path: &'a str, data: &'a str) -> FileEntry<'a> {
 }
 
 fn write(dir: &Path, files: &[FileEntry<'_>]) -> bool {
-    write_atomic(dir, files, Owner::default()).unwrap().0
+    write_atomic(dir, files, None).unwrap().0
 }
 
 /// What a container sees: every visible name that resolves, read through its link.
@@ -104,14 +104,13 @@ fn an_open_file_keeps_its_content() {
 fn modes_and_owners() {
     let temp = tempfile::tempdir().unwrap();
     let key = FileEntry { path: "key", mode: 0o400, data: b"k" };
-    let owner = Owner { uid: Some(1000), fs_group: None };
-    assert!(write_atomic(temp.path(), &[key], owner).unwrap().0);
+    assert!(write(temp.path(), &[key]));
     let seen = |name: &str| {
         let metadata = fs::metadata(temp.path().join(name)).unwrap();
         (metadata.mode() & 0o7777, metadata.uid(), metadata.gid())
     };
-    assert_eq!(seen("key"), (0o400, 1000, 0));
-    let owner = Owner { uid: None, fs_group: Some(2000) };
+    assert_eq!(seen("key"), (0o400, 0, 0));
+    let owner = Some(&FsGroup { gid: 2000, on_root_mismatch: false });
     assert!(write_atomic(temp.path(), &[key], owner).unwrap().0);
     assert_eq!(seen("key"), (0o440, 0, 2000), "a group may read, not write");
     assert_eq!(seen("..data"), (0o2755, 0, 2000));
@@ -154,12 +153,12 @@ fn paths_that_would_escape_or_collide_are_refused_before_anything_is_written() {
         (&longer, "must not be longer than 4096 bytes"),
     ];
     for (path, problem) in table {
-        let error = write_atomic(temp.path(), &[entry("fine", "1"), entry(path, "2")], Owner::default()).unwrap_err();
+        let error = write_atomic(temp.path(), &[entry("fine", "1"), entry(path, "2")], None).unwrap_err();
         assert_eq!(error.to_string(), format!("invalid path {path:?}: {problem}"));
     }
     for pair in [["a", "a/b"], ["a/b", "a"], ["a", "./a"], ["a//b", "a/b"], ["a/b/c", "a"]] {
         let files = pair.map(|path| entry(path, ""));
-        let error = write_atomic(temp.path(), &files, Owner::default()).unwrap_err();
+        let error = write_atomic(temp.path(), &files, None).unwrap_err();
         assert!(matches!(error, WriteError::Path { .. }), "{pair:?}");
     }
     assert_eq!(names_in(temp.path()).unwrap().len(), 0);
@@ -167,9 +166,14 @@ fn paths_that_would_escape_or_collide_are_refused_before_anything_is_written() {
 }
 
 #[test]
-fn a_missing_directory_is_an_error() {
-    let error = write_atomic(Path::new("/nonexistent"), &[], Owner::default()).unwrap_err();
-    assert_eq!(error.to_string(), "failed to open volume `/nonexistent`");
+fn the_volume_is_made_if_need_be() {
+    let temp = tempfile::tempdir().unwrap();
+    let volume = temp.path().join("memory/config");
+    write(&volume, &[entry("a", "1")]);
+    assert_tidy(&volume, &[entry("a", "1")]);
+    fs::write(temp.path().join("file"), "").unwrap();
+    let error = write_atomic(&temp.path().join("file"), &[], None).unwrap_err();
+    assert!(error.to_string().ends_with("/file` exists and is not a directory"), "{error}");
 }
 
 /// What a crash test moves between: names that stay, come, go, and turn from file into directory.
@@ -197,7 +201,7 @@ fn a_crash_before_any_change_of_the_disk_leaves_old_or_new() {
             }
             steps += 1;
         };
-        let mut writer = Writer { dir: temp.path(), owner: Owner { uid: None, fs_group: Some(77) }, step: &mut step };
+        let mut writer = Writer { dir: temp.path(), gid: Some(77), step: &mut step };
         let crashed = catch_unwind(AssertUnwindSafe(|| writer.write(&new))).is_err();
         let seen = shown(temp.path());
         saw_old |= seen == expected(&old);

@@ -1,0 +1,157 @@
+//! The background engine of `run --detach`: found or started by whoever needs it, gone a few seconds after its last pod.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use pod_engine::{Config, Engine, News, Roots, control};
+use rustix::fs::{FlockOperation, flock};
+
+use crate::exit::{Coded, ENGINE, report};
+use crate::host;
+
+/// How long an engine without pods waits for the next one: long enough for a script's next command.
+const IDLE: Duration = Duration::from_secs(3);
+/// Opening an engine takes milliseconds; a machine in trouble gets more.
+const START: Duration = Duration::from_secs(20);
+
+/// Makes sure that an engine listens on the root's socket.
+pub(crate) fn ensure(roots: &Roots, pod_cidr: ipnet::Ipv4Net) -> anyhow::Result<()> {
+    if answers(&roots.socket()) {
+        return Ok(());
+    }
+    host::require_root()?;
+    start(roots, pod_cidr).map_err(|error| Coded::new(ENGINE, error).into())
+}
+
+fn start(roots: &Roots, pod_cidr: ipnet::Ipv4Net) -> anyhow::Result<()> {
+    std::fs::create_dir_all(&roots.run).with_context(|| format!("failed to make `{}`", roots.run.display()))?;
+    let log_path = roots.run.join("engine.log");
+    let log = File::options().create(true).append(true).open(&log_path);
+    let log = log.with_context(|| format!("failed to open `{}`", log_path.display()))?;
+    // The running program itself, also when its file was replaced meanwhile.
+    let mut command = Command::new("/proc/self/exe");
+    command.arg("__engine").arg("--pod-cidr").arg(pod_cidr.to_string());
+    match roots_argument(roots) {
+        Some(root) => command.arg("--root").arg(root),
+        None => command.env_remove("OUTRIGGER_ROOT"),
+    };
+    let mut child = command
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .context("failed to start the background engine")?;
+    // Its first line says whether it listens. It is not waited for: it outlives this process.
+    let mut line = String::new();
+    if let Some(stdout) = child.stdout.take() {
+        BufReader::new(stdout).read_line(&mut line).context("failed to hear from the background engine")?;
+    }
+    match line.trim_end().split_once(' ') {
+        Some(("ready", _)) => Ok(()),
+        Some(("failed", why)) => bail!("{why}"),
+        _ => bail!("the background engine died at start; `{}` may say why", log_path.display()),
+    }
+}
+
+/// The root as the child is to be told it. Engine roots are made of it in one way only.
+fn roots_argument(roots: &Roots) -> Option<&Path> {
+    if *roots == Roots::system() { None } else { roots.run.parent() }
+}
+
+fn answers(socket: &Path) -> bool {
+    std::os::unix::net::UnixStream::connect(socket).is_ok()
+}
+
+/// `outrigger __engine`: serves until idle. Its starter reads one line from stdout.
+pub(crate) fn serve(roots: &Roots, pod_cidr: ipnet::Ipv4Net) -> anyhow::Result<u8> {
+    // A session of its own: neither the terminal's Ctrl-C nor its end is meant for it.
+    let _ = rustix::process::setsid();
+    let deadline = Instant::now() + START;
+    let lock = loop {
+        if let Some(lock) = take_lock(roots)? {
+            break lock;
+        }
+        // Someone else was faster and listens already; or someone is on the way out and the lock comes free.
+        if answers(&roots.socket()) {
+            tell("ready elsewhere");
+            return Ok(0);
+        }
+        if Instant::now() > deadline {
+            tell("failed another engine holds the lock but does not answer");
+            bail!("another engine holds the lock but does not answer");
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    let served = host::block_on(serve_until_idle(roots, pod_cidr))?;
+    if let Err(error) = &served {
+        tell(&format!("failed {}", report(error).0.lines().next().unwrap_or_default().trim_start_matches("error: ")));
+    }
+    // While the lock is still held nobody else can be listening: what is removed is ours.
+    let _ = std::fs::remove_file(roots.socket());
+    drop(lock);
+    served.map(|()| 0)
+}
+
+async fn serve_until_idle(roots: &Roots, pod_cidr: ipnet::Ipv4Net) -> anyhow::Result<()> {
+    let socket = roots.socket();
+    let engine = host::open(Config { roots: roots.clone(), pod_cidr, socket: socket.clone() })?;
+    let listener = control::bind(&socket).with_context(|| format!("failed to listen on `{}`", socket.display()))?;
+    let serving = tokio::task::spawn_local(control::serve(engine.clone(), listener));
+    tell("ready here");
+    let_go_of_stdout();
+    until_idle(&engine).await;
+    serving.abort();
+    Ok(())
+}
+
+/// Returns when the engine has had nothing to drive for [`IDLE`]. While pods run it is woken by their news only.
+async fn until_idle(engine: &Engine) {
+    let mut news = engine.feed().subscribe();
+    let mut idle_since = Instant::now();
+    let mut ending = true;
+    loop {
+        let wait = if ending { Duration::from_millis(250) } else { Duration::from_secs(3600) };
+        if let Ok(message) = tokio::time::timeout(wait, news.recv()).await {
+            let Some(message) = message else { return };
+            ending |= matches!(message.news, News::Finished { .. } | News::Removed);
+            idle_since = Instant::now();
+            continue;
+        }
+        if !engine.driven().is_empty() {
+            (idle_since, ending) = (Instant::now(), false);
+        } else if idle_since.elapsed() >= IDLE {
+            return;
+        }
+    }
+}
+
+fn take_lock(roots: &Roots) -> anyhow::Result<Option<File>> {
+    let path = roots.run.join("engine.lock");
+    let open = || -> io::Result<Option<File>> {
+        let file = File::options().create(true).truncate(false).write(true).open(&path)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(file)),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    };
+    open().with_context(|| format!("failed to lock `{}`", path.display()))
+}
+
+fn tell(line: &str) {
+    let mut out = io::stdout().lock();
+    // A starter that is gone needs no answer.
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+/// The pipe to the starter is closed, so that whoever reads the starter's output sees its end.
+fn let_go_of_stdout() {
+    if let Ok(null) = File::options().write(true).open("/dev/null") {
+        let _ = rustix::stdio::dup2_stdout(&null);
+    }
+}

@@ -1,0 +1,27 @@
+//! `outrigger cleanup`: prints what was removed.
+
+use pod_engine::{Config, cleanup};
+
+use crate::cli::{Cleanup, Global};
+use crate::exit::{self, FAILED};
+use crate::host;
+use crate::orphans;
+
+pub(crate) fn run(global: &Global, arguments: &Cleanup) -> anyhow::Result<u8> {
+    host::require_root()?;
+    let roots = host::roots(global);
+    orphans::tell(&roots, &[]);
+    let socket = roots.run.join(format!("engine-{}.sock", std::process::id()));
+    let config = Config { roots, pod_cidr: arguments.network.pod_cidr, socket };
+    let report = cleanup::sweep(config).map_err(host::refused)?;
+    for thing in &report.removed {
+        println!("removed {thing}");
+    }
+    for complaint in &report.complaints {
+        eprintln!("error: {complaint}");
+    }
+    if report.removed.is_empty() && report.complaints.is_empty() {
+        eprintln!("nothing to clean up");
+    }
+    Ok(if report.complaints.is_empty() { exit::OK } else { FAILED })
+}

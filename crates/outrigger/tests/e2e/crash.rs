@@ -1,0 +1,159 @@
+//! Kills: of a main, a sidecar, the shim, the engine. Nothing is lost, nothing leaks, the rest goes on.
+
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::world::{World, eventually, text};
+
+const TWO: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: two}
+spec:
+  terminationGracePeriodSeconds: 2
+  initContainers:
+  - name: helper
+    image: busybox
+    restartPolicy: Always
+    command: [sh, -c, 'trap "exit 0" TERM; echo helper up; while :; do sleep 0.05; done']
+  containers:
+  - name: app
+    image: busybox
+    command: [sh, -c, 'trap "exit 0" TERM; i=0; while :; do echo line $i; i=$((i+1)); sleep 0.02; done']
+"#;
+
+/// The PID of a container's first process, by its command line inside the pod of this world.
+fn pid_of(world: &World, needle: &str) -> Pid {
+    let shim = world.shim_pid("two");
+    let mut found = None;
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Ok(status) = std::fs::read_to_string(entry.path().join("status")) else { continue };
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).map(str::trim);
+        if parent != Some(&shim.to_string()) {
+            continue;
+        }
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        if text(&line).contains(needle) {
+            found = entry.file_name().to_string_lossy().parse::<i32>().ok();
+        }
+    }
+    Pid::from_raw(found.expect("the container runs")).unwrap()
+}
+
+fn restarts(world: &World, container: &str) -> i32 {
+    world.container("two", container).map_or(0, |c| c.restart_count)
+}
+
+/// Every line up to the last, none missing, none twice.
+fn assert_whole(log: &str) {
+    for (expected, line) in log.lines().enumerate() {
+        assert_eq!(line, format!("line {expected}"));
+    }
+}
+
+#[test]
+fn a_killed_main_restarts_and_its_sidecar_runs_on_with_the_log_whole() {
+    let world = World::new();
+    world.detach(TWO);
+    std::thread::sleep(Duration::from_millis(500));
+    kill_process(pid_of(&world, "line"), Signal::KILL).unwrap();
+    eventually(5, "the main to be restarted", || restarts(&world, "app") == 1);
+    let main = world.container("two", "app").unwrap();
+    let last = main.last_state.unwrap().terminated.unwrap();
+    assert_eq!((last.exit_code, last.reason.as_deref()), (137, Some("Error")));
+    assert_eq!(restarts(&world, "helper"), 0);
+    let log = world.log("two", "app", 0);
+    assert!(log.lines().count() > 5);
+    assert_whole(&log);
+}
+
+#[test]
+fn a_killed_sidecar_comes_back_and_the_main_is_untouched() {
+    let world = World::new();
+    world.detach(TWO);
+    kill_process(pid_of(&world, "helper"), Signal::KILL).unwrap();
+    eventually(5, "the sidecar to be restarted at once", || restarts(&world, "helper") == 1);
+    std::thread::sleep(Duration::from_millis(200));
+    kill_process(pid_of(&world, "helper"), Signal::KILL).unwrap();
+    eventually(5, "the sidecar to wait for its back-off", || {
+        let waiting = world.container("two", "helper").and_then(|c| c.state?.waiting?.reason);
+        waiting.as_deref() == Some("CrashLoopBackOff")
+    });
+    assert_eq!(restarts(&world, "app"), 0);
+    assert_eq!(world.phase("two"), "Running");
+}
+
+#[test]
+fn a_killed_shim_takes_its_processes_along_and_the_engine_starts_the_pod_again() {
+    let world = World::new();
+    world.detach(TWO);
+    let app = pid_of(&world, "line");
+    let old = world.shim_pid("two");
+    kill_process(Pid::from_raw(old as i32).unwrap(), Signal::KILL).unwrap();
+    eventually(2, "the kernel to take the pod's processes", || kill_process(app, Signal::CONT).is_err());
+    eventually(15, "the pod to run again", || {
+        restarts(&world, "app") == 1 && world.container("two", "app").is_some_and(|c| c.ready)
+    });
+    assert_ne!(world.shim_pid("two"), old);
+    assert!(world.notices("two").iter().any(|notice| notice.reason == "SandboxChanged"));
+    world.ok(&["down", "two"]);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_killed_engine_leaves_the_pod_running_and_the_next_command_names_it() {
+    let world = World::new();
+    let path = world.manifest("pod.yaml", TWO);
+    let run = world.foreground(&["run", "--offline", path.to_str().unwrap()]);
+    eventually(5, "both containers", || world.container("two", "app").is_some_and(|c| c.ready));
+    let app = pid_of(&world, "line");
+    run.signal(Signal::KILL);
+    drop(run);
+    std::thread::sleep(Duration::from_millis(300));
+    kill_process(app, Signal::CONT).expect("the container runs on");
+    let lines = world.log("two", "app", 0).lines().count();
+    eventually(2, "the log to grow without an engine", || world.log("two", "app", 0).lines().count() > lines);
+
+    let told = world.run(&["ps"]);
+    assert!(text(&told.stderr).contains("two"), "the orphan is named: {}", text(&told.stderr));
+
+    let adopted = world.foreground(&["run", "--adopt", "two"]);
+    eventually(5, "the pod to have an owner", || {
+        pod_engine::record::find(&world.roots(), "default", "two").unwrap().unwrap().owned
+    });
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!((restarts(&world, "app"), restarts(&world, "helper")), (0, 0));
+    assert!(kill_process(app, Signal::CONT).is_ok(), "adoption does not restart anything");
+    assert_whole(&world.log("two", "app", 0));
+    adopted.signal(Signal::INT);
+    assert_eq!(adopted.end(10).status.code(), Some(130));
+    world.assert_nothing_left();
+}
+
+#[test]
+fn an_orphan_can_be_taken_down_without_an_engine() {
+    let world = World::new();
+    let path = world.manifest("pod.yaml", TWO);
+    let run = world.foreground(&["run", "--offline", path.to_str().unwrap()]);
+    eventually(5, "both containers", || world.container("two", "app").is_some_and(|c| c.ready));
+    run.signal(Signal::KILL);
+    drop(run);
+    world.ok(&["down", "two"]);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn cleanup_removes_what_a_dead_engine_and_a_dead_shim_left() {
+    let world = World::new();
+    let path = world.manifest("pod.yaml", TWO);
+    let run = world.foreground(&["run", "--offline", path.to_str().unwrap()]);
+    eventually(5, "both containers", || world.container("two", "app").is_some_and(|c| c.ready));
+    let shim = world.shim_pid("two");
+    run.signal(Signal::KILL);
+    drop(run);
+    kill_process(Pid::from_raw(shim as i32).unwrap(), Signal::KILL).unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+    world.ok(&["cleanup"]);
+    world.assert_nothing_left();
+}

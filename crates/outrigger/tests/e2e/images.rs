@@ -1,0 +1,97 @@
+//! Images: packed without Docker, pushed to a real registry, pulled by a pod, and what is said when that fails.
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+
+use crate::world::{World, eventually, text};
+
+/// Debian's `docker-registry` on a free loopback port, with its storage in the test's directory.
+struct Registry {
+    server: Child,
+    port: u16,
+}
+
+impl Registry {
+    fn start(world: &World) -> Registry {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let config = world.path("registry.yml");
+        let storage = world.path("registry");
+        let text = format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: 127.0.0.1:{port}}}\n",
+            storage.display()
+        );
+        std::fs::write(&config, text).unwrap();
+        let server = Command::new("docker-registry")
+            .arg("serve")
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("Debian package docker-registry is needed for this test");
+        eventually(10, "the registry to listen", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+        Registry { server, port }
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+fn pod(image: &str, policy: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: pulled}}\nspec:\n  restartPolicy: Never\n  containers:\n  - {{name: m, image: \"{image}\", imagePullPolicy: {policy}}}\n"
+    )
+}
+
+#[test]
+fn a_packed_image_goes_through_a_registry_into_a_pod() {
+    let world = World::new();
+    let registry = Registry::start(&world);
+    let name = format!("127.0.0.1:{}/team/tool:1", registry.port);
+    // Debian's busybox-static: one file that needs nothing else.
+    world.ok(&[
+        "image", "pack", "--name", &name, "--file", "/bin/busybox=/bin/busybox", "--entrypoint", "/bin/busybox", "--cmd",
+        "echo", "--cmd", "said by the image",
+    ]);
+    world.ok(&["image", "push", &name]);
+    world.ok(&["image", "remove", &name]);
+    assert!(!world.ok(&["image", "list"]).contains("team/tool"));
+
+    let path = world.manifest("pod.yaml", &pod(&name, "IfNotPresent"));
+    let output = world.run(&["run", path.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(text(&output.stdout).contains("said by the image"));
+    assert!(text(&output.stderr).contains("Successfully pulled image"), "{}", text(&output.stderr));
+
+    let output = world.run(&["run", path.to_str().unwrap()]);
+    assert!(text(&output.stderr).contains("already present on machine"), "{}", text(&output.stderr));
+    assert!(world.ok(&["image", "list"]).contains("team/tool"));
+    world.assert_nothing_left();
+}
+
+#[test]
+fn an_image_that_is_not_there_is_a_waiting_reason_not_a_failure() {
+    let world = World::new();
+    let registry = Registry::start(&world);
+    let missing = format!("127.0.0.1:{}/no/such:1", registry.port);
+    let path = world.manifest("pod.yaml", &pod(&missing, "IfNotPresent"));
+    let output = world.run(&["run", "--detach", path.to_str().unwrap()]);
+    assert!(!output.status.success());
+    eventually(5, "the waiting reason", || {
+        let waiting = world.container("pulled", "m").and_then(|c| c.state?.waiting?.reason);
+        matches!(waiting.as_deref(), Some("ErrImagePull" | "ImagePullBackOff"))
+    });
+    assert_eq!(world.phase("pulled"), "Pending");
+    world.ok(&["down", "pulled", "--force"]);
+
+    let path = world.manifest("pod.yaml", &pod("example.invalid/never:1", "Never"));
+    world.run(&["run", "--detach", path.to_str().unwrap()]);
+    let waiting = world.container("pulled", "m").and_then(|c| c.state?.waiting?.reason);
+    assert_eq!(waiting.as_deref(), Some("ErrImageNeverPull"));
+    world.ok(&["down", "pulled", "--force"]);
+    world.assert_nothing_left();
+}

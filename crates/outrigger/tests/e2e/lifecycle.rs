@@ -1,0 +1,390 @@
+//! The golden timelines on the real kernel, and exit codes. Each container writes what it does, with the time, to one
+//! file on a hostPath volume; the test reads order and distances from it.
+
+use std::time::Duration;
+
+use crate::world::{World, eventually, text};
+
+/// A manifest whose containers mount the test's directory at `/t`; `say WORD` appends a line to `/t/events`.
+fn manifest(world: &World, name: &str, spec: &str) -> String {
+    let dir = world.path(&format!("{name}-events"));
+    std::fs::create_dir_all(&dir).unwrap();
+    let spec = spec
+        .replace("@say", r#"say() { echo "$(date +%s.%N) $1" >> /t/events; };"#)
+        .replace("@mount", "volumeMounts: [{name: t, mountPath: /t}]");
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  volumes: [{{name: t, hostPath: {{path: {}}}}}]\n{spec}",
+        dir.display()
+    )
+}
+
+/// `(seconds since the first event, word)` in order.
+fn events(world: &World, name: &str) -> Vec<(f64, String)> {
+    let path = world.path(&format!("{name}-events")).join("events");
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let parsed: Vec<(f64, String)> = text
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .map(|(time, word)| (time.parse().unwrap(), word.to_owned()))
+        .collect();
+    let start = parsed.first().map_or(0.0, |(time, _)| *time);
+    parsed.into_iter().map(|(time, word)| (time - start, word)).collect()
+}
+
+fn at(events: &[(f64, String)], word: &str) -> f64 {
+    events.iter().find(|(_, w)| w == word).unwrap_or_else(|| panic!("no `{word}` in {events:?}")).0
+}
+
+#[track_caller]
+fn assert_near(actual: f64, expected: f64, what: &str) {
+    // The machine's two cores are shared by all tests; upstream's own tolerance is 1 s.
+    assert!((actual - expected).abs() < 0.9, "{what}: at {actual:.2} s, expected {expected} s");
+}
+
+/// Most of their time is waiting, so they wait together.
+#[test]
+fn timelines() {
+    let cases: [(&str, fn()); 6] = [("t1", t1), ("t2", t2), ("t3", t3), ("t4", t4), ("t5", t5), ("t6", t6)];
+    let threads: Vec<_> = cases.into_iter().map(|(name, run)| (name, std::thread::spawn(run))).collect();
+    let failed: Vec<&str> = threads.into_iter().filter_map(|(name, t)| t.join().is_err().then_some(name)).collect();
+    assert!(failed.is_empty(), "timelines that failed: {failed:?}");
+}
+
+/// Init A, sidecar S with a startup probe, init B, main M, one after another.
+fn t1() {
+    let world = World::new();
+    let pod = manifest(
+        &world,
+        "t1",
+        r#"
+  terminationGracePeriodSeconds: 2
+  initContainers:
+  - {name: a, image: busybox, command: [sh, -c, '@say say a-start; sleep 2'], @mount}
+  - name: s
+    image: busybox
+    restartPolicy: Always
+    command: [sh, -c, '@say say s-start; sleep 3; touch /tmp/ready; while :; do sleep 1; done']
+    startupProbe: {exec: {command: [test, -e, /tmp/ready]}, periodSeconds: 1, failureThreshold: 30}
+    @mount
+  - {name: b, image: busybox, command: [sh, -c, '@say say b-start; sleep 1'], @mount}
+  containers:
+  - {name: m, image: busybox, command: [sh, -c, '@say say m-start; while :; do sleep 1; done'], @mount}
+"#,
+    );
+    world.detach(&pod);
+    world.await_phase("t1", "Running", 15);
+    eventually(5, "the main to say so", || events(&world, "t1").len() == 4);
+    let seen = events(&world, "t1");
+    let words: Vec<&str> = seen.iter().map(|(_, word)| word.as_str()).collect();
+    assert_eq!(words, ["a-start", "s-start", "b-start", "m-start"]);
+    assert_near(at(&seen, "s-start"), 2.0, "the sidecar after init A");
+    // A probe a second: the one after readiness at three seconds finds it.
+    let passed = at(&seen, "b-start") - at(&seen, "s-start");
+    assert!((2.9..4.9).contains(&passed), "init B after the startup probe: {passed}");
+    assert_near(at(&seen, "m-start") - at(&seen, "b-start"), 1.0, "the main after init B");
+    assert!(world.ok(&["ps"]).contains("2/2"));
+    world.ok(&["down", "t1", "--force"]);
+    world.assert_nothing_left();
+}
+
+const TRAPPED: &str = r#"trap "say @-term; sleep $N; say @-exit; exit 0" TERM; say @-start; while :; do sleep 0.05; done"#;
+
+fn trapped(name: &str, seconds: u32) -> String {
+    format!("@say {}", TRAPPED.replace('@', name).replace("$N", &seconds.to_string()))
+}
+
+/// Delete with two sidecars: mains first, then sidecars in reverse, one grace budget.
+fn t2() {
+    let world = World::new();
+    let (m, s1, s2) = (trapped("m", 5), trapped("s1", 1), trapped("s2", 3));
+    let spec = format!(
+        r#"
+  terminationGracePeriodSeconds: 30
+  initContainers:
+  - {{name: s1, image: busybox, restartPolicy: Always, command: [sh, -c, '{s1}'], @mount}}
+  - {{name: s2, image: busybox, restartPolicy: Always, command: [sh, -c, '{s2}'], @mount}}
+  containers:
+  - {{name: m, image: busybox, command: [sh, -c, '{m}'], @mount}}
+"#
+    );
+    world.detach(&manifest(&world, "t2", &spec));
+    eventually(5, "all three to run", || events(&world, "t2").len() == 3);
+    world.ok(&["down", "t2"]);
+    let seen = events(&world, "t2");
+    let zero = at(&seen, "m-term");
+    assert_near(at(&seen, "m-exit") - zero, 5.0, "the main's exit");
+    assert_near(at(&seen, "s2-term") - zero, 5.0, "the later sidecar's turn");
+    assert_near(at(&seen, "s2-exit") - zero, 8.0, "the later sidecar's exit");
+    assert_near(at(&seen, "s1-term") - zero, 8.0, "the earlier sidecar's turn");
+    assert_near(at(&seen, "s1-exit") - zero, 9.0, "the earlier sidecar's exit");
+    world.assert_nothing_left();
+}
+
+/// The grace runs out: sidecars get their two seconds together.
+fn t3() {
+    let world = World::new();
+    let sidecar = |name: &str| format!(r#"@say trap "say {name}-term" TERM; say {name}-start; while :; do sleep 0.05; done"#);
+    let spec = format!(
+        r#"
+  terminationGracePeriodSeconds: 4
+  initContainers:
+  - {{name: s1, image: busybox, restartPolicy: Always, command: [sh, -c, '{}'], @mount}}
+  - {{name: s2, image: busybox, restartPolicy: Always, command: [sh, -c, '{}'], @mount}}
+  containers:
+  - {{name: m, image: busybox, command: [sh, -c, '{}'], @mount}}
+"#,
+        sidecar("s1"),
+        sidecar("s2"),
+        sidecar("m")
+    );
+    world.detach(&manifest(&world, "t3", &spec));
+    eventually(5, "all three to run", || events(&world, "t3").len() == 3);
+    let asked = std::time::Instant::now();
+    world.ok(&["down", "t3"]);
+    assert_near(asked.elapsed().as_secs_f64(), 6.0, "the pod gone: grace and the two seconds");
+    let seen = events(&world, "t3");
+    let zero = at(&seen, "m-term");
+    assert_near(at(&seen, "s1-term") - zero, 4.0, "the first sidecar's TERM");
+    assert_near(at(&seen, "s2-term") - zero, 4.0, "the second sidecar's TERM");
+    world.assert_nothing_left();
+}
+
+/// Job-like: the main ends, the sidecar is stopped and killed, the pod Succeeded.
+fn t4() {
+    let world = World::new();
+    let spec = r#"
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 3
+  initContainers:
+  - {name: s, image: busybox, restartPolicy: Always, command: [sh, -c, '@say trap "say s-term" TERM; say s-start; while :; do sleep 0.05; done'], @mount}
+  containers:
+  - {name: m, image: busybox, command: [sh, -c, '@say sleep 2; say m-exit'], @mount}
+"#;
+    world.detach(&manifest(&world, "t4", spec));
+    eventually(8, "the sidecar to be asked to stop", || events(&world, "t4").iter().any(|(_, w)| w == "s-term"));
+    assert_eq!(world.phase("t4"), "Running", "until the sidecar has stopped");
+    let listed = world.ok(&["ps"]);
+    assert!(listed.contains("Completed") && listed.contains("1/2"), "{listed}");
+    world.await_phase("t4", "Succeeded", 8);
+    let sidecar = world.container("t4", "s").unwrap().state.unwrap().terminated.unwrap();
+    assert_eq!((sidecar.exit_code, sidecar.reason.as_deref()), (137, Some("Error")));
+    let conditions = world.status("t4").unwrap().conditions.unwrap();
+    let ready = conditions.iter().find(|c| c.type_ == "Ready").unwrap();
+    assert_eq!((ready.status.as_str(), ready.reason.as_deref()), ("False", Some("PodCompleted")));
+    let listed = world.ok(&["ps"]);
+    assert!(listed.contains("Completed") && listed.contains("0/2"), "{listed}");
+    world.ok(&["down", "t4"]);
+    world.assert_nothing_left();
+}
+
+/// A sidecar that crash-loops after the start: the main is untouched.
+fn t5() {
+    let world = World::new();
+    let spec = r#"
+  terminationGracePeriodSeconds: 1
+  initContainers:
+  - {name: s, image: busybox, restartPolicy: Always, command: [sh, -c, '@say say s-start; sleep 1; exit 1'], @mount}
+  containers:
+  - {name: m, image: busybox, command: [sh, -c, '@say say m-start; while :; do sleep 1; done'], @mount}
+"#;
+    world.detach(&manifest(&world, "t5", spec));
+    eventually(40, "the fourth start of the sidecar", || {
+        events(&world, "t5").iter().filter(|(_, word)| word == "s-start").count() == 4
+    });
+    let seen = events(&world, "t5");
+    let starts: Vec<f64> = seen.iter().filter(|(_, word)| word == "s-start").map(|(time, _)| *time).collect();
+    assert_near(starts[1] - starts[0], 1.0, "the first restart is immediate");
+    assert_near(starts[2] - starts[1], 11.0, "the second waits ten seconds");
+    assert_near(starts[3] - starts[2], 21.0, "the third waits twenty");
+    assert_eq!(world.phase("t5"), "Running");
+    assert_eq!(world.container("t5", "m").unwrap().restart_count, 0);
+    eventually(5, "the status column", || world.ok(&["ps"]).contains("Init:CrashLoopBackOff"));
+    world.ok(&["down", "t5", "--force"]);
+    world.assert_nothing_left();
+}
+
+/// A sidecar that never passes its startup probe, in a pod that never restarts: restarted all the same, never Failed.
+fn t6() {
+    let world = World::new();
+    let spec = r#"
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 1
+  initContainers:
+  - name: s
+    image: busybox
+    restartPolicy: Always
+    command: [sh, -c, '@say trap "exit 0" TERM; say s-start; while :; do sleep 0.05; done']
+    startupProbe: {exec: {command: ["false"]}, periodSeconds: 1, failureThreshold: 3}
+    @mount
+  containers:
+  - {name: m, image: busybox, command: [sh, -c, '@say say m-start'], @mount}
+"#;
+    world.detach_badly(&manifest(&world, "t6", spec));
+    eventually(15, "a restart of the sidecar", || {
+        events(&world, "t6").iter().filter(|(_, word)| word == "s-start").count() >= 2
+    });
+    let killing = world.notices("t6").into_iter().find(|notice| notice.reason == "Killing").unwrap();
+    assert_eq!(killing.message, "Init container s failed startup probe");
+    assert_eq!(world.phase("t6"), "Pending");
+    assert!(!events(&world, "t6").iter().any(|(_, word)| word == "m-start"));
+    world.ok(&["down", "t6", "--force"]);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn the_exit_code_is_the_pods() {
+    let world = World::new();
+    let pod = |code: u32| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: code}}\nspec:\n  restartPolicy: Never\n  containers:\n  - {{name: m, image: busybox, command: [sh, -c, 'echo bye; exit {code}']}}\n"
+        )
+    };
+    for code in [0, 3] {
+        let path = world.manifest("code.yaml", &pod(code));
+        let output = world.run(&["run", "--offline", path.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(i32::try_from(code).unwrap()));
+        assert!(text(&output.stdout).contains("bye"));
+        world.assert_nothing_left();
+    }
+}
+
+#[test]
+fn hooks_run_at_their_times() {
+    let world = World::new();
+    let spec = r#"
+  terminationGracePeriodSeconds: 10
+  initContainers:
+  - name: s
+    image: busybox
+    restartPolicy: Always
+    command: [sh, -c, '@say trap "say s-term; exit 0" TERM; while :; do sleep 0.05; done']
+    lifecycle:
+      postStart: {exec: {command: [sh, -c, '@say say s-post-start; sleep 1; say s-post-end']}}
+      preStop: {exec: {command: [sh, -c, '@say say s-pre-stop']}}
+    @mount
+  containers:
+  - name: m
+    image: busybox
+    command: [sh, -c, '@say say m-start; trap "say m-term; exit 0" TERM; while :; do sleep 0.05; done']
+    lifecycle:
+      preStop: {exec: {command: [sh, -c, '@say say m-pre-stop; sleep 1']}}
+    @mount
+"#;
+    world.detach(&manifest(&world, "hooks", spec));
+    eventually(5, "the main", || events(&world, "hooks").iter().any(|(_, word)| word == "m-start"));
+    std::thread::sleep(Duration::from_millis(100));
+    world.ok(&["down", "hooks"]);
+    let seen = events(&world, "hooks");
+    assert!(at(&seen, "m-start") >= at(&seen, "s-post-end"), "postStart holds the successor back: {seen:?}");
+    let both = (at(&seen, "s-pre-stop") - at(&seen, "m-pre-stop")).abs();
+    assert!(both < 0.5, "all preStop hooks start together: {seen:?}");
+    assert!(at(&seen, "m-term") - at(&seen, "m-pre-stop") >= 0.9, "TERM after the hook: {seen:?}");
+    assert!(at(&seen, "s-term") >= at(&seen, "m-term"), "the sidecar last: {seen:?}");
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_liveness_failure_restarts_and_a_readiness_failure_does_not() {
+    let world = World::new();
+    world.detach(
+        r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: probed}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: sick
+    image: busybox
+    command: [sh, -c, 'trap "exit 0" TERM; while :; do sleep 0.05; done']
+    livenessProbe: {exec: {command: ["false"]}, periodSeconds: 1, failureThreshold: 2}
+  - name: unready
+    image: busybox
+    command: [sh, -c, 'trap "exit 0" TERM; while :; do sleep 0.05; done']
+    readinessProbe: {tcpSocket: {port: 81}, periodSeconds: 1, failureThreshold: 1}
+"#,
+    );
+    eventually(10, "a restart of the sick one", || world.container("probed", "sick").is_some_and(|c| c.restart_count >= 1));
+    let unready = world.container("probed", "unready").unwrap();
+    assert_eq!((unready.restart_count, unready.ready), (0, false));
+    let messages: Vec<String> = world.notices("probed").into_iter().map(|notice| notice.message).collect();
+    assert!(messages.iter().any(|m| m == "Container sick failed liveness probe, will be restarted"), "{messages:?}");
+    assert!(messages.iter().any(|m| m.starts_with("Readiness probe failed: dial tcp ")), "{messages:?}");
+    world.ok(&["down", "probed", "--force"]);
+}
+
+#[test]
+fn a_changed_manifest_replaces_only_what_differs() {
+    let world = World::new();
+    let pod = |word: &str, extra: &str| {
+        format!(
+            r#"
+apiVersion: v1
+kind: Pod
+metadata: {{name: changing}}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - {{name: same, image: busybox, command: [sh, -c, 'trap "exit 0" TERM; while :; do sleep 0.05; done']}}
+  - {{name: other, image: busybox, command: [sh, -c, 'echo {word}; trap "exit 0" TERM; while :; do sleep 0.05; done']}}
+{extra}"#
+        )
+    };
+    world.detach(&pod("one", ""));
+    world.detach(&pod(
+        "two",
+        "  - {name: added, image: busybox, command: [sh, -c, 'trap \"exit 0\" TERM; while :; do sleep 0.05; done']}\n",
+    ));
+    eventually(10, "the changed and the added container", || {
+        world.log("changing", "other", 1).contains("two") && world.container("changing", "added").is_some_and(|c| c.ready)
+    });
+    assert_eq!(world.container("changing", "same").unwrap().restart_count, 0);
+    world.detach(&pod("two", ""));
+    eventually(10, "the added container to be gone", || world.container("changing", "added").is_none());
+    assert_eq!(world.container("changing", "same").unwrap().restart_count, 0);
+    world.ok(&["down", "changing"]);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn several_documents_and_workloads_run_and_bad_input_creates_nothing() {
+    let world = World::new();
+    let path = world.manifest(
+        "bad.yaml",
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: Bad_Name}\nspec:\n  containers:\n  - {image: busybox, bogus: 1}\n",
+    );
+    let output = world.run(&["run", "--offline", path.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2));
+    let said = text(&output.stderr);
+    for expected in ["metadata.name", "spec.containers[0].name: Required value", "bogus", "bad.yaml:"] {
+        assert!(said.contains(expected), "`{expected}` in {said}");
+    }
+    world.assert_nothing_left();
+
+    let path = world.manifest(
+        "job.yaml",
+        r#"
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: words}
+data: {greeting: hello from the map}
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: once}
+spec:
+  template:
+    spec:
+      restartPolicy: Never
+      containers:
+      - name: m
+        image: busybox
+        command: [sh, -c, 'echo $GREETING']
+        env: [{name: GREETING, valueFrom: {configMapKeyRef: {name: words, key: greeting}}}]
+"#,
+    );
+    let output = world.run(&["run", "--offline", path.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(text(&output.stdout).contains("hello from the map"));
+    assert!(text(&output.stderr).contains("Job"), "it says that a template is run");
+}

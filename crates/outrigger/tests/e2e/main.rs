@@ -1,0 +1,11 @@
+//! Promises, end to end: the real binary on the real kernel. One module a promise. Needs root.
+
+mod crash;
+mod images;
+mod lifecycle;
+mod network;
+mod resources;
+mod security;
+mod volumes;
+mod walkthrough;
+mod world;

@@ -1,0 +1,220 @@
+//! The last steps of every process that enters a container: identity, privileges, program.
+//!
+//! The order is the kernel's demand (capabilities(7), seccomp(2)): what needs a privilege comes before its loss. A filter
+//! needs CAP_SYS_ADMIN unless no_new_privs is set, so without it filters are loaded while still root, and with it as
+//! the very last thing, where they can bother nobody but the program.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::{Gid, Signal, Uid};
+use rustix::thread::{CapabilitySet, CapabilitySets};
+
+use crate::failure::{Failure, OrFail, Reason};
+use crate::report::Reporter;
+use crate::spec::{Capabilities, Identity, ProcessSpec};
+use crate::{inside, sys};
+
+mod user;
+
+/// Where programs are looked for when the environment does not say (what Docker sets for an image without `PATH`).
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A process inside its container's namespaces and root, not yet anybody in particular.
+pub(crate) struct Entering<'a> {
+    pub(crate) spec: &'a ProcessSpec,
+    pub(crate) reporter: &'a Reporter,
+    /// As the host sees it.
+    pub(crate) host_pid: u32,
+    pub(crate) resolved: Account,
+    /// Also die when the shim does: set where no PID namespace does it.
+    pub(crate) die_with_parent: bool,
+}
+
+/// Who it will be.
+pub(crate) struct Account {
+    pub(crate) identity: Identity,
+    home: String,
+}
+
+/// Applies to the process wherever it is: resource limits and the kernel's preference among victims.
+pub(crate) fn limit(spec: &ProcessSpec, inherited_oom_score_adj: i32) -> Result<(), Failure> {
+    for limit in &spec.rlimits {
+        sys::process::set_limit(limit.resource, limit.soft, limit.hard)
+            .or_fail(|| format!("failed to set rlimit {} to {}:{}", limit.resource, limit.soft, limit.hard))?;
+    }
+    let score = spec.oom_score_adj.unwrap_or(inherited_oom_score_adj);
+    std::fs::write("/proc/self/oom_score_adj", score.to_string())
+        .or_fail(|| format!("failed to set oom_score_adj to {score}"))
+}
+
+/// Looks up who the spec means, in the container's files below `root`.
+pub(crate) fn account(root: BorrowedFd<'_>, spec: &ProcessSpec) -> Result<Account, Failure> {
+    let accounts = user::Accounts { passwd: read(root, "/etc/passwd")?, group: read(root, "/etc/group")? };
+    let user::Resolved { identity, home } = accounts.resolve(&spec.user).map_err(Failure::create)?;
+    Ok(Account { identity, home })
+}
+
+/// A missing file is an empty one: distroless images have none.
+fn read(root: BorrowedFd<'_>, path: &str) -> Result<String, Failure> {
+    /// Nobody's account file is larger; a device or an endless file must not fill the memory.
+    const LARGEST: u64 = 16 << 20;
+    match inside::open_file(root, path) {
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(String::new()),
+        Err(errno) => Err(Failure::create(format!("failed to read {path}: {}", Reason(errno)))),
+        Ok(fd) if inside::kind(&fd).is_ok_and(FileType::is_file) => {
+            let mut bytes = Vec::new();
+            let mut file = std::io::Read::take(std::fs::File::from(fd), LARGEST);
+            std::io::Read::read_to_end(&mut file, &mut bytes).or_fail(|| format!("failed to read {path}"))?;
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
+        }
+        Ok(_) => Err(Failure::create(format!("failed to read {path}: not a regular file"))),
+    }
+}
+
+impl Entering<'_> {
+    /// Becomes the program. Only its failure returns.
+    pub(crate) fn become_program(self) -> Failure {
+        match self.try_become_program() {
+            Ok(never) => match never {},
+            Err(failure) => failure,
+        }
+    }
+
+    fn try_become_program(self) -> Result<std::convert::Infallible, Failure> {
+        let Entering { spec, reporter, host_pid, resolved, die_with_parent } = self;
+        let identity = &resolved.identity;
+        let arguments = c_strings(spec.args.iter().map(String::as_bytes))?;
+        let environment = environment(spec, &resolved.home)?;
+        own_stdio(identity);
+        // From here on until execve nobody in the container may look into this process or at its executable
+        // (CVE-2019-5736): it still is a program of the host.
+        let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+        sys::process::reset_signals();
+        rustix::process::umask(Mode::from_raw_mode(0o022));
+
+        sys::process::limit_bounding_set(spec.capabilities.bounding)
+            .or_fail(|| "failed to drop capabilities from the bounding set".into())?;
+        if !spec.no_new_privileges {
+            load_filters(spec)?;
+        }
+        become_user(identity, spec.capabilities)?;
+        if die_with_parent {
+            // After the change of user, which clears it (prctl(2)).
+            let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+        }
+        if spec.no_new_privileges {
+            rustix::thread::set_no_new_privs(true).or_fail(|| "failed to set no_new_privs".into())?;
+        }
+
+        let directory = if spec.cwd.is_empty() { "/" } else { &spec.cwd };
+        rustix::process::chdir(directory).map_err(|errno| {
+            Failure::start(format!("failed to change to working directory \"{directory}\": {}", Reason(errno)))
+        })?;
+        let program = find_program(spec)?;
+
+        reporter.identity(host_pid, identity);
+        sys::process::close_on_exec_from(3).or_fail(|| "failed to close descriptors".into())?;
+        if spec.no_new_privileges {
+            load_filters(spec)?;
+        }
+        let errno = sys::process::execute(&program, &arguments, &environment);
+        Err(Failure::start(format!("exec {}: {}", program.to_string_lossy(), Reason(errno))))
+    }
+}
+
+fn load_filters(spec: &ProcessSpec) -> Result<(), Failure> {
+    spec.seccomp
+        .iter()
+        .try_for_each(|program| sys::process::load_filter(program).or_fail(|| "failed to load seccomp filter".into()))
+}
+
+/// Pipes and terminals belong to whom they serve, so that the program can open `/dev/stdout` again.
+fn own_stdio(identity: &Identity) {
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    for fd in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
+        let kind = inside::kind(fd);
+        let terminal = rustix::termios::isatty(fd);
+        if terminal || kind.is_ok_and(|kind| matches!(kind, FileType::Fifo | FileType::Socket)) {
+            // Someone else's pipe (an exec's) may refuse; the descriptor itself still works.
+            let _ = rustix::fs::fchown(fd, Some(Uid::from_raw(identity.uid)), None);
+        }
+    }
+}
+
+fn become_user(identity: &Identity, capabilities: Capabilities) -> Result<(), Failure> {
+    let groups: Vec<Gid> = identity.groups.iter().map(|group| Gid::from_raw(*group)).collect();
+    rustix::thread::set_thread_groups(&groups).or_fail(|| format!("failed to set groups {:?}", identity.groups))?;
+    let gid = Gid::from_raw(identity.gid);
+    rustix::thread::set_thread_res_gid(gid, gid, gid).or_fail(|| format!("failed to become group {}", identity.gid))?;
+    let uid = Uid::from_raw(identity.uid);
+    rustix::thread::set_thread_res_uid(uid, uid, uid).or_fail(|| format!("failed to become user {}", identity.uid))?;
+    // Leaving root has taken a non-root process's sets; root gives its surplus away.
+    let kept = if identity.uid == 0 { capabilities.permitted & capabilities.bounding } else { 0 };
+    let mine = rustix::thread::capabilities(None).or_fail(|| "failed to read capabilities".into())?;
+    let kept = CapabilitySet::from_bits_retain(kept) & mine.permitted;
+    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
+    rustix::thread::set_capabilities(None, sets).or_fail(|| "failed to set capabilities".into())?;
+    // Inherited from whoever started the engine; without inheritable ones the kernel has cleared it, but old ones have
+    // no such call.
+    let _ = rustix::thread::clear_ambient_capability_set();
+    Ok(())
+}
+
+fn environment(spec: &ProcessSpec, home: &str) -> Result<Vec<CString>, Failure> {
+    let mut pairs: Vec<Vec<u8>> = spec.env.iter().map(|(name, value)| format!("{name}={value}").into_bytes()).collect();
+    if !spec.env.iter().any(|(name, value)| name == "HOME" && !value.is_empty()) {
+        pairs.retain(|pair| pair != b"HOME=");
+        pairs.push(format!("HOME={home}").into_bytes());
+    }
+    c_strings(pairs.iter().map(Vec::as_slice))
+}
+
+fn c_strings<'a>(strings: impl Iterator<Item = &'a [u8]>) -> Result<Vec<CString>, Failure> {
+    strings
+        .map(CString::new)
+        .collect::<Result<_, _>>()
+        .map_err(|_| Failure::start("an argument or environment variable contains a NUL byte"))
+}
+
+/// The words are Go's `exec.LookPath` as runc shows them.
+fn find_program(spec: &ProcessSpec) -> Result<CString, Failure> {
+    let name = spec.args.first().map(String::as_str).unwrap_or_default();
+    if name.is_empty() {
+        return Err(Failure::start("no command specified"));
+    }
+    let found = if name.contains('/') {
+        executable(name)
+            .map(|()| name.to_owned())
+            .map_err(|errno| match errno {
+                Errno::NOENT | Errno::NOTDIR => format!("exec: \"{name}\": stat {name}: {}", Reason(errno)),
+                errno => format!("exec: \"{name}\": {}", Reason(errno)),
+            })
+            .map_err(Failure::start)?
+    } else {
+        let path = spec.env.iter().rev().find(|(key, _)| key == "PATH").map_or(DEFAULT_PATH, |(_, value)| value);
+        path.split(':')
+            .map(|directory| if directory.is_empty() { format!("./{name}") } else { format!("{directory}/{name}") })
+            .find(|candidate| executable(candidate).is_ok())
+            .ok_or_else(|| Failure::start(format!("exec: \"{name}\": executable file not found in $PATH")))?
+    };
+    CString::new(found).map_err(|_| Failure::start("the command contains a NUL byte"))
+}
+
+fn executable(path: &str) -> Result<(), Errno> {
+    let fd = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    if inside::kind(&fd)? == FileType::Directory {
+        return Err(Errno::ISDIR);
+    }
+    rustix::fs::accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS)
+}
+
+/// Makes descriptors 0, 1 and 2 of what the shim gave.
+pub(crate) fn place_stdio(stdin: impl AsFd, stdout: impl AsFd, stderr: impl AsFd) -> Result<(), Failure> {
+    for (number, fd) in [(0, stdin.as_fd()), (1, stdout.as_fd()), (2, stderr.as_fd())] {
+        sys::process::place(fd, number).or_fail(|| format!("failed to set up descriptor {number}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,170 @@
+//! Forking, and what a forked child does to itself on its way to execve(2).
+
+use std::ffi::{CStr, CString, c_char, c_int, c_ulong};
+use std::os::fd::{BorrowedFd, RawFd};
+use std::ptr;
+
+use rustix::io::Errno;
+use rustix::thread::UnshareFlags;
+
+pub(crate) fn errno() -> Errno {
+    // SAFETY: glibc and musl return a valid pointer to this thread's errno.
+    Errno::from_raw_os_error(unsafe { *libc::__errno_location() })
+}
+
+fn check(result: c_int) -> Result<(), Errno> {
+    if result < 0 { Err(errno()) } else { Ok(()) }
+}
+
+/// The two sides of [`fork`].
+#[derive(Debug)]
+pub enum Fork {
+    /// With the child's PID in the caller's namespace.
+    Parent(i32),
+    Child,
+}
+
+/// `struct clone_args`, first version.
+#[repr(C)]
+#[derive(Default)]
+struct CloneArguments {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+}
+
+/// clone3(2) as a fork(2) with new namespaces. Only for a process with one thread: in a fork of several, locks that other
+/// threads held stay locked for ever.
+///
+/// # Errors
+/// What clone3 says; `EDEADLK` when the process has more than one thread.
+pub fn fork(namespaces: UnshareFlags) -> Result<Fork, Errno> {
+    // Besides `.` and `..` one entry per thread (proc_pid_task(5)).
+    if rustix::fs::stat("/proc/self/task")?.st_nlink > 3 {
+        return Err(Errno::DEADLK);
+    }
+    let arguments = CloneArguments {
+        flags: u64::from(namespaces.bits()),
+        exit_signal: libc::SIGCHLD as u64,
+        ..CloneArguments::default()
+    };
+    // SAFETY: without CLONE_VM and with no stack of its own the child runs on a copy of this address space, and there is
+    // no other thread whose locks or half-done writes it could inherit (checked above). `arguments` outlives the call.
+    let result = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<CloneArguments>()) };
+    match i32::try_from(result) {
+        Ok(0) => Ok(Fork::Child),
+        Ok(pid) if pid > 0 => Ok(Fork::Parent(pid)),
+        _ => Err(errno()),
+    }
+}
+
+/// Ends this process at once, without running anything that the program registered for its end.
+pub fn exit(code: c_int) -> ! {
+    // SAFETY: _exit has no preconditions.
+    unsafe { libc::_exit(code) }
+}
+
+/// New namespaces for this process, and for its children where the kernel says so.
+pub(crate) fn unshare(namespaces: UnshareFlags) -> Result<(), Errno> {
+    debug_assert!(!namespaces.intersects(UnshareFlags::FILES | UnshareFlags::FS));
+    // SAFETY: without FILES and FS the call changes no table that other parts of the program share.
+    unsafe { rustix::thread::unshare_unsafe(namespaces) }
+}
+
+/// Puts `fd` at `number`, open across execve; what was there is closed.
+pub(crate) fn place(fd: BorrowedFd<'_>, number: RawFd) -> Result<(), Errno> {
+    use std::os::fd::AsRawFd as _;
+    let from = fd.as_raw_fd();
+    if from == number {
+        // dup2 would leave close-on-exec as it is.
+        return rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty());
+    }
+    // SAFETY: the child owns its whole descriptor table; only 0, 1 and 2 are ever replaced, which no `OwnedFd` holds.
+    check(unsafe { libc::dup2(from, number) })
+}
+
+/// Everything from `first` up closes at execve.
+pub(crate) fn close_on_exec_from(first: u32) -> Result<(), Errno> {
+    // SAFETY: setting close-on-exec invalidates no descriptor.
+    check(unsafe { libc::close_range(first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC as c_int) })
+}
+
+/// Default actions for all signals, and none blocked: both survive execve otherwise.
+pub(crate) fn reset_signals() {
+    // SAFETY: zero is a valid sigaction (SIG_DFL, no flags, empty mask) and a valid sigset storage; no handler of this
+    // program is needed any more. The C library refuses its internal signals and KILL and STOP, which is as it should be.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = libc::SIG_DFL;
+        for signal in 1..=64 {
+            libc::sigaction(signal, &raw const action, ptr::null_mut());
+        }
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut());
+    }
+}
+
+/// setrlimit(2) by the kernel's number.
+pub(crate) fn set_limit(resource: u32, soft: u64, hard: u64) -> Result<(), Errno> {
+    let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
+    // SAFETY: `limit` is live and only read; an unknown resource is refused with EINVAL.
+    let result = unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const limit, ptr::null_mut::<u8>()) };
+    if result < 0 { Err(errno()) } else { Ok(()) }
+}
+
+/// Takes from the bounding set every capability that `keep` lacks.
+pub(crate) fn limit_bounding_set(keep: u64) -> Result<(), Errno> {
+    for capability in 0..64_u64 {
+        if keep >> capability & 1 == 1 {
+            continue;
+        }
+        // SAFETY: PR_CAPBSET_DROP takes one number and no pointer.
+        let result = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability as c_ulong, 0, 0, 0) };
+        match check(result) {
+            // Past the last one this kernel knows.
+            Err(Errno::INVAL) if capability > 0 => return Ok(()),
+            outcome => outcome?,
+        }
+    }
+    Ok(())
+}
+
+/// Loads one classic BPF program (`struct sock_filter` after another) as a seccomp filter.
+pub(crate) fn load_filter(program: &[u8]) -> Result<(), Errno> {
+    const INSTRUCTION: usize = size_of::<libc::sock_filter>();
+    let (instructions, rest) = program.as_chunks::<INSTRUCTION>();
+    if !rest.is_empty() {
+        return Err(Errno::INVAL);
+    }
+    let mut filter: Vec<libc::sock_filter> = instructions
+        .iter()
+        .map(|&[code0, code1, jt, jf, k0, k1, k2, k3]| libc::sock_filter {
+            code: u16::from_ne_bytes([code0, code1]),
+            jt,
+            jf,
+            k: u32::from_ne_bytes([k0, k1, k2, k3]),
+        })
+        .collect();
+    let program =
+        libc::sock_fprog { len: filter.len().try_into().map_err(|_| Errno::INVAL)?, filter: filter.as_mut_ptr() };
+    // SAFETY: `program` and the instructions it points to live until the call returns; the kernel copies and checks them.
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
+    if result < 0 { Err(errno()) } else { Ok(()) }
+}
+
+/// Becomes another program; returns only why not.
+pub(crate) fn execute(path: &CStr, arguments: &[CString], environment: &[CString]) -> Errno {
+    let pointers = |strings: &[CString]| -> Vec<*const c_char> {
+        strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect()
+    };
+    let (arguments, environment) = (pointers(arguments), pointers(environment));
+    // SAFETY: both vectors end with a null pointer and point to strings that outlive the call.
+    unsafe { libc::execve(path.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
+    errno()
+}

@@ -1,0 +1,261 @@
+//! One attempt of a container: from the fork to the last byte of its log.
+//!
+//! ```text
+//! Making ──runs──▶ Running ──first process ends──▶ Ending ──nobody left──▶ Over
+//!    └──failed, silent, too late──────────────────────────────────────────▶ Over
+//! ```
+
+use std::path::PathBuf;
+
+use pod_container::spec::PidMode;
+
+use crate::facts::Facts;
+use crate::output::Output;
+use crate::request::Key;
+use crate::serve::{monotonic_ms, now};
+use crate::spawn::{Making, Spawned, Verdict};
+use crate::sys;
+use crate::text::{Line, parse_number};
+
+#[derive(Debug)]
+pub(crate) struct Container {
+    name: Box<[u8]>,
+    attempt: u32,
+    pid: i32,
+    state: State,
+    /// Its first process has been waited for, so the number may be another's by now.
+    reaped: bool,
+    cgroups: Box<[PathBuf]>,
+    /// Kills for memory in its cgroup before it began.
+    oom_kills_before: u64,
+    pub(crate) output: Output,
+}
+
+#[derive(Debug)]
+enum State {
+    Making(Making),
+    Running,
+    /// The wait status of the first process, and until when to wait for the others.
+    Ending(i32, u64),
+    Over,
+}
+
+/// How long processes that the first one left behind may take to die.
+const ENDING_MS: u64 = 10_000;
+
+impl Container {
+    pub(crate) fn new(key: Key<'_>, cgroups: Box<[PathBuf]>, spawned: Spawned, output: Output, oom_kills: u64) -> Self {
+        let Spawned { pid, making } = spawned;
+        Container {
+            name: key.container.into(),
+            attempt: key.attempt,
+            pid,
+            state: State::Making(making),
+            reaped: false,
+            cgroups,
+            oom_kills_before: oom_kills,
+            output,
+        }
+    }
+
+    pub(crate) fn is(&self, key: Key<'_>) -> bool {
+        *self.name == *key.container && self.attempt == key.attempt
+    }
+
+    pub(crate) fn has_pid(&self, pid: i32) -> bool {
+        self.pid == pid && !self.reaped
+    }
+
+    pub(crate) fn cgroups(&self) -> &[PathBuf] {
+        &self.cgroups
+    }
+
+    pub(crate) fn making(&self) -> Option<&Making> {
+        match &self.state {
+            State::Making(making) => Some(making),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn is_ending(&self) -> bool {
+        matches!(self.state, State::Ending(..))
+    }
+
+    /// The PID of a first process that runs.
+    pub(crate) fn running(&self) -> Option<i32> {
+        matches!(self.state, State::Running).then_some(self.pid)
+    }
+
+    /// Nothing of it is left to be done.
+    pub(crate) fn is_done(&self) -> bool {
+        self.reaped && matches!(self.state, State::Over) && self.output.is_finished()
+    }
+
+    /// The child has said something.
+    pub(crate) fn hear(&mut self, facts: &mut Facts, buffer: &mut [u8]) {
+        let State::Making(making) = &mut self.state else { return };
+        let verdict = making.hear(buffer);
+        if let Some(terminal) = making.take_terminal() {
+            self.output.set_terminal(terminal);
+        }
+        match verdict {
+            None => {}
+            Some(Verdict::Runs(identity)) => {
+                facts.append(self.fact("started").word(&identity).end());
+                self.state = State::Running;
+            }
+            Some(Verdict::Failed(failure)) => self.fail(facts, &failure),
+            // How it died is known when it is reaped.
+            Some(Verdict::Silent) => self.kill(),
+        }
+    }
+
+    /// The first process has ended.
+    pub(crate) fn reap(&mut self, status: i32, mode: PidMode, facts: &mut Facts, buffer: &mut [u8]) {
+        self.reaped = true;
+        // Its words may still wait to be heard.
+        self.hear(facts, buffer);
+        match self.state {
+            State::Making(_) => {
+                let oom = self.oom_kills() > self.oom_kills_before;
+                self.fail(facts, death(status, oom));
+            }
+            // With a PID namespace of its own the others have died with it, before it could be reaped.
+            State::Running if mode == PidMode::Container => self.end(status, facts, buffer),
+            State::Running => {
+                self.state = State::Ending(status, monotonic_ms() + ENDING_MS);
+                self.finish_ending(facts, buffer);
+            }
+            State::Ending(..) | State::Over => {}
+        }
+    }
+
+    /// Kills what the first process left behind, and tells the end when nothing is left.
+    pub(crate) fn finish_ending(&mut self, facts: &mut Facts, buffer: &mut [u8]) {
+        let State::Ending(status, until) = self.state else { return };
+        if kill_group(&self.cgroups, buffer) && monotonic_ms() < until {
+            return;
+        }
+        self.end(status, facts, buffer);
+    }
+
+    /// Too late.
+    pub(crate) fn expire(&mut self, facts: &mut Facts, now_ms: u64) {
+        if self.making().is_some_and(|making| making.deadline <= now_ms) {
+            self.kill();
+            self.fail(facts, b"create timed out while the container was made");
+        }
+    }
+
+    pub(crate) fn kill(&self) {
+        if !self.reaped {
+            let _ = sys::kill(self.pid, libc::SIGKILL);
+        }
+    }
+
+    /// Also what is not below it in a PID namespace.
+    pub(crate) fn kill_all(&self, buffer: &mut [u8]) {
+        self.kill();
+        kill_group(&self.cgroups, buffer);
+    }
+
+    fn end(&mut self, status: i32, facts: &mut Facts, buffer: &mut [u8]) {
+        self.output.drain(buffer);
+        let oom = self.oom_kills() > self.oom_kills_before;
+        facts.append(exit_words(self.fact("exited"), status, oom).end());
+        self.state = State::Over;
+    }
+
+    /// `failure` is `STAGE MESSAGE`.
+    fn fail(&mut self, facts: &mut Facts, failure: &[u8]) {
+        let (stage, message) = split(failure);
+        facts.append(self.fact("start-failed").word(stage).message(message).end());
+        self.state = State::Over;
+        self.output.close();
+    }
+
+    fn fact(&self, verb: &str) -> Line {
+        fact(verb, &self.name, self.attempt)
+    }
+
+    fn oom_kills(&self) -> u64 {
+        oom_kills(&self.cgroups)
+    }
+}
+
+/// The beginning of a fact line.
+pub(crate) fn fact(verb: &str, name: &[u8], attempt: u32) -> Line {
+    Line::new(verb).word(name).number(attempt.into()).number(now().cast_unsigned())
+}
+
+/// `CODE SIGNAL oom`.
+pub(crate) fn exit_words(line: Line, status: i32, oom: bool) -> Line {
+    let (code, signal) = sys::exit_of(status);
+    let line = line.number(code.into());
+    let line = match signal {
+        Some(signal) => line.number(signal.into()),
+        None => line.word(b"-"),
+    };
+    line.word(if oom { b"oom" } else { b"-" })
+}
+
+/// `STAGE MESSAGE` of a child that died without a word.
+pub(crate) fn death(status: i32, oom: bool) -> &'static [u8] {
+    match sys::exit_of(status) {
+        (_, Some(_)) if oom => b"create killed for memory while it was made: the memory limit is too low",
+        (_, Some(_)) => b"create killed while it was made",
+        (_, None) => b"create died while it was made",
+    }
+}
+
+pub(crate) fn split(failure: &[u8]) -> (&[u8], &[u8]) {
+    let space = failure.iter().position(|byte| *byte == b' ').unwrap_or(failure.len());
+    (&failure[..space], failure.get(space + 1..).unwrap_or_default())
+}
+
+/// How many processes of these groups the kernel has killed for memory; zero without a memory controller.
+pub(crate) fn oom_kills(cgroups: &[PathBuf]) -> u64 {
+    let mut buffer = [0; 512];
+    for directory in cgroups {
+        // v2, v1.
+        for name in ["memory.events", "memory.oom_control"] {
+            let text = read_file(directory, name, &mut buffer);
+            for line in text.split(|byte| *byte == b'\n') {
+                if let Some(count) = line.strip_prefix(b"oom_kill ").and_then(parse_number) {
+                    return count;
+                }
+            }
+        }
+    }
+    0
+}
+
+/// Kills every process of the group; were there any?
+fn kill_group(cgroups: &[PathBuf], buffer: &mut [u8]) -> bool {
+    // The same processes are in the group of each tree.
+    let Some(directory) = cgroups.first() else { return false };
+    let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CLOEXEC;
+    // v2 has a switch, which also reaches groups below.
+    if let Ok(switch) = rustix::fs::open(directory.join("cgroup.kill"), flags, rustix::fs::Mode::empty()) {
+        let _ = rustix::io::write(&switch, b"1");
+    }
+    let text = read_file(directory, "cgroup.procs", buffer);
+    let mut any = false;
+    for line in text.split(|byte| *byte == b'\n') {
+        if let Some(pid) = parse_number(line).and_then(|pid| i32::try_from(pid).ok())
+            && pid > 0
+        {
+            any = true;
+            let _ = sys::kill(pid, libc::SIGKILL);
+        }
+    }
+    any
+}
+
+fn read_file<'a>(directory: &std::path::Path, name: &str, buffer: &'a mut [u8]) -> &'a [u8] {
+    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
+    let count = rustix::fs::open(directory.join(name), flags, rustix::fs::Mode::empty())
+        .and_then(|fd| rustix::io::read(&fd, &mut *buffer))
+        .unwrap_or(0);
+    &buffer[..count]
+}

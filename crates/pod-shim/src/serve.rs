@@ -1,0 +1,516 @@
+//! The shim proper: one loop that waits for clients, children and what containers print.
+//!
+//! Between two turns it holds no more than the tables below; there is no timer, thread or queue elsewhere.
+
+use std::ffi::{CString, OsString};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::process::ExitCode;
+
+use pod_container::spec::PidMode;
+use pod_shim::protocol::{MAX_PACKET, PID_FILE, SOCKET};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::SocketFlags;
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::container::{Container, fact, oom_kills};
+use crate::exec::Exec;
+use crate::facts::Facts;
+use crate::peer::Peer;
+use crate::request::{Fields, Packet};
+use crate::spawn::{Spaces, open_log};
+use crate::text::{Decimal, Line, parse_number};
+use crate::{launch, sys};
+
+/// The first argument that makes a shim of this program; the second is [`Settings`].
+pub(crate) const WORD: &str = "--serve";
+
+/// What the loop must know of the sandbox.
+pub(crate) struct Settings {
+    pub(crate) pid: PidMode,
+    pub(crate) oom_score_adj: i32,
+}
+
+/// The descriptors that the exec'ing half hands over, in the order of their numbers from [`FIRST`] on.
+pub(crate) struct Inherited<'a> {
+    pub(crate) socket: BorrowedFd<'a>,
+    pub(crate) facts: BorrowedFd<'a>,
+    /// The shim's directory.
+    pub(crate) home: BorrowedFd<'a>,
+    pub(crate) host_mounts: BorrowedFd<'a>,
+    /// Takes the word `ready PID`.
+    pub(crate) status: BorrowedFd<'a>,
+}
+
+const FIRST: i32 = 3;
+/// One for all reading: requests, reports and output.
+const BUFFER: usize = MAX_PACKET;
+const RETRY_MS: u64 = 1_000;
+const ENDING_POLL_MS: u64 = 2;
+/// How long a shutdown waits for processes and full disks.
+const SHUTDOWN_MS: u64 = 10_000;
+
+struct Shim {
+    socket: OwnedFd,
+    signals: OwnedFd,
+    home: OwnedFd,
+    spaces: Spaces,
+    facts: Facts,
+    peers: Vec<Peer>,
+    peer_count: u64,
+    containers: Vec<Container>,
+    execs: Vec<Exec>,
+    stopping: Option<Stopping>,
+    retry_at: u64,
+}
+
+struct Stopping {
+    peer: u64,
+    id: u64,
+    until: u64,
+}
+
+/// Whose descriptor has news; indices into the tables, which only shrink at the end of a turn.
+#[derive(Clone, Copy)]
+enum Source {
+    Signals,
+    Socket,
+    Peer(usize),
+    Report(usize),
+    Output(usize, usize),
+    ExecReport(usize),
+}
+
+/// Nanoseconds since 1970.
+pub(crate) fn now() -> i64 {
+    let now = clock_gettime(ClockId::Realtime);
+    now.tv_sec * 1_000_000_000 + now.tv_nsec
+}
+
+/// For deadlines.
+pub(crate) fn monotonic_ms() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec.cast_unsigned() * 1_000 + now.tv_nsec.cast_unsigned() / 1_000_000
+}
+
+impl Settings {
+    pub(crate) fn to_text(&self) -> String {
+        let pid = match self.pid {
+            PidMode::Container => 'c',
+            PidMode::Pod => 'p',
+            PidMode::Host => 'h',
+        };
+        format!("{pid}{}", self.oom_score_adj)
+    }
+
+    fn parse(text: &[u8]) -> Option<Settings> {
+        let (pid, number) = text.split_first()?;
+        let pid = match pid {
+            b'c' => PidMode::Container,
+            b'p' => PidMode::Pod,
+            b'h' => PidMode::Host,
+            _ => return None,
+        };
+        let digits = number.strip_prefix(b"-");
+        let value = i32::try_from(parse_number(digits.unwrap_or(number))?).ok()?;
+        Some(Settings { pid, oom_score_adj: if digits.is_some() { -value } else { value } })
+    }
+}
+
+/// Places the descriptors and executes the program again as [`run`]. Only its failure returns.
+pub(crate) fn hand_over(
+    null: &OwnedFd,
+    inherited: Inherited<'_>,
+    program: BorrowedFd<'_>,
+    arguments: &[CString],
+) -> Result<std::convert::Infallible, Errno> {
+    let Inherited { socket, facts, home, host_mounts, status } = inherited;
+    let null = null.as_fd();
+    let mut safe = Vec::new();
+    for fd in [null, null, null, socket, facts, home, host_mounts, status] {
+        safe.push(launch::out_of_the_way(fd)?);
+    }
+    let program = launch::out_of_the_way(program)?;
+    for (number, fd) in (0..).zip(&safe) {
+        sys::place(fd.as_fd(), number)?;
+    }
+    Err(sys::execute(program.as_fd(), arguments))
+}
+
+/// The exec'd half: the long life.
+pub(crate) fn run(settings: OsString) -> ExitCode {
+    let numbers = [FIRST, FIRST + 1, FIRST + 2, FIRST + 3, FIRST + 4].map(sys::inherited);
+    let [Ok(socket), Ok(facts), Ok(home), Ok(host_mounts), Ok(status)] = numbers else {
+        return launch::usage();
+    };
+    let Some(settings) = Settings::parse(settings.as_bytes()) else { return launch::usage() };
+    match Shim::new(settings, socket, facts, home, host_mounts) {
+        Err(errno) => {
+            let mut words = b"failed to make the shim's own surroundings: errno ".to_vec();
+            words.extend_from_slice(Decimal::new(errno.raw_os_error().cast_unsigned().into()).as_bytes());
+            let _ = rustix::io::write(&status, &words);
+            ExitCode::FAILURE
+        }
+        Ok((mut shim, pid)) => {
+            // Whoever asked for the pod is gone: so is the pod.
+            let ready = Line::new("ready").word(&pid).end();
+            if rustix::io::write(&status, &ready).is_err() {
+                shim.remove_files();
+                return ExitCode::FAILURE;
+            }
+            drop((status, ready, pid));
+            shim.serve();
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+impl Shim {
+    /// With the shim's own PID as the host sees it.
+    fn new(
+        settings: Settings,
+        socket: OwnedFd,
+        facts: OwnedFd,
+        home: OwnedFd,
+        host_mounts: OwnedFd,
+    ) -> Result<(Shim, Vec<u8>), Errno> {
+        sys::set_name(c"outrigger-shim");
+        let signals = sys::take_signals()?;
+        if settings.pid == PidMode::Host {
+            // No init of a namespace: orphans of its containers come to it only by this.
+            rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+        }
+        let spaces = Spaces::new(settings.pid, settings.oom_score_adj, host_mounts)?;
+        // `/proc` still is the host's.
+        let pid = rustix::fs::readlink("/proc/self", Vec::new())?.into_bytes();
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&home, PID_FILE, flags, Mode::from_raw_mode(0o644))?;
+        rustix::io::write(&file, &pid)?;
+        let shim = Shim {
+            socket,
+            signals,
+            home,
+            spaces,
+            facts: Facts::new(facts),
+            peers: Vec::new(),
+            peer_count: 0,
+            containers: Vec::new(),
+            execs: Vec::new(),
+            stopping: None,
+            retry_at: 0,
+        };
+        Ok((shim, pid))
+    }
+
+    fn serve(&mut self) {
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            for source in self.wait() {
+                self.handle(source, &mut buffer);
+            }
+            self.keep_time(&mut buffer);
+            self.tidy();
+            if self.stopping.is_some() && self.has_stopped() {
+                self.say_goodbye();
+                return;
+            }
+        }
+    }
+
+    // === waiting ===
+
+    fn wait(&mut self) -> Vec<Source> {
+        let mut sources = Vec::with_capacity(16);
+        let mut fds = Vec::with_capacity(16);
+        let mut watch = |source: Source, fd, flags| {
+            sources.push(source);
+            fds.push(PollFd::from_borrowed_fd(fd, flags));
+        };
+        watch(Source::Signals, self.signals.as_fd(), PollFlags::IN);
+        watch(Source::Socket, self.socket.as_fd(), PollFlags::IN);
+        for (index, peer) in self.peers.iter().enumerate() {
+            let flags = if peer.is_blocked() { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+            watch(Source::Peer(index), peer.socket(), flags);
+        }
+        for (index, container) in self.containers.iter().enumerate() {
+            if let Some(making) = container.making() {
+                watch(Source::Report(index), making.report(), PollFlags::IN);
+            }
+            for (stream, fd) in container.output.readable() {
+                watch(Source::Output(index, stream), fd, PollFlags::IN);
+            }
+        }
+        for (index, exec) in self.execs.iter().enumerate() {
+            if let Some(making) = exec.making() {
+                watch(Source::ExecReport(index), making.report(), PollFlags::IN);
+            }
+        }
+        let timeout = self.next_alarm().map(|ms| Timespec {
+            tv_sec: i64::try_from(ms / 1_000).unwrap_or(i64::MAX),
+            tv_nsec: (ms % 1_000 * 1_000_000).cast_signed(),
+        });
+        let _ = poll(&mut fds, timeout.as_ref());
+        let mut ready = fds.iter().map(|fd| !fd.revents().is_empty());
+        sources.retain(|_| ready.next().unwrap_or(false));
+        sources
+    }
+
+    /// Milliseconds until something must be done without news.
+    fn next_alarm(&self) -> Option<u64> {
+        let now = monotonic_ms();
+        let deadlines = self.containers.iter().filter_map(|container| container.making());
+        let deadlines = deadlines.chain(self.execs.iter().filter_map(|exec| exec.making()));
+        let mut alarm = deadlines.map(|making| making.deadline.saturating_sub(now)).min();
+        let mut within = |ms| alarm = Some(alarm.map_or(ms, |alarm: u64| alarm.min(ms)));
+        if self.facts.is_behind() || self.containers.iter().any(|container| container.output.is_stalled()) {
+            within(RETRY_MS);
+        }
+        if self.stopping.is_some() || self.containers.iter().any(Container::is_ending) {
+            within(ENDING_POLL_MS);
+        }
+        alarm
+    }
+
+    fn handle(&mut self, source: Source, buffer: &mut [u8]) {
+        match source {
+            Source::Signals => self.reap(buffer),
+            Source::Socket => self.accept(),
+            Source::Peer(index) => self.receive(index, buffer),
+            Source::Report(index) => self.containers[index].hear(&mut self.facts, buffer),
+            Source::Output(index, stream) => self.containers[index].output.pump(stream, buffer),
+            Source::ExecReport(index) => {
+                if let Some(line) = self.execs[index].hear(buffer) {
+                    answer(&mut self.peers, self.execs[index].peer, line);
+                }
+            }
+        }
+    }
+
+    fn keep_time(&mut self, buffer: &mut [u8]) {
+        let now = monotonic_ms();
+        for container in &mut self.containers {
+            container.expire(&mut self.facts, now);
+            container.finish_ending(&mut self.facts, buffer);
+        }
+        for exec in &mut self.execs {
+            if let Some(line) = exec.expire(now) {
+                answer(&mut self.peers, exec.peer, line);
+            }
+        }
+        if now >= self.retry_at {
+            self.retry_at = now + RETRY_MS;
+            self.facts.retry();
+            self.containers.iter_mut().for_each(|container| container.output.retry());
+        }
+    }
+
+    /// Tells the news, and forgets what is over.
+    fn tidy(&mut self) {
+        for peer in &mut self.peers {
+            peer.push(&self.facts);
+        }
+        for gone in self.peers.iter().filter(|peer| peer.gone) {
+            self.execs.iter().filter(|exec| exec.peer == gone.serial).for_each(Exec::kill);
+        }
+        self.peers.retain(|peer| !peer.gone);
+        self.containers.retain(|container| !container.is_done());
+        self.execs.retain(|exec| !exec.is_done());
+    }
+
+    // === children ===
+
+    fn reap(&mut self, buffer: &mut [u8]) {
+        // The siginfo itself says nothing that waitpid does not, and several signals may be one.
+        while rustix::io::read(&self.signals, &mut buffer[..128]).is_ok() {}
+        while let Some((pid, status)) = sys::reap() {
+            if let Some(container) = self.containers.iter_mut().find(|container| container.has_pid(pid)) {
+                container.reap(status, self.spaces.pid, &mut self.facts, buffer);
+            } else if let Some(exec) = self.execs.iter_mut().find(|exec| exec.has_pid(pid)) {
+                for line in exec.reap(status, buffer).into_iter().flatten() {
+                    answer(&mut self.peers, exec.peer, line);
+                }
+            }
+            // Anyone else was an orphan, or the keeper of the shared namespace.
+        }
+    }
+
+    // === clients ===
+
+    fn accept(&mut self) {
+        while let Ok(socket) = rustix::net::accept_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+            self.peer_count += 1;
+            self.peers.push(Peer::new(self.peer_count, socket));
+        }
+    }
+
+    fn receive(&mut self, index: usize, buffer: &mut [u8]) {
+        let peer = &mut self.peers[index];
+        peer.unblock();
+        let serial = peer.serial;
+        let Some((bytes, fds)) = peer.receive(buffer) else { return };
+        let Some(packet) = Packet::parse(bytes, fds) else {
+            // Not of this build: nothing it says can be trusted to mean what we think.
+            peer.gone = true;
+            return;
+        };
+        let id = packet.id;
+        let line = match self.obey(serial, packet) {
+            Ok(true) => Line::new("done").number(id),
+            Ok(false) => return,
+            Err(reason) => Line::new("refused").number(id).message(reason),
+        };
+        answer(&mut self.peers, serial, line);
+    }
+
+    /// Does what a client asks. `Ok(false)`: the answer comes later.
+    fn obey(&mut self, peer: u64, packet: Packet<'_>) -> Result<bool, &'static [u8]> {
+        let Packet { verb, id, mut fields, fds } = packet;
+        match verb {
+            b"start" => self.start(fields, fds).map(|()| true),
+            b"signal" => self.signal(fields).map(|()| true),
+            b"exec" => self.exec(peer, id, fields, fds).map(|()| false),
+            b"kill-exec" => {
+                let exec = fields.number().ok_or(MALFORMED)?;
+                self.execs.iter().filter(|known| known.peer == peer && known.id == exec).for_each(Exec::kill);
+                Ok(true)
+            }
+            b"shutdown" => {
+                self.stop(peer, id);
+                Ok(false)
+            }
+            _ => Err(b"unknown request"),
+        }
+    }
+
+    fn start(&mut self, mut fields: Fields<'_>, fds: Vec<OwnedFd>) -> Result<(), &'static [u8]> {
+        let start = fields.start().ok_or(MALFORMED)?;
+        let spec = fds.into_iter().next().ok_or(MALFORMED)?;
+        if self.stopping.is_some() {
+            return Err(b"the pod is being stopped");
+        }
+        let key = start.key;
+        let known = self.containers.iter().any(|container| container.is(key));
+        if known || self.facts.knows(key.container, key.attempt) {
+            return Err(b"this attempt has been started before");
+        }
+        let deadline = monotonic_ms().saturating_add(start.deadline_ms);
+        let oom_kills = oom_kills(&start.cgroups);
+        let spawned = open_log(start.log, start.max_size, start.max_files)
+            .map_err(|error| ("failed to open the log: ", error.raw_os_error().unwrap_or(0)))
+            .and_then(|log| {
+                self.spaces
+                    .container(spec, start.tty, log, deadline)
+                    .map_err(|errno| ("failed to fork: ", errno.raw_os_error()))
+            });
+        match spawned {
+            Ok((spawned, output)) => {
+                self.containers.push(Container::new(key, start.cgroups, spawned, output, oom_kills));
+            }
+            Err((what, errno)) => {
+                let mut message = what.as_bytes().to_vec();
+                message.extend_from_slice(std::io::Error::from_raw_os_error(errno).to_string().as_bytes());
+                let line = fact("start-failed", key.container, key.attempt).word(b"create").message(&message);
+                self.facts.append(line.end());
+            }
+        }
+        Ok(())
+    }
+
+    fn signal(&mut self, mut fields: Fields<'_>) -> Result<(), &'static [u8]> {
+        let key = fields.key().ok_or(MALFORMED)?;
+        let signal = fields.number().and_then(|signal| i32::try_from(signal).ok()).ok_or(MALFORMED)?;
+        let container = self.containers.iter().find(|container| container.is(key)).ok_or(NOT_RUNNING)?;
+        match container.running() {
+            Some(pid) => sys::kill(pid, signal).map_err(|_| &b"no such signal"[..]),
+            // Whoever kills it while it is made gets a failed start.
+            None if container.making().is_some() && signal == libc::SIGKILL => {
+                container.kill();
+                Ok(())
+            }
+            None => Err(NOT_RUNNING),
+        }
+    }
+
+    fn exec(&mut self, peer: u64, id: u64, mut fields: Fields<'_>, fds: Vec<OwnedFd>) -> Result<(), &'static [u8]> {
+        let key = fields.key().ok_or(MALFORMED)?;
+        let deadline = monotonic_ms().saturating_add(fields.number().ok_or(MALFORMED)?);
+        let Ok([spec, stdin, stdout, stderr]) = <[OwnedFd; 4]>::try_from(fds) else { return Err(MALFORMED) };
+        let container = self.containers.iter().find(|container| container.is(key)).ok_or(NOT_RUNNING)?;
+        let pid = container.running().ok_or(NOT_RUNNING)?;
+        let spawned = self
+            .spaces
+            .exec(pid, container.cgroups(), spec, [stdin, stdout, stderr], deadline)
+            // The PID namespace of a first process that has just died takes no more.
+            .map_err(|_| NOT_RUNNING)?;
+        self.execs.push(Exec::new(peer, id, spawned));
+        Ok(())
+    }
+
+    // === the end ===
+
+    fn stop(&mut self, peer: u64, id: u64) {
+        if self.stopping.is_none() {
+            self.stopping = Some(Stopping { peer, id, until: monotonic_ms() + SHUTDOWN_MS });
+        }
+        self.kill_everything();
+    }
+
+    fn kill_everything(&mut self) {
+        if self.spaces.pid != PidMode::Host {
+            sys::kill_namespace();
+        }
+        let mut pids = [0; 4096];
+        self.containers.iter().for_each(|container| container.kill_all(&mut pids));
+        self.execs.iter().for_each(Exec::kill);
+    }
+
+    /// Nobody left, or no more patience.
+    fn has_stopped(&mut self) -> bool {
+        let late = self.stopping.as_ref().is_some_and(|stopping| monotonic_ms() >= stopping.until);
+        if late {
+            return true;
+        }
+        if sys::has_children() {
+            // What was being forked a moment ago may have missed the first blow.
+            self.kill_everything();
+            return false;
+        }
+        !self.containers.iter().any(Container::is_ending)
+            && !self.facts.is_behind()
+            && !self.containers.iter().any(|container| container.output.is_stalled())
+    }
+
+    fn say_goodbye(&mut self) {
+        self.remove_files();
+        let Some(stopping) = self.stopping.take() else { return };
+        answer(&mut self.peers, stopping.peer, Line::new("done").number(stopping.id));
+        // A client that does not read for a second will find the facts in their file.
+        for _ in 0..100 {
+            self.peers.iter_mut().for_each(|peer| {
+                peer.unblock();
+                peer.push(&self.facts);
+            });
+            if !self.peers.iter().any(|peer| peer.is_behind(&self.facts)) {
+                return;
+            }
+            let _ = poll(&mut [], Some(&Timespec { tv_sec: 0, tv_nsec: 10_000_000 }));
+        }
+    }
+
+    fn remove_files(&self) {
+        for name in [SOCKET, PID_FILE] {
+            let _ = rustix::fs::unlinkat(&self.home, name, AtFlags::empty());
+        }
+    }
+}
+
+const MALFORMED: &[u8] = b"malformed request";
+const NOT_RUNNING: &[u8] = b"the container is not running";
+
+fn answer(peers: &mut [Peer], serial: u64, line: Line) {
+    if let Some(peer) = peers.iter_mut().find(|peer| peer.serial == serial) {
+        peer.answer(line);
+    }
+}
