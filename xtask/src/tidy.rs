@@ -13,6 +13,9 @@ use serde_json::Value;
 const ARROWS: &[(&str, &[&str])] = &[
     ("logfile", &[]),
     ("nft", &[]),
+    ("daemon", &[]),
+    ("record", &[]),
+    ("sidecar-logs", &["daemon", "record", "logfile"]),
     ("pod-api", &[]),
     ("pod-plan", &["pod-api"]),
     ("pod-container", &[]),

@@ -6,6 +6,7 @@ use crate::cli::{Cleanup, Global};
 use crate::exit::{self, FAILED};
 use crate::host;
 use crate::orphans;
+use crate::stdout::print;
 
 pub(crate) fn run(global: &Global, arguments: &Cleanup) -> anyhow::Result<u8> {
     host::require_root()?;
@@ -15,7 +16,7 @@ pub(crate) fn run(global: &Global, arguments: &Cleanup) -> anyhow::Result<u8> {
     let config = Config { roots, pod_cidr: arguments.network.pod_cidr, socket };
     let report = cleanup::sweep(config).map_err(host::refused)?;
     for thing in &report.removed {
-        println!("removed {thing}");
+        print(format!("removed {thing}\n"))?;
     }
     for complaint in &report.complaints {
         eprintln!("error: {complaint}");

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+/// Free on most machines: not those of Docker, podman, k3s or kubeadm.
+const POD_CIDR: &str = "10.89.0.0/16";
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0    everything asked for was done; run: every pod Succeeded
@@ -106,7 +109,7 @@ pub(crate) struct Run {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct PodNetwork {
     /// Pods' addresses; taken when the engine starts.
-    #[arg(long, value_name = "CIDR", default_value_t = pod_network_default(), env = "OUTRIGGER_POD_CIDR", hide_env_values = true)]
+    #[arg(long, value_name = "CIDR", default_value = POD_CIDR, env = "OUTRIGGER_POD_CIDR", hide_env_values = true)]
     pub(crate) pod_cidr: ipnet::Ipv4Net,
 }
 
@@ -132,6 +135,7 @@ pub(crate) struct Ps {
     /// Pods that have ended are always listed; understood because docker has it.
     #[arg(short = 'a', long, hide = true)]
     pub(crate) all: bool,
+    /// Another form of the list.
     #[arg(short, long, value_enum)]
     pub(crate) output: Option<Output>,
 }
@@ -159,6 +163,7 @@ pub(crate) struct Logs {
     /// The container; the first main one otherwise.
     #[arg(value_name = "CONTAINER", conflicts_with = "container")]
     pub(crate) positional_container: Option<String>,
+    /// The same, as a flag.
     #[arg(short, long, value_name = "CONTAINER")]
     pub(crate) container: Option<String>,
     /// Go on until the container ends.
@@ -201,6 +206,7 @@ pub(crate) struct Down {
     /// Pods, or manifests that name them.
     #[arg(value_name = "NAME|FILE", required_unless_present_any = ["all", "filenames"])]
     pub(crate) targets: Vec<String>,
+    /// A manifest that names pods, as kubectl spells it.
     #[arg(short = 'f', long = "filename", value_name = "FILE")]
     pub(crate) filenames: Vec<PathBuf>,
     /// Every pod of this root; with -n, of the namespace.
@@ -228,6 +234,7 @@ pub(crate) struct Plan {
     /// Manifests: files, directories or `-` for stdin.
     #[arg(value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
+    /// The same, as kubectl spells it.
     #[arg(short = 'f', long = "filename", value_name = "FILE")]
     pub(crate) filenames: Vec<PathBuf>,
     #[command(flatten)]
@@ -253,6 +260,8 @@ pub(crate) enum ImageVerb {
     Pack(ImagePack),
     /// Send an image to a registry.
     Push(ImagePush),
+    /// Write images to a file that `image import` and `docker load` read (OCI layout).
+    Save(ImageSave),
     /// List the images in the store.
     #[command(visible_alias = "ls")]
     List(ImageList),
@@ -277,23 +286,35 @@ pub(crate) struct ImageImport {
     /// The archive or directory; `-` for stdin.
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
-    /// Name for an image that brings none; needed for a plain root file system.
+    /// Name instead of the archive's own; needed where it has none, as with a plain root file system.
     #[arg(value_name = "IMAGE")]
     pub(crate) image: Option<String>,
+    /// The archive is a plain root file system, whatever it looks like.
+    #[arg(long)]
+    pub(crate) rootfs: bool,
 }
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   outrigger image pack local/tool:1 --add ./tool:/tool --entrypoint /tool
-  outrigger image pack local/site:1 --add ./public:/srv --base busybox --cmd httpd --cmd -f")]
+  outrigger image pack local/site:1 --base busybox --add ./public:/srv --cmd httpd --cmd -f")]
 pub(crate) struct ImagePack {
     /// Name of the new image.
     #[arg(value_name = "IMAGE")]
     pub(crate) image: String,
     /// Put a file or directory of this machine at a path of the image. Repeatable.
-    #[arg(long, value_name = "HOST:PATH")]
+    #[arg(long, value_name = "FILE:PATH")]
     pub(crate) add: Vec<String>,
+    /// An image of the store to build upon.
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) base: Option<String>,
+    /// Add this machine's CA certificates, so that TLS clients work.
+    #[arg(long)]
+    pub(crate) ca_bundle: bool,
+    /// Add /etc/passwd and /etc/group with root, nonroot (65532) and nobody, and an empty /tmp.
+    #[arg(long)]
+    pub(crate) users: bool,
     /// One word of the program and its first arguments. Repeatable.
     #[arg(long, value_name = "WORD", allow_hyphen_values = true)]
     pub(crate) entrypoint: Vec<String>,
@@ -306,8 +327,15 @@ pub(crate) struct ImagePack {
     /// User and group the program runs as.
     #[arg(long, value_name = "USER[:GROUP]")]
     pub(crate) user: Option<String>,
+    /// Directory the program starts in.
     #[arg(long, value_name = "DIR")]
     pub(crate) workdir: Option<String>,
+    /// A port the program listens on: 8080 or 53/udp. Repeatable.
+    #[arg(long, value_name = "PORT[/PROTOCOL]")]
+    pub(crate) expose: Vec<String>,
+    /// A label. Repeatable.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) label: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -318,6 +346,16 @@ pub(crate) struct ImagePush {
     /// Its name at the registry, if another one.
     #[arg(value_name = "TO")]
     pub(crate) to: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImageSave {
+    /// Images of the store.
+    #[arg(value_name = "IMAGE", required = true)]
+    pub(crate) images: Vec<String>,
+    /// The file; `-` is stdout.
+    #[arg(short, long, value_name = "FILE", default_value = "-")]
+    pub(crate) output: PathBuf,
 }
 
 #[derive(Debug, Args)]

@@ -18,6 +18,7 @@ mod plan;
 mod ps;
 mod reference;
 mod run;
+mod stdout;
 mod table;
 mod terminal;
 
@@ -37,19 +38,18 @@ fn main() -> ExitCode {
         Verb::Plan(arguments) => plan::run(&arguments),
         Verb::Image(arguments) => image::run(&global, arguments.verb),
         Verb::Cleanup(arguments) => cleanup::run(&global, &arguments),
-        Verb::Version(_) => {
-            println!("outrigger {}", env!("CARGO_PKG_VERSION"));
-            Ok(exit::OK)
-        }
+        Verb::Version(_) => said(concat!("outrigger ", env!("CARGO_PKG_VERSION"), "\n")),
         Verb::Engine(arguments) => background::serve(&host::roots(&global), arguments.network.pod_cidr),
-        Verb::Reference => {
-            print!("{}", reference::markdown());
-            Ok(exit::OK)
-        }
+        Verb::Reference => said(&reference::markdown()),
     };
     ExitCode::from(outcome.unwrap_or_else(|error| {
         let (text, code) = exit::report(&error);
         eprint!("{text}");
         code
     }))
+}
+
+fn said(text: &str) -> anyhow::Result<u8> {
+    stdout::print(text)?;
+    Ok(exit::OK)
 }

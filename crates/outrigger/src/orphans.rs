@@ -8,7 +8,7 @@ use crate::terminal::style::Style;
 
 /// Says on stderr which pods lost their engine, except those the command is about to take over.
 pub(crate) fn tell(roots: &Roots, taken: &[PodKey]) {
-    let style = Style::of(std::io::stderr());
+    let style = Style::of(&std::io::stderr());
     for pod in unowned(roots) {
         let key = (pod.record.namespace().to_owned(), pod.record.name().to_owned());
         if is_orphan(&pod) && !taken.contains(&key) {

@@ -3,6 +3,7 @@
 use crate::cli::Plan;
 use crate::exit;
 use crate::manifest::{self, Wishes};
+use crate::stdout::print;
 
 pub(crate) fn run(arguments: &Plan) -> anyhow::Result<u8> {
     let loaded = manifest::read(&arguments.files, &arguments.filenames, &arguments.namespace.namespace)?;
@@ -11,6 +12,6 @@ pub(crate) fn run(arguments: &Plan) -> anyhow::Result<u8> {
     }
     let requests = loaded.requests(Wishes { offline: false, detached: false, recreate: false })?;
     let texts: Vec<String> = requests.iter().map(|request| pod_plan::describe(&request.pod)).collect();
-    print!("{}", texts.join("\n"));
+    print(texts.join("\n"))?;
     Ok(exit::OK)
 }

@@ -10,6 +10,7 @@ use crate::exit;
 use crate::host;
 use crate::manifest;
 use crate::orphans;
+use crate::stdout::print;
 use crate::table;
 
 pub(crate) fn run(global: &Global, arguments: &Ps) -> anyhow::Result<u8> {
@@ -20,12 +21,12 @@ pub(crate) fn run(global: &Global, arguments: &Ps) -> anyhow::Result<u8> {
     }
     orphans::tell(&roots, &[]);
     match arguments.output {
-        Some(Output::Json) => println!("{}", serde_json::to_string_pretty(&list(&pods))?),
+        Some(Output::Json) => print(serde_json::to_string_pretty(&list(&pods))? + "\n")?,
         _ if pods.is_empty() => eprintln!("No pods found."),
         output => {
             let namespaces = arguments.all_namespaces || pods.iter().any(|pod| pod.record.namespace() != "default");
             let namespaces = namespaces && (arguments.namespace.is_none() || arguments.all_namespaces);
-            print!("{}", render(&pods, Timestamp::now(), namespaces, output == Some(Output::Wide)));
+            print(render(&pods, Timestamp::now(), namespaces, output == Some(Output::Wide)))?;
         }
     }
     Ok(exit::OK)

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use pod_plan::{Hook, ProbeKind, ProbeOutcome};
 
-use crate::probe::{self, ExecError, ExecResult, handler_of_probe};
 use crate::hook::{handler_of_hook, run_hook as hook_with};
+use crate::probe::{self, ExecError, ExecResult, handler_of_probe};
 use crate::running::{Running, hook_name};
 use crate::{chain, launch};
 
@@ -80,7 +80,8 @@ impl crate::probe::Exec for Inside {
         let broken = |message: String| ExecError::Broken(message);
         let shim = self.running.shim().ok_or_else(|| broken("the pod's sandbox is gone".into()))?;
         let spec = launch::exec_spec(&self.running, &self.container, command).map_err(broken)?;
-        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| broken(e.to_string()))?;
+        let (read, write) =
+            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| broken(e.to_string()))?;
         let null = File::open("/dev/null").map_err(|e| broken(e.to_string()))?;
         let error = write.try_clone().map_err(|e| broken(e.to_string()))?;
         let mut exec = shim

@@ -38,7 +38,8 @@ pub fn sweep(config: Config) -> Result<Report, OpenError> {
         };
         // Kept on purpose: a pod that ended and is still listed, or one whose shim outlived its engine.
         let finished = record::load::<pod_plan::Lifecycle>(&paths.ledger()).is_ok_and(|l| l.is_finished());
-        let orphan = std::os::unix::net::UnixStream::connect(paths.run.join("shim.sock")).is_ok() || shim_answers(&paths);
+        let orphan =
+            std::os::unix::net::UnixStream::connect(paths.run.join("shim.sock")).is_ok() || shim_answers(&paths);
         if uid.is_some() && (finished || orphan) {
             live.extend(uid);
             continue;

@@ -26,7 +26,11 @@ pub enum Request {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Reply {
     News(Message),
-    Refused { namespace: String, name: String, message: String },
+    Refused {
+        namespace: String,
+        name: String,
+        message: String,
+    },
     /// Nothing more will come of this request.
     End,
 }

@@ -96,8 +96,11 @@ impl PodRequest {
 #[derive(Debug, Clone)]
 pub struct Engine {
     cx: Rc<Context>,
-    pods: Rc<RefCell<BTreeMap<(String, String), mpsc::UnboundedSender<Command>>>>,
+    pods: Rc<RefCell<Driven>>,
 }
+
+/// The pods driven here, by namespace and name, with the way to their tasks.
+type Driven = BTreeMap<(String, String), mpsc::UnboundedSender<Command>>;
 
 // === impl Engine ===
 
@@ -107,11 +110,8 @@ impl Engine {
             create_private(&dir).map_err(|e| OpenError::Directory(dir, e))?;
         }
         let store = pod_image::Store::open(&config.roots.images()).map_err(OpenError::Store)?;
-        let network = Network::open(
-            &config.roots.network(),
-            pod_network::Config { cidr: config.pod_cidr, mtu: None },
-        )
-        .map_err(OpenError::Network)?;
+        let network = Network::open(&config.roots.network(), pod_network::Config { cidr: config.pod_cidr, mtu: None })
+            .map_err(OpenError::Network)?;
         let cgroups = Hierarchy::detect().map_err(OpenError::Cgroups)?;
         let shim = crate::shim_binary::ensure(&config.roots.run).map_err(OpenError::Shim)?;
         let cx = Context {
@@ -181,8 +181,7 @@ impl Engine {
         let mut pod = request.pod;
         pod.metadata.uid = Some(uid.clone());
         let created = self.cx.clock.now();
-        pod.metadata.creation_timestamp =
-            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(created));
+        pod.metadata.creation_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(created));
         let record = Record {
             uid,
             pod,
@@ -206,9 +205,8 @@ impl Engine {
         if !paths.record().exists() {
             return Err(RunError::Unknown(full));
         }
-        let ownership = Ownership::try_take(&paths)
-            .map_err(|e| RunError::Record(full.clone(), e))?
-            .ok_or(RunError::Owned(full))?;
+        let ownership =
+            Ownership::try_take(&paths).map_err(|e| RunError::Record(full.clone(), e))?.ok_or(RunError::Owned(full))?;
         self.adopt_owned(&key, ownership)
     }
 

@@ -75,10 +75,7 @@ fn limits(running: &Rc<Running>) -> Vec<Limit> {
         limits.push(Limit {
             directories: layers.parent().map(PathBuf::from).into_iter().chain([logs]).collect(),
             bytes,
-            message: format!(
-                "Container {} exceeded its local ephemeral storage limit \"{text}\". ",
-                container.name
-            ),
+            message: format!("Container {} exceeded its local ephemeral storage limit \"{text}\". ", container.name),
         });
     }
     limits

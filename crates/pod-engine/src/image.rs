@@ -51,10 +51,8 @@ async fn try_ensure(running: &Rc<Running>, container: &str) -> Result<Event, Ref
     let _turn = turn.lock().await;
 
     let always = policy == "Always" && !offline && !reference.is_builtin();
-    if !always {
-        if let Some(image) = look_up(running, &reference).await? {
-            return Ok(ready(running, container, image, None));
-        }
+    if !always && let Some(image) = look_up(running, &reference).await? {
+        return Ok(ready(running, container, image, None));
     }
     if policy == "Never" {
         return Err(Refusal {
@@ -67,11 +65,7 @@ async fn try_ensure(running: &Rc<Running>, container: &str) -> Result<Event, Ref
     }
     let began = Instant::now();
     let image = pull(running, container, &name, &reference).await?;
-    let pulled = Pulled {
-        took_ms: millis(began),
-        took_with_wait_ms: millis(asked),
-        size: image.size,
-    };
+    let pulled = Pulled { took_ms: millis(began), took_with_wait_ms: millis(asked), size: image.size };
     Ok(ready(running, container, image, Some(pulled)))
 }
 
@@ -142,10 +136,7 @@ fn host_userland(running: &Rc<Running>, container: &str) -> Result<Event, Refusa
 
 fn ready(running: &Rc<Running>, container: &str, image: pod_image::Image, pulled: Option<Pulled>) -> Event {
     let image_id = image.id.clone();
-    running.remember_image(
-        container,
-        ReadyImage { layers: image.layers, config: image.config, binds: Vec::new() },
-    );
+    running.remember_image(container, ReadyImage { layers: image.layers, config: image.config, binds: Vec::new() });
     Event::ImageReady { container: container.into(), image_id, pulled, host_userland: false }
 }
 
@@ -153,10 +144,11 @@ fn ready(running: &Rc<Running>, container: &str, image: pod_image::Image, pulled
 pub(crate) async fn ensure_volume(running: &Rc<Running>, volume: &Volume) -> Result<(), String> {
     let source = volume.image.clone().unwrap_or_default();
     let name = source.reference.unwrap_or_default();
-    let reference = name.parse::<Reference>().map_err(|error| format!("couldn't parse image name \"{name}\": {error}"))?;
-    let policy = source.pull_policy.unwrap_or_else(|| {
-        if reference.is_latest_or_untagged() { "Always".into() } else { "IfNotPresent".into() }
-    });
+    let reference =
+        name.parse::<Reference>().map_err(|error| format!("couldn't parse image name \"{name}\": {error}"))?;
+    let policy = source
+        .pull_policy
+        .unwrap_or_else(|| if reference.is_latest_or_untagged() { "Always".into() } else { "IfNotPresent".into() });
     let offline = running.record().offline;
     let present = running.cx.store.lookup(&reference).map_err(|e| crate::chain(&e))?;
     let image = match present {

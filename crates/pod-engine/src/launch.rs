@@ -50,9 +50,7 @@ pub(crate) async fn start(running: &Rc<Running>, container: String, attempt: u32
             let message = error.to_string();
             Some(Event::StartFailed { container, attempt, at: running.now(), message })
         }
-        Err(StartError::Request(error)) => {
-            Some(Event::CreateFailed { container, attempt, message: chain(&error) })
-        }
+        Err(StartError::Request(error)) => Some(Event::CreateFailed { container, attempt, message: chain(&error) }),
     }
 }
 
@@ -60,16 +58,13 @@ fn container_spec(running: &Rc<Running>, name: &str, attempt: u32) -> Result<Con
     let container = running.container(name).ok_or_else(|| Unlaunchable::Create("it left the manifest".into()))?;
     let image = running.image(name).ok_or_else(|| Unlaunchable::Create("its image is not in the store".into()))?;
     let pod_spec = running.spec();
-    let effective =
-        Effective::of(&pod_spec, &container).map_err(|error| Unlaunchable::Config(chain(&error)))?;
-    security::check_non_root(&effective, &image.config.user)
-        .map_err(|error| Unlaunchable::Config(chain(&error)))?;
+    let effective = Effective::of(&pod_spec, &container).map_err(|error| Unlaunchable::Config(chain(&error)))?;
+    security::check_non_root(&effective, &image.config.user).map_err(|error| Unlaunchable::Config(chain(&error)))?;
 
     let (env, args) = running
         .with_context(|cx| {
             let env = pod_api::env::resolve(&container, &image_env(&image), &[], cx)?;
-            let args =
-                pod_api::env::command(&container, &image.config.entrypoint, &image.config.cmd, &env.declared);
+            let args = pod_api::env::command(&container, &image.config.entrypoint, &image.config.cmd, &env.declared);
             Ok((env, args))
         })
         .map_err(|error: pod_api::env::ConfigError| Unlaunchable::Config(chain(&error)))?;
@@ -118,10 +113,7 @@ fn process(
         env,
         cwd,
         user: user(effective, image),
-        capabilities: Capabilities {
-            bounding: effective.bounding,
-            permitted: effective.permitted,
-        },
+        capabilities: Capabilities { bounding: effective.bounding, permitted: effective.permitted },
         no_new_privileges: effective.no_new_privileges,
         seccomp: seccomp_programs(running, effective)?,
         rlimits: Vec::new(),
@@ -168,13 +160,8 @@ fn seccomp_programs(running: &Rc<Running>, effective: &Effective) -> Result<Vec<
     seccomp::from_profile(&text, bounding).map_err(|error| refused(chain(&error)))
 }
 
-fn cgroup(
-    running: &Rc<Running>,
-    container: &Container,
-    effective: &Effective,
-) -> Result<Vec<PathBuf>, Unlaunchable> {
-    let resources =
-        ContainerResources::of(container).map_err(|error| Unlaunchable::Create(chain(&error)))?;
+fn cgroup(running: &Rc<Running>, container: &Container, effective: &Effective) -> Result<Vec<PathBuf>, Unlaunchable> {
+    let resources = ContainerResources::of(container).map_err(|error| Unlaunchable::Create(chain(&error)))?;
     let limits = Limits {
         cpu_shares: Some(pod_api::resources::cpu_shares(resources.cpu_request_millis.unwrap_or(0))),
         cpu_quota_us: resources.cpu_limit_millis.and_then(sandbox::quota),
@@ -184,7 +171,7 @@ fn cgroup(
         ..Limits::default()
     };
     let group = running.cgroup().join(&container.name);
-    let created = running.cx.cgroups.create(&group, &limits).map_err(|error| Unlaunchable::Create(chain(&error)))?;
+    let created = sandbox::make_group(running, &group, &limits).map_err(Unlaunchable::Create)?;
     report_unapplied(running, &format!("container {}", container.name), &created.unapplied);
     Ok(created.directories)
 }
@@ -199,8 +186,7 @@ fn mounts(
     env: &[(String, String)],
     attempt: u32,
 ) -> Result<Vec<Mount>, Unlaunchable> {
-    let mut mounts: Vec<Mount> =
-        image.binds.iter().map(|(host, target)| bind(host.clone(), target, true)).collect();
+    let mut mounts: Vec<Mount> = image.binds.iter().map(|(host, target)| bind(host.clone(), target, true)).collect();
     let own = |target: &str| container.volume_mounts.iter().flatten().any(|mount| mount.mount_path == target);
 
     // Edits inside a container do not outlive it: the hosts file is written anew for each start.
@@ -240,8 +226,7 @@ fn volume_mount(running: &Rc<Running>, mount: &VolumeMount, env: &[(String, Stri
     let volume = volume.ok_or_else(|| Unlaunchable::Create(format!("volume \"{}\" is gone", mount.name)))?;
     let place = volumes::place(running, volume).map_err(Unlaunchable::Create)?;
     let is_image = matches!(place, Place::Layers(_));
-    let sub_path =
-        pod_api::env::sub_path(mount, env).map_err(|error| Unlaunchable::Config(chain(&error)))?;
+    let sub_path = pod_api::env::sub_path(mount, env).map_err(|error| Unlaunchable::Config(chain(&error)))?;
     let source = match (place, sub_path) {
         (Place::Path(root), Some(path)) => MountSource::BindBelow { root, path },
         (Place::Path(path), None) => MountSource::Bind(path),

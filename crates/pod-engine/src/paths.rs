@@ -72,7 +72,11 @@ impl Roots {
     }
 
     pub fn pod(&self, namespace: &str, name: &str) -> PodPaths {
-        PodPaths { run: self.pods().join(format!("{namespace}_{name}")), data: self.data.join("pods"), logs: self.logs.clone() }
+        PodPaths {
+            run: self.pods().join(format!("{namespace}_{name}")),
+            data: self.data.join("pods"),
+            logs: self.logs.clone(),
+        }
     }
 }
 

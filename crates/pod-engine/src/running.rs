@@ -157,7 +157,13 @@ impl Running {
     /// A warning about the pod as a whole, given once: `reason`, `message`.
     pub(crate) fn note_once(&self, reason: &str, message: &str) {
         if self.warned.borrow_mut().insert(format!("{reason}{message}")) {
-            self.note(Notice { at: self.now(), warning: true, reason: reason.into(), message: message.into(), field_path: String::new() });
+            self.note(Notice {
+                at: self.now(),
+                warning: true,
+                reason: reason.into(),
+                message: message.into(),
+                field_path: String::new(),
+            });
         }
     }
 
@@ -350,10 +356,10 @@ impl Running {
 
     /// A container that is already gone needs no signal: its exit is on the way.
     async fn signal(&self, container: &str, attempt: u32, signal: i32) {
-        if let Some(shim) = self.shim() {
-            if let Err(error) = shim.signal(container, attempt, signal).await {
-                self.news(News::Trouble(format!("failed to signal container {container}: {error}")));
-            }
+        if let Some(shim) = self.shim()
+            && let Err(error) = shim.signal(container, attempt, signal).await
+        {
+            self.news(News::Trouble(format!("failed to signal container {container}: {error}")));
         }
     }
 }

@@ -1,12 +1,12 @@
 //! `CreateSandbox`: the pod's cgroup, its shim with the namespaces, its network.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use k8s_openapi::api::core::v1::PodSpec;
 use pod_api::names::{self, Names};
-use pod_container::cgroup::Limits;
+use pod_container::cgroup::{Created, Limits};
 use pod_container::spec::{PidMode, SandboxSpec, Tmpfs};
 use pod_network::{HostPort, Protocol};
 use pod_plan::Event;
@@ -44,8 +44,7 @@ async fn try_create(running: &Rc<Running>) -> Result<Vec<IpAddr>, String> {
         let id = running.cx.config.roots.network_id(&running.uid());
         let cx = running.cx.network.clone();
         let netns = PathBuf::from(format!("/proc/{pid}/ns/net"));
-        let attachment =
-            blocking(move || cx.attach(&id, &netns, &ports).map_err(|e| chain(&e))).await?;
+        let attachment = blocking(move || cx.attach(&id, &netns, &ports).map_err(|e| chain(&e))).await?;
         vec![IpAddr::V4(attachment.ip)]
     };
     write_etc(running, &ips)?;
@@ -109,10 +108,15 @@ fn pod_cgroup(running: &Rc<Running>, spec: &PodSpec) -> Result<Vec<PathBuf>, Str
         memory_limit: effective.cgroup_memory_limit().and_then(|bytes| u64::try_from(bytes).ok()),
         ..Limits::default()
     };
-    let made = running.cx.cgroups.create(&group, &limits).map_err(|e| chain(&e))?;
+    let made = make_group(running, &group, &limits)?;
     report_unapplied(running, "pod", &made.unapplied);
-    let shim = running.cx.cgroups.create(&group.join("shim"), &Limits::default()).map_err(|e| chain(&e))?;
-    Ok(shim.directories)
+    Ok(make_group(running, &group.join("shim"), &Limits::default())?.directories)
+}
+
+/// Makes a group, again if its parents were removed in between by an engine whose last pod just went.
+pub(crate) fn make_group(running: &Running, group: &Path, limits: &Limits) -> Result<Created, String> {
+    let cgroups = &running.cx.cgroups;
+    cgroups.create(group, limits).or_else(|_| cgroups.create(group, limits)).map_err(|e| chain(&e))
 }
 
 /// Microseconds of cpu per period of 100 ms; a limit of zero is none.

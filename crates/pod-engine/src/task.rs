@@ -210,20 +210,23 @@ impl PodTask {
             self.running.news(News::Trouble(format!("failed to save the pod's status: {error}")));
         }
         self.running.news(News::Status(Box::new(status.clone())));
-        if !self.announced_end && !self.stop_requested {
-            if let Some(phase) = status.phase.as_deref().filter(|phase| matches!(*phase, "Succeeded" | "Failed")) {
-                self.announced_end = true;
-                let exit_code = exit_code(&self.running.record().pod, &status);
-                self.running.news(News::Finished { phase: phase.into(), exit_code });
-            }
+        if !self.announced_end
+            && !self.stop_requested
+            && let Some(phase) = status.phase.as_deref().filter(|phase| matches!(*phase, "Succeeded" | "Failed"))
+        {
+            self.announced_end = true;
+            let exit_code = exit_code(&self.running.record().pod, &status);
+            self.running.news(News::Finished { phase: phase.into(), exit_code });
         }
         self.published = Some(status);
     }
 
     /// The plan is over. A detached pod that ended by itself stays listed with its logs until `down` or the next `run`
     /// of its name; nobody needs to own it for that.
-    async fn finish(self) {
+    async fn finish(mut self) {
         self.save_ledger();
+        // A stop may have come while the last step was under way, or (`down` of a pod that ended long ago) before the first.
+        self.stop_requested |= std::iter::from_fn(|| self.commands.try_recv().ok()).any(|c| matches!(c, Command::Stop { .. }));
         if self.running.record().detached && !self.stop_requested {
             teardown::remove_data(&self.running).await;
         } else {
@@ -241,7 +244,8 @@ fn exit_code(pod: &Pod, status: &PodStatus) -> i32 {
     }
     let spec = pod.spec.clone().unwrap_or_default();
     let code_of = |name: &str| {
-        let statuses = status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
+        let statuses =
+            status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
         let found = statuses.into_iter().find(|s| s.name == name)?;
         Some(found.state.as_ref()?.terminated.as_ref()?.exit_code)
     };

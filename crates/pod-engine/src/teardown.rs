@@ -121,6 +121,7 @@ impl Leftovers {
         complaints.extend(self.cgroups.kill(&self.cgroup).err().map(|e| chain(&e)));
         complaints.extend(self.network.detach(&self.network_id).err().map(|e| chain(&e)));
         complaints.extend(self.cgroups.remove(&self.cgroup).err().map(|e| chain(&e)));
+        remove_empty_parents(&self.cgroups, &self.cgroup);
         for file in ["shim.sock", "shim.pid", "facts"] {
             let _ = fs::remove_file(self.run.join(file));
         }
@@ -129,6 +130,16 @@ impl Leftovers {
             complaints.extend(pod_volume::remove_tree(&self.run.join(dir)).err().map(|e| chain(&e)));
         }
         complaints
+    }
+}
+
+/// The class's group and the root's own, when this was their last pod. Another engine may be making its first one at
+/// this moment: it makes the parents again (see `sandbox::make_group`).
+fn remove_empty_parents(cgroups: &pod_container::cgroup::Hierarchy, pod: &Path) {
+    for parent in pod.ancestors().skip(1).filter(|parent| parent.file_name().is_some()) {
+        for directory in cgroups.directories(parent).unwrap_or_default() {
+            let _ = fs::remove_dir(directory);
+        }
     }
 }
 

@@ -47,9 +47,9 @@ async fn prepare_all(running: &Rc<Running>, content_only: bool) -> Result<(), St
         if content_only && !pod_api::content::is_content(&volume) {
             continue;
         }
-        prepare_one(running, &volume, fs_group).await.map_err(|cause| {
-            format!("MountVolume.SetUp failed for volume \"{}\" : {cause}", volume.name)
-        })?;
+        prepare_one(running, &volume, fs_group)
+            .await
+            .map_err(|cause| format!("MountVolume.SetUp failed for volume \"{}\" : {cause}", volume.name))?;
     }
     Ok(())
 }
@@ -97,9 +97,10 @@ pub(crate) fn place(running: &Rc<Running>, volume: &Volume) -> Result<Place, Str
         return Ok(Place::Path(running.paths.disk_volume(&uid, &volume.name)));
     }
     if volume.image.is_some() {
-        return running.volume_image(&volume.name).map(|image| Place::Layers(image.layers)).ok_or_else(|| {
-            format!("the image of volume \"{}\" is not in the store", volume.name)
-        });
+        return running
+            .volume_image(&volume.name)
+            .map(|image| Place::Layers(image.layers))
+            .ok_or_else(|| format!("the image of volume \"{}\" is not in the store", volume.name));
     }
     if in_memory(volume) {
         return Ok(Place::Path(running.paths.memory_volume(&volume.name)));

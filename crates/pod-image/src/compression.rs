@@ -34,7 +34,8 @@ pub(crate) fn decompress<'a>(mut reader: impl Read + 'a) -> io::Result<Box<dyn R
     let mut start = Vec::new();
     reader.by_ref().take(PEEK).read_to_end(&mut start)?;
     let kind = detect(&start)?;
-    let whole: Box<dyn BufRead + 'a> = Box::new(BufReader::with_capacity(64 << 10, io::Cursor::new(start).chain(reader)));
+    let whole: Box<dyn BufRead + 'a> =
+        Box::new(BufReader::with_capacity(64 << 10, io::Cursor::new(start).chain(reader)));
     Ok(match kind {
         Compression::None => Box::new(whole),
         Compression::Gzip => Box::new(MultiGzDecoder::new(whole)),
@@ -47,7 +48,9 @@ pub(crate) fn detect(start: &[u8]) -> io::Result<Compression> {
     let refuse = |name| Err(io::Error::new(io::ErrorKind::Unsupported, format!("{name} compression is not supported")));
     if start.starts_with(GZIP) {
         Ok(Compression::Gzip)
-    } else if start.starts_with(ZSTD) || (start.len() >= 4 && start[0] & 0xf0 == 0x50 && start[1..].starts_with(ZSTD_SKIPPABLE)) {
+    } else if start.starts_with(ZSTD)
+        || (start.len() >= 4 && start[0] & 0xf0 == 0x50 && start[1..].starts_with(ZSTD_SKIPPABLE))
+    {
         Ok(Compression::Zstd)
     } else if start.starts_with(XZ) {
         refuse("xz")

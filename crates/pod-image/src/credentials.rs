@@ -110,14 +110,14 @@ impl Credentials {
     /// Docker's `config.json`, or the older `.dockercfg`, which is the content of `auths` alone.
     pub fn parse(json: &[u8]) -> Result<Credentials, CredentialsError> {
         let fail = |source| CredentialsError::Json { source };
-        let value: serde_json::Value = serde_json::from_slice(json).map_err(fail)?;
-        let is_config = ["auths", "credHelpers", "credsStore"].iter().any(|key| value.get(key).is_some());
-        let looks_old = value.as_object().is_some_and(|map| map.values().any(|entry| entry.get("auth").is_some()));
+        let value: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(json).map_err(fail)?;
+        let is_config = ["auths", "credHelpers", "credsStore"].iter().any(|key| value.contains_key(*key));
+        let looks_old = value.values().any(|entry| entry.get("auth").is_some());
         let config: ConfigJson = if !is_config && looks_old {
-            let auths = serde_json::from_value(value).map_err(fail)?;
+            let auths = serde_json::from_value(value.into()).map_err(fail)?;
             ConfigJson { auths: Some(auths), helpers: None, store: None }
         } else {
-            serde_json::from_value(value).map_err(fail)?
+            serde_json::from_value(value.into()).map_err(fail)?
         };
         let mut credentials = Credentials::default();
         for (server, auth) in config.auths.unwrap_or_default() {
@@ -181,7 +181,9 @@ impl Credentials {
 impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Credential::Basic { username, .. } => f.debug_struct("Basic").field("username", username).finish_non_exhaustive(),
+            Credential::Basic { username, .. } => {
+                f.debug_struct("Basic").field("username", username).finish_non_exhaustive()
+            }
             Credential::Bearer(_) => f.write_str("Bearer(..)"),
             Credential::Identity => f.write_str("Identity(..)"),
         }

@@ -10,7 +10,8 @@
 //! Either all images of an archive are imported or none, and nothing of it stays.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    fmt,
     fs::File,
     io::{self, Read, Seek, Write},
     path::{Path, PathBuf},
@@ -42,6 +43,15 @@ pub enum ImportSource<'a> {
     Path(&'a Path),
     /// An archive from a pipe.
     Stream(Box<dyn Read + 'a>),
+}
+
+impl fmt::Debug for ImportSource<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ImportSource::Path(path) => f.debug_tuple("Path").field(path).finish(),
+            ImportSource::Stream(_) => f.write_str("Stream(..)"),
+        }
+    }
 }
 
 /// How to import.
@@ -162,13 +172,15 @@ impl Import<'_> {
             }
             ImportSource::Stream(stream) => self.spooled(stream)?,
         };
-        // Nothing is named before everything is there.
-        let mut images = Vec::new();
+        // Nothing becomes visible before everything is unpacked and so verified.
+        let mut staged = Vec::new();
+        let mut seen = BTreeSet::new();
         for image in &found {
-            images.push(self.store.commit(self.lease, &image.manifest, &image.target, &[], Vec::new())?);
+            staged.push(self.store.stage_missing(self.lease, &image.manifest, &mut seen)?);
         }
-        for (image, found) in images.iter_mut().zip(&found) {
-            *image = self.store.commit(self.lease, &found.manifest, &found.target, &found.names, Vec::new())?;
+        let mut images = Vec::new();
+        for (image, staged) in found.iter().zip(staged) {
+            images.push(self.store.commit(self.lease, &image.manifest, &image.target, &image.names, staged)?);
         }
         Ok(images)
     }
@@ -213,7 +225,11 @@ impl Import<'_> {
             let (digest, size) = self.put(tar.whole()?)?;
             return self.rootfs(name, digest, size);
         }
-        if tar.has("index.json") && tar.has("oci-layout") { oci::import(self, &tar) } else { docker::import(self, &tar) }
+        if tar.has("index.json") && tar.has("oci-layout") {
+            oci::import(self, &tar)
+        } else {
+            docker::import(self, &tar)
+        }
     }
 
     fn is_rootfs(&self, tar: &TarFile) -> bool {
@@ -302,7 +318,7 @@ fn bytes(archive: &impl Archive, path: &str) -> Result<Vec<u8>, ImportError> {
 
 fn is_plain(file: &mut File) -> io::Result<bool> {
     let mut start = Vec::new();
-    file.by_ref().take(6).read_to_end(&mut start)?;
+    Read::by_ref(file).take(6).read_to_end(&mut start)?;
     file.rewind()?;
     Ok(compression::detect(&start)? == Compression::None)
 }

@@ -185,8 +185,7 @@ impl Document {
             }
             (None, Some(config), layers) => {
                 let media_type = known(raw.media_type, &[OCI_MANIFEST, DOCKER_MANIFEST])?;
-                let manifest =
-                    Manifest { schema_version: 2, media_type, config, layers: layers.unwrap_or_default() };
+                let manifest = Manifest { schema_version: 2, media_type, config, layers: layers.unwrap_or_default() };
                 manifest.check()?;
                 Ok(Document::Manifest(manifest))
             }
@@ -221,10 +220,9 @@ impl Manifest {
             DOCKER_LAYER_LOCAL,
         ];
         match self.layers.iter().find(|layer| !LAYERS.contains(&layer.media_type.as_str())) {
-            Some(layer) => Err(ManifestError::LayerType {
-                digest: layer.digest.clone(),
-                media_type: layer.media_type.clone(),
-            }),
+            Some(layer) => {
+                Err(ManifestError::LayerType { digest: layer.digest.clone(), media_type: layer.media_type.clone() })
+            }
             None => Ok(()),
         }
     }

@@ -13,9 +13,7 @@ use crate::{
     compression::Compression,
     digest::{Digest, Hashing},
     host_userland::find_ca_bundle,
-    manifest::{
-        ConfigFile, Descriptor, Manifest, OCI_CONFIG, OCI_MANIFEST, RawConfig, layer_type, oci_layer_type,
-    },
+    manifest::{ConfigFile, Descriptor, Manifest, OCI_CONFIG, OCI_MANIFEST, RawConfig, layer_type, oci_layer_type},
     platform::Platform,
     reference::Reference,
     store::{Image, Lease, NewBlob, Store, StoreError},

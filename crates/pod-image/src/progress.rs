@@ -12,12 +12,24 @@ pub trait Progress: Send + Sync {
 #[serde(rename_all = "camelCase", tag = "event")]
 pub enum PullProgress {
     /// Asking this registry (a mirror, perhaps) what the reference means.
-    Resolving { reference: String, registry: String },
+    Resolving {
+        reference: String,
+        registry: String,
+    },
     /// Bytes of a blob transferred so far; `done == total` also for one that was there already.
-    Layer { digest: String, total: u64, done: u64 },
+    Layer {
+        digest: String,
+        total: u64,
+        done: u64,
+    },
     /// The layer is here and being unpacked.
-    Extracting { digest: String },
-    Done { reference: String, digest: String },
+    Extracting {
+        digest: String,
+    },
+    Done {
+        reference: String,
+        digest: String,
+    },
 }
 
 /// Nobody is watching.

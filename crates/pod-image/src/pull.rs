@@ -222,11 +222,12 @@ impl<'a> Job<'a> {
             match Document::parse(&bytes).map_err(|source| self.bad_manifest(source))? {
                 Document::Manifest(manifest) => return Ok(Resolved { manifest, bytes, digest, target }),
                 Document::Index(index) => {
-                    let selected = index.select(&self.options.platform).ok_or_else(|| PullError::NoMatchingPlatform {
-                        reference: self.reference.to_string(),
-                        wanted: self.options.platform.to_string(),
-                        offered: index.platforms(),
-                    })?;
+                    let selected =
+                        index.select(&self.options.platform).ok_or_else(|| PullError::NoMatchingPlatform {
+                            reference: self.reference.to_string(),
+                            wanted: self.options.platform.to_string(),
+                            offered: index.platforms(),
+                        })?;
                     (bytes, digest) = connection.manifest_at(&selected.digest).await?;
                 }
             }
@@ -293,8 +294,7 @@ impl<'a> Job<'a> {
         if blob.size > limit {
             return Err(self.too_large(&blob.digest, blob.size, limit));
         }
-        let report =
-            |done| PullProgress::Layer { digest: blob.digest.to_string(), total: blob.size, done };
+        let report = |done| PullProgress::Layer { digest: blob.digest.to_string(), total: blob.size, done };
         let mut failures = 0;
         loop {
             let Some(mut writer) = self.ingest(&blob.digest).await? else {
@@ -358,7 +358,11 @@ impl<'a> Job<'a> {
         let mut stream = if writer.done() == 0 {
             client.pull_blob_stream(&connection.wire, &layer).await.map_err(explain)?
         } else {
-            match client.pull_blob_stream_partial(&connection.wire, &layer, writer.done(), None).await.map_err(explain)? {
+            match client
+                .pull_blob_stream_partial(&connection.wire, &layer, writer.done(), None)
+                .await
+                .map_err(explain)?
+            {
                 BlobResponse::Partial(stream) => stream,
                 // The registry does not know ranges and begins at the beginning.
                 BlobResponse::Full(stream) => {

@@ -61,9 +61,9 @@ impl PushError {
     pub fn hint(&self) -> Option<String> {
         match self {
             PushError::Registry(error) => error.hint(),
-            PushError::Store { source: StoreError::MissingBlob(_), .. } => {
-                Some("the layer came with another image and was not kept compressed: remove both and pull again".to_owned())
-            }
+            PushError::Store { source: StoreError::MissingBlob(_), .. } => Some(
+                "the layer came with another image and was not kept compressed: remove both and pull again".to_owned(),
+            ),
             _ => None,
         }
     }

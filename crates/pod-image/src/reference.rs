@@ -142,9 +142,8 @@ impl FromStr for Reference {
         }
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => {
-                let digest = digest
-                    .parse()
-                    .map_err(|source| ParseReferenceError::Digest { reference: reference(), source })?;
+                let digest =
+                    digest.parse().map_err(|source| ParseReferenceError::Digest { reference: reference(), source })?;
                 (rest, Some(digest))
             }
             None => (text, None),
@@ -272,7 +271,7 @@ fn is_path_component(component: &str) -> bool {
     if !alphanumeric(first) || !alphanumeric(last) {
         return false;
     }
-    bytes.split(|&b| alphanumeric(b)).all(|separator| {
-        matches!(separator, [] | b"." | b"_" | b"__") || separator.iter().all(|&b| b == b'-')
-    })
+    bytes
+        .split(|&b| alphanumeric(b))
+        .all(|separator| matches!(separator, [] | b"." | b"_" | b"__") || separator.iter().all(|&b| b == b'-'))
 }

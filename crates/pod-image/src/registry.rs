@@ -18,8 +18,8 @@ use crate::{
 
 mod endpoint;
 
-pub use endpoint::{Registries, RegistriesError, RegistryConfig};
 pub(crate) use endpoint::{Endpoint, Scheme};
+pub use endpoint::{Registries, RegistriesError, RegistryConfig};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two pieces of an answer. Registries that copy from elsewhere on demand can take a while for the first.
@@ -41,7 +41,9 @@ pub enum RegistryError {
     Unreachable { registry: String, source: Cause },
     #[error("access to `{reference}` denied by registry `{registry}`")]
     Unauthorized { reference: String, registry: String, logged_in: bool },
-    #[error("password for registry `{registry}` is kept by the credential helper `{helper}`, and helpers are not supported")]
+    #[error(
+        "password for registry `{registry}` is kept by the credential helper `{helper}`, and helpers are not supported"
+    )]
     CredentialHelper { registry: String, helper: String },
     #[error("login to registry `{registry}` is an identity token, which is not supported")]
     IdentityToken { registry: String },
@@ -78,10 +80,14 @@ impl RegistryError {
                 "private, or not there at all (registries answer the same): log in with `docker login {registry}` or give an image pull secret"
             ),
             E::Unauthorized { registry, .. } => {
-                format!("the credentials for `{registry}` were not enough: expired, or without rights to this repository")
+                format!(
+                    "the credentials for `{registry}` were not enough: expired, or without rights to this repository"
+                )
             }
             E::CredentialHelper { registry, .. } | E::IdentityToken { registry } => {
-                format!("give user and password (or an access token as password) for `{registry}` in an image pull secret or under `auths`")
+                format!(
+                    "give user and password (or an access token as password) for `{registry}` in an image pull secret or under `auths`"
+                )
             }
             E::NotFound { .. } => "check repository and tag".to_owned(),
             E::RateLimited { registry } if registry == "docker.io" => {
@@ -163,7 +169,11 @@ impl Connection {
             }
         }
         // Not reached: the last one returns either way.
-        Err(RegistryError::Unauthorized { reference: reference.to_string(), registry: endpoint.shown(), logged_in: true })
+        Err(RegistryError::Unauthorized {
+            reference: reference.to_string(),
+            registry: endpoint.shown(),
+            logged_in: true,
+        })
     }
 
     /// A login alone proves little: many registries look at it only with the request itself. `thorough` makes one.
@@ -227,7 +237,11 @@ impl Connection {
             }
             OciDistributionError::RegistryError { envelope, .. } => {
                 let Some(first) = envelope.errors.first() else {
-                    return RegistryError::Answer { registry, status: "an error".into(), message: "without saying which".into() };
+                    return RegistryError::Answer {
+                        registry,
+                        status: "an error".into(),
+                        message: "without saying which".into(),
+                    };
                 };
                 match first.code {
                     OciErrorCode::Unauthorized | OciErrorCode::Denied => self.unauthorized(),
@@ -237,9 +251,11 @@ impl Connection {
                     | OciErrorCode::ManifestBlobUnknown
                     | OciErrorCode::BlobUnknown => RegistryError::NotFound { reference: reference(), registry },
                     OciErrorCode::Toomanyrequests => RegistryError::RateLimited { registry },
-                    ref code => {
-                        RegistryError::Answer { registry, status: format!("{code:?}"), message: one_line(&first.message) }
-                    }
+                    ref code => RegistryError::Answer {
+                        registry,
+                        status: format!("{code:?}"),
+                        message: one_line(&first.message),
+                    },
                 }
             }
             OciDistributionError::ServerError { code, message, .. } => match code {
@@ -290,7 +306,9 @@ fn explain_network(registry: String, source: Cause) -> RegistryError {
     while let Some(error) = next {
         let text = error.to_string();
         no_host |= text.contains("dns error") || text.contains("failed to lookup address");
-        tls |= ["certificate", "CA certificates", "InvalidContentType", "tls handshake"].iter().any(|sign| text.contains(sign));
+        tls |= ["certificate", "CA certificates", "InvalidContentType", "tls handshake"]
+            .iter()
+            .any(|sign| text.contains(sign));
         timeout |= text.contains("timed out");
         if let Some(error) = error.downcast_ref::<io::Error>() {
             refused |= error.kind() == io::ErrorKind::ConnectionRefused;
@@ -338,8 +356,7 @@ fn client(endpoint: &Endpoint) -> Result<Client, RegistryError> {
         ..ClientConfig::default()
     };
     if let Some(pem) = &endpoint.ca {
-        config.extra_root_certificates =
-            vec![Certificate { encoding: CertificateEncoding::Pem, data: pem.clone() }];
+        config.extra_root_certificates = vec![Certificate { encoding: CertificateEncoding::Pem, data: pem.clone() }];
     }
     if endpoint.is_loopback() {
         // HTTP_PROXY does not know this machine's loopback. Naming a proxy switches the environment's off, and `*`

@@ -19,7 +19,7 @@
 //! **Several processes** may share a store. Adding needs a [`Lease`]; [`Store::gc`] waits for none and says `busy`.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fs::{self, DirBuilder},
     io,
     os::unix::fs::DirBuilderExt,
@@ -142,7 +142,9 @@ impl StoreError {
     /// Whether the image itself is wrong, so that its blobs are of no use.
     pub(crate) fn is_content(&self) -> bool {
         match self {
-            StoreError::Layer { source, .. } => !matches!(source, UnpackError::Cancelled | UnpackError::Root { .. }) && !self.is_disk_full(),
+            StoreError::Layer { source, .. } => {
+                !matches!(source, UnpackError::Cancelled | UnpackError::Root { .. }) && !self.is_disk_full()
+            }
             other => other.is_damage(),
         }
     }
@@ -391,16 +393,37 @@ impl Store {
         Ok(self.describe(&index, manifest_digest, &manifest, config))
     }
 
-    fn unpack_missing(&self, lease: &Lease, manifest: &Manifest, config: &ConfigFile) -> Result<(), StoreError> {
-        let mut missing = BTreeMap::new();
+    /// Unpacks what the image lacks, except layers `seen` before, without making anything visible.
+    pub(crate) fn stage_missing(
+        &self,
+        lease: &Lease,
+        manifest: &Digest,
+        seen: &mut BTreeSet<Digest>,
+    ) -> Result<Vec<Staged>, StoreError> {
+        let (manifest, config) = self.read_manifest(manifest)?;
+        self.stage(lease, &manifest, &config, seen)
+    }
+
+    fn stage(
+        &self,
+        lease: &Lease,
+        manifest: &Manifest,
+        config: &ConfigFile,
+        seen: &mut BTreeSet<Digest>,
+    ) -> Result<Vec<Staged>, StoreError> {
+        let cancel = Arc::new(AtomicBool::new(false));
+        let mut staged = Vec::new();
         for (layer, diff_id) in manifest.layers.iter().zip(&config.rootfs.diff_ids) {
-            if !self.has_layer(diff_id) {
-                missing.insert(diff_id, &layer.digest);
+            if !self.has_layer(diff_id) && seen.insert(diff_id.clone()) {
+                staged.push(self.unpack_layer(lease, &layer.digest, diff_id, &cancel)?);
             }
         }
-        let cancel = Arc::new(AtomicBool::new(false));
-        let staged = missing.into_iter().map(|(diff_id, blob)| self.unpack_layer(lease, blob, diff_id, &cancel));
-        self.publish(config, staged.collect::<Result<_, _>>()?)
+        Ok(staged)
+    }
+
+    fn unpack_missing(&self, lease: &Lease, manifest: &Manifest, config: &ConfigFile) -> Result<(), StoreError> {
+        let staged = self.stage(lease, manifest, config, &mut BTreeSet::new())?;
+        self.publish(config, staged)
     }
 
     /// The manifests whose config's digest is or begins with `id`.

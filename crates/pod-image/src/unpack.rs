@@ -132,7 +132,6 @@ pub(crate) fn unpack(
         io::copy(&mut entry, &mut io::sink()).map_err(explain)?;
     }
     headers.end();
-    drop(entries);
     io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(explain)?;
     unpacker.finish()
 }
@@ -215,7 +214,6 @@ struct Unpacker {
     /// `chown` is root's.
     privileged: bool,
     bytes_left: u64,
-    limit: u64,
     size: u64,
     /// The directory of the entry before: entries of a directory come together.
     parent: Option<(PathBuf, Rc<OwnedFd>)>,
@@ -238,7 +236,6 @@ impl Unpacker {
             root: fd,
             privileged: rustix::process::geteuid().is_root(),
             bytes_left: limits.bytes,
-            limit: limits.bytes,
             size: 0,
             parent: None,
             directories: BTreeMap::from([(top.clone(), Attributes::implicit())]),
@@ -463,7 +460,8 @@ impl Unpacker {
         let target = normalise(target).ok_or_else(|| UnpackError::Escape { path: shown_target() })?;
         let target_name = target.file_name().ok_or_else(missing)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY;
-        let target_parent = self.open_in_root(target.parent().unwrap_or(Path::new("")), flags).map_err(|_| missing())?;
+        let target_parent =
+            self.open_in_root(target.parent().unwrap_or(Path::new("")), flags).map_err(|_| missing())?;
         let stat = rustix::fs::statat(&target_parent, target_name, AtFlags::SYMLINK_NOFOLLOW).map_err(|_| missing())?;
         if is_whiteout(&stat) {
             return Err(missing());
@@ -595,11 +593,12 @@ impl Attributes {
             Ok(_) => Err(UnpackError::Unsupported { path: shown.to_owned(), what: "owned by an impossible id".into() }),
             Err(error) => Err(fail(error)),
         };
-        let seconds = i64::try_from(header.mtime().map_err(fail)?).unwrap_or(0);
+        // A time that cannot be read hurts nobody.
+        let seconds = header.mtime().ok().and_then(|time| i64::try_from(time).ok()).unwrap_or(0);
         let mut attributes = Attributes {
-            mode: header.mode().map_err(fail)? & 0o7777,
-            uid: id(header.uid())?,
-            gid: id(header.gid())?,
+            mode: blank_is_zero(&header.as_old().mode, header.mode()).map_err(fail)? & 0o7777,
+            uid: id(blank_is_zero(&header.as_old().uid, header.uid()))?,
+            gid: id(blank_is_zero(&header.as_old().gid, header.gid()))?,
             modified: Some(Timespec { tv_sec: seconds, tv_nsec: 0 }),
             xattrs: Vec::new(),
         };
@@ -622,6 +621,11 @@ impl Attributes {
         }
         Ok(attributes)
     }
+}
+
+/// Some writers leave numbers out that they have no use for; Go's reader, and so Docker, takes that as 0.
+fn blank_is_zero<T: Default>(field: &[u8], parsed: io::Result<T>) -> io::Result<T> {
+    if field.iter().all(|byte| matches!(byte, 0 | b' ')) { Ok(T::default()) } else { parsed }
 }
 
 /// Attributes that belong to the file. `trusted.overlay.*` would command overlayfs, `security.selinux` and such are the

@@ -5,7 +5,7 @@ use crate::backoff::{PullBackoff, failed_pass_retry, next_pass, sandbox_retry, v
 use crate::facts::{Attempt, Container, End, EndReason, HookState, Launch, SandboxState, Trouble, Volumes};
 use crate::probe::{self, Probes};
 use crate::shape::RestartPolicy;
-use crate::stop::{PodStop, PodStopCause, Why};
+use crate::stop::{PodStop, PodStopCause, Stop, Why};
 use crate::{Event, Exit, Hook, Lifecycle, ProbeKind, ProbeOutcome, Pulled, Time, notice};
 
 /// What upstream says of a container nobody saw the end of (`kubernetes/kubernetes pkg/kubelet/kubelet_pods.go`).
@@ -175,7 +175,7 @@ impl Lifecycle {
     fn image_ready(&mut self, index: usize, image_id: String, pulled: Option<Pulled>, host_userland: bool, now: Time) {
         let container = &self.containers[index];
         let Launch::Pulling { stale, .. } = container.launch else { return };
-        if stale {
+        if stale || self.stop.is_some() {
             self.containers[index].launch = Launch::Idle;
             return;
         }
@@ -199,9 +199,10 @@ impl Lifecycle {
 
     /// `kubernetes/kubernetes pkg/kubelet/images/image_manager.go` EnsureImageExists.
     fn image_failed(&mut self, index: usize, reason: String, message: String, now: Time) {
+        let stopping = self.stop.is_some();
         let container = &mut self.containers[index];
         let Launch::Pulling { stale, .. } = container.launch else { return };
-        if stale {
+        if stale || stopping {
             container.launch = Launch::Idle;
             return;
         }
@@ -216,7 +217,7 @@ impl Lifecycle {
                 let pull = PullBackoff::next(container.pull, now);
                 container.pull = Some(pull);
                 container.retry = Some(pull.until());
-                container.backs_off = self.stop.is_none().then(|| next_pass(now));
+                container.backs_off = Some(next_pass(now));
                 self.pull_begun(index);
                 self.warn(index, now, "Failed", format!("Failed to pull image \"{image}\": {message}"));
             }
@@ -320,8 +321,9 @@ impl Lifecycle {
         }
         let newest = container.last().is_some_and(|attempt| attempt.number == number);
         let at_once = container.restarts_at_once(now);
+        let must_restart = container.must_restart;
         let Some(attempt) = container.attempt_mut(number).filter(|attempt| attempt.is_alive()) else { return };
-        let promised = attempt.stop.as_ref().is_some_and(crate::stop::Stop::promises_restart);
+        let promised = must_restart || attempt.stop.as_ref().is_some_and(Stop::promises_restart);
         end.at_once = promised && at_once;
         let code = end.policy_code();
         attempt.end = Some(end);

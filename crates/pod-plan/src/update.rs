@@ -25,6 +25,7 @@ impl Lifecycle {
         }
         self.pod = shape;
         let initialised = self.initialisation().done;
+        self.cursor = 0;
         let mut former = std::mem::take(&mut self.containers);
         let mut changed = Vec::new();
         for new in containers_of(pod) {
@@ -73,6 +74,8 @@ impl Container {
         self.forget_launch();
         self.crash = None;
         if self.alive().is_some() {
+            // It may be on its way down already, for another reason.
+            self.must_restart = true;
             return true;
         }
         // One that has ended for good stays so when only its image changes, as upstream.

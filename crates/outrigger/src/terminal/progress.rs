@@ -4,10 +4,18 @@ use pod_image::PullProgress;
 
 use crate::table::size;
 
-/// The pulls that are under way.
+/// Images on their way from or to a registry.
 #[derive(Debug, Default)]
 pub(crate) struct Pulls {
+    direction: Direction,
     under_way: Vec<Pull>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Direction {
+    #[default]
+    Pull,
+    Push,
 }
 
 #[derive(Debug)]
@@ -36,6 +44,10 @@ const BAR: usize = 24;
 // === impl Pulls ===
 
 impl Pulls {
+    pub(crate) fn new(direction: Direction) -> Self {
+        Self { direction, under_way: Vec::new() }
+    }
+
     pub(crate) fn hear(&mut self, image: &str, news: PullProgress) -> Option<Said> {
         let index = match self.under_way.iter().position(|pull| pull.image == image) {
             Some(index) => index,
@@ -46,7 +58,10 @@ impl Pulls {
         };
         let pull = &mut self.under_way[index];
         match news {
-            PullProgress::Resolving { registry, .. } => Some(Said::Begun(format!("pulling {image} from {registry}"))),
+            PullProgress::Resolving { registry, .. } => Some(Said::Begun(match self.direction {
+                Direction::Pull => format!("pulling {image} from {registry}"),
+                Direction::Push => format!("pushing {image} to {registry}"),
+            })),
             PullProgress::Layer { digest, total, done } => {
                 let blob = pull.blob(&digest);
                 (blob.total, blob.done) = (total, done);
@@ -60,7 +75,8 @@ impl Pulls {
             PullProgress::Done { .. } => {
                 let total: u64 = pull.blobs.iter().map(|blob| blob.total).sum();
                 self.under_way.remove(index);
-                Some(Said::Done(format!("pulled {image} ({})", size(total))))
+                let done = if self.direction == Direction::Pull { "pulled" } else { "pushed" };
+                Some(Said::Done(format!("{done} {image} ({})", size(total))))
             }
         }
     }

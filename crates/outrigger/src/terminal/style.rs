@@ -15,7 +15,7 @@ impl Style {
     }
 
     /// For a stream of this process.
-    pub(crate) fn of(stream: impl std::io::IsTerminal) -> Self {
+    pub(crate) fn of(stream: &impl std::io::IsTerminal) -> Self {
         let variable = |name| std::env::var(name).ok();
         Self::new(stream.is_terminal(), variable("NO_COLOR").as_deref(), variable("TERM").as_deref())
     }

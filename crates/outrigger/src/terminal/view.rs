@@ -5,10 +5,11 @@ use std::io::{self, Write};
 
 use k8s_openapi::api::core::v1::PodStatus;
 use pod_engine::{Message, News};
+use pod_image::PullProgress;
 
 use crate::narrate::{self, Line, Tone};
 use crate::terminal::label::{Labels, PodKey};
-use crate::terminal::progress::{Pulls, Said};
+use crate::terminal::progress::{Direction, Pulls, Said};
 use crate::terminal::screen::{Screen, Stream};
 use crate::terminal::style::Style;
 
@@ -82,14 +83,9 @@ impl<O: Write, E: Write> View<O, E> {
                 }
             }
             News::Pull { image, progress, .. } => {
-                let said = self.pulls.hear(&image, progress);
-                match (said, self.bars) {
-                    (Some(Said::Done(text)), _) | (Some(Said::Begun(text)), None) => {
-                        self.line(&pod, &Line::pod(Tone::Quiet, text))?;
-                    }
-                    _ => {}
+                if let Some(text) = self.transfer(&image, progress)? {
+                    self.line(&pod, &Line::pod(Tone::Quiet, text))?;
                 }
-                self.redraw()?;
             }
             News::Trouble(text) => self.line(&pod, &Line::pod(Tone::Notable, format!("warning: {text}")))?,
             // How it ended was told by the status.
@@ -97,6 +93,22 @@ impl<O: Write, E: Write> View<O, E> {
             News::Removed => self.line(&pod, &Line::pod(Tone::Quiet, "removed"))?,
         }
         Ok(())
+    }
+
+    /// Moves an image's bar; what is worth a line is returned.
+    pub(crate) fn transfer(&mut self, image: &str, progress: PullProgress) -> io::Result<Option<String>> {
+        let said = self.pulls.hear(image, progress);
+        self.redraw()?;
+        Ok(match (said, self.bars) {
+            (Some(Said::Done(text)), _) | (Some(Said::Begun(text)), None) => Some(text),
+            _ => None,
+        })
+    }
+
+    /// The transfer of an image failed, or the words are to be another direction's.
+    pub(crate) fn transfers(&mut self, direction: Direction) -> io::Result<()> {
+        self.pulls = Pulls::new(direction);
+        self.redraw()
     }
 
     /// A piece of a container's output.
@@ -158,7 +170,6 @@ impl<O: Write, E: Write> View<O, E> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pod_image::PullProgress;
     use serde_json::json;
 
     fn view(bars: Option<usize>) -> View<Vec<u8>, Vec<u8>> {

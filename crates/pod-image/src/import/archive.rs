@@ -44,7 +44,10 @@ pub(super) struct TarFile {
 }
 
 enum Member {
-    File { offset: u64, length: u64 },
+    File {
+        offset: u64,
+        length: u64,
+    },
     /// `docker save` stores equal layers once and links to them.
     Link(PathBuf),
 }

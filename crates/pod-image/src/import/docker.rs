@@ -73,8 +73,8 @@ fn image(
     let digest = import.put_bytes(&config)?;
     let config = Descriptor::new(OCI_CONFIG, digest, config.len() as u64);
     let manifest = Manifest { schema_version: 2, media_type: OCI_MANIFEST.to_owned(), config, layers };
-    let json = serde_json::to_vec(&manifest)
-        .map_err(|source| ImportError::Json { path: MANIFEST.to_owned(), source })?;
+    let json =
+        serde_json::to_vec(&manifest).map_err(|source| ImportError::Json { path: MANIFEST.to_owned(), source })?;
     let manifest = import.put_bytes(&json)?;
     Ok(Found { names: parse_names(entry)?, target: manifest.clone(), manifest })
 }

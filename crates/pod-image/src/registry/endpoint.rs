@@ -100,12 +100,17 @@ impl Registries {
     }
 
     /// Where to ask for `reference`, in order.
-    pub(crate) fn endpoints(&self, reference: &Reference, insecure: &[String]) -> Result<Vec<Endpoint>, RegistriesError> {
+    pub(crate) fn endpoints(
+        &self,
+        reference: &Reference,
+        insecure: &[String],
+    ) -> Result<Vec<Endpoint>, RegistriesError> {
         self.check()?;
         let registry = reference.registry();
         let config = self.registries.get(registry);
         let mut endpoints = Vec::new();
-        for (scheme, host, prefix) in config.iter().flat_map(|config| &config.mirrors).filter_map(|url| parse_url(url)) {
+        for (scheme, host, prefix) in config.iter().flat_map(|config| &config.mirrors).filter_map(|url| parse_url(url))
+        {
             let own = self.registries.get(&host);
             let insecure = config.is_some_and(|config| config.insecure) || own.is_some_and(|own| own.insecure);
             let ca = read_ca(own.or(config))?;
@@ -233,7 +238,9 @@ mod tests {
             Registries::load(directory.path()).unwrap_err().to_string()
         };
         assert!(load(r#"{"registries": {"a.io": {"mirror": []}}}"#).contains("no registry configuration"));
-        assert!(load(r#"{"registries": {"a.io": {"mirrors": ["m.example"]}}}"#).contains("mirror `m.example` of `a.io`"));
+        assert!(
+            load(r#"{"registries": {"a.io": {"mirrors": ["m.example"]}}}"#).contains("mirror `m.example` of `a.io`")
+        );
         assert!(load(r#"{"registries": {"a.io": {"mirrors": ["https:///x"]}}}"#).contains("must be a URL"));
     }
 }

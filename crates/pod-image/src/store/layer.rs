@@ -21,7 +21,7 @@ use crate::{
     compression,
     digest::{Digest, Hashing},
     manifest::ConfigFile,
-    unpack::{self, Limits, OPAQUE_XATTR, UnpackError},
+    unpack::{self, Limits, UnpackError},
 };
 
 const TREE: &str = "tree";
@@ -125,7 +125,8 @@ impl Store {
             let target = self.path(LAYERS).join(diff_id.hex());
             match fs::rename(&layer.directory.0, &target) {
                 // Another process was quicker; same content.
-                Err(error) if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => {}
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => {}
                 other => other.map_err(StoreError::io("publish", &target))?,
             }
         }
@@ -208,11 +209,4 @@ fn stat_in_root(tree: &Path, path: &Path) -> io::Result<rustix::fs::Stat> {
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let found = rustix::fs::openat2(&root, path, flags, Mode::empty(), resolve)?;
     Ok(rustix::fs::statat(&found, "", AtFlags::EMPTY_PATH)?)
-}
-
-/// Whether overlayfs shows nothing from below in this directory.
-#[cfg(test)]
-pub(super) fn is_opaque(path: &Path) -> bool {
-    let mut value = [0; 4];
-    matches!(rustix::fs::lgetxattr(path, OPAQUE_XATTR, &mut value), Ok(1)) && value[0] == b'y'
 }

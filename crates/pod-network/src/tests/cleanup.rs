@@ -143,12 +143,16 @@ fn two_hundred_rounds_leave_nothing() {
             let pod = Space::new();
             let ports = if round % 2 == 0 { vec![tcp(8080, 80), udp(5353, 53)] } else { vec![] };
             let start = Instant::now();
+            crate::checkpoint::armed::T.with(|t| t.borrow_mut().clear());
             world.network.attach("a", &pod.path(), &ports).unwrap();
             attach.push(start.elapsed());
+            let dump = |what: &str, start: Instant| crate::checkpoint::armed::T.with(|t| { let mut last = start; let mut line = format!("PH {what} "); for (n, i) in t.borrow_mut().drain(..) { line += &format!("{n}={} ", (i-last).as_micros()); last = i; } line += &format!("rest={}", last.elapsed().as_micros()); println!("{line}"); });
+            dump("attach", start);
             drop(pod);
             let start = Instant::now();
             world.network.detach("a").unwrap();
             detach.push(start.elapsed());
+            dump("detach", start);
         }
     });
     for (what, times) in [("attach", &mut attach), ("detach", &mut detach)] {

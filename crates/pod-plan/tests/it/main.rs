@@ -1,6 +1,7 @@
 //! Scripts over a virtual clock (`tests/cases/*.txt`, see `script.rs` for the language), and properties of the plan.
 
 mod column;
+mod property;
 mod script;
 mod world;
 mod yaml;

@@ -3,6 +3,7 @@
 //! ```text
 //! # comment
 //! pod <<END … END                    the manifest (YAML); `update` and `recreate` take a changed one
+//! describe <<END … END               only prints its plan in words
 //! behave app: exit 0 after 2s, on-term exit 0 after 5s, on-term ignore, pre-stop takes 3s, liveness ok until 10s
 //! behave app#1: …                    one attempt's own behaviour
 //! sandbox takes 1s | sandbox fails MESSAGE | sandbox ok | volumes …
@@ -75,6 +76,8 @@ impl Stage {
                 self.lifecycle = Some(Lifecycle::new(&manifest(body), "uid-1", self.world.now));
                 self.observe();
             }
+            // What `outrigger plan` says about a manifest.
+            "describe" => self.printed.extend(pod_plan::describe(&manifest(body)).lines().map(str::to_owned)),
             "update" | "recreate" => {
                 let now = self.world.now;
                 self.lifecycle().update(&manifest(body), verb == "recreate", now);
@@ -248,9 +251,7 @@ impl Stage {
             self.lifecycle().begin(step, now);
             self.observe();
         }
-        let again = self.lifecycle().plan(now).steps;
-        let repeated: Vec<_> = again.iter().filter(|step| steps.contains(step)).collect();
-        assert!(repeated.is_empty(), "asked again for {repeated:?}");
+        assert_eq!(self.lifecycle().plan(now).steps, Vec::new(), "asked again after {steps:?}");
         for step in steps {
             self.world.execute(step);
         }

@@ -114,8 +114,7 @@ pub(crate) struct World {
     pub(crate) facts: Vec<Event>,
     pub(crate) sandbox: Preparation,
     pub(crate) volumes: Preparation,
-    /// How many containers had to be killed.
-    pub(crate) kills: usize,
+    crashed: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -231,7 +230,6 @@ impl World {
                 }
             }
             Step::Kill { container, attempt } => {
-                self.kills += 1;
                 let exit = Exit { code: 137, signal: Some(9), oom_killed: false };
                 self.later(SignedDuration::ZERO, Coming::Exit { container, attempt, exit });
             }
@@ -266,7 +264,11 @@ impl World {
         let event = match self.of(&container, attempt).start {
             Start::Takes(wait) => {
                 let known = (container.clone(), attempt);
-                assert!(!self.used.contains(&known), "{container}#{attempt} is started twice");
+                // The shim knows each attempt at most once: one asked for again after an engine crash goes on.
+                if self.used.contains(&known) {
+                    assert!(self.crashed, "{container}#{attempt} is started twice");
+                    return;
+                }
                 self.used.push(known);
                 self.later(wait, Coming::Start { container, attempt });
                 return;
@@ -315,6 +317,7 @@ impl World {
 
     /// The engine dies: what it was doing is lost, containers go on.
     pub(crate) fn crash_engine(&mut self) {
+        self.crashed = true;
         self.coming.retain(|(_, _, coming)| !matches!(coming, Coming::ByEngine(_)));
     }
 
@@ -323,5 +326,6 @@ impl World {
         self.running.clear();
         self.coming.retain(|(_, _, coming)| matches!(coming, Coming::ByEngine(_)));
         self.facts.clear();
+        self.used.clear();
     }
 }

@@ -7,7 +7,7 @@ use pod_container::spec::*;
 use pod_shim::client::{ExecError, RequestError, StartError};
 use pod_shim::protocol::{Fact, read_facts};
 
-use crate::world::{process, world};
+use crate::world::{null_stdio, process, world};
 
 #[tokio::test]
 async fn exit_codes_and_signals_are_told() {
@@ -225,11 +225,4 @@ async fn exec(world: &crate::world::World, process: &ProcessSpec, input: &str) -
     stderr_reader.read_to_string(&mut texts[1]).expect("read");
     let [stdout, stderr] = texts;
     (exit, stdout, stderr)
-}
-
-fn null_stdio() -> [std::os::fd::OwnedFd; 3] {
-    std::array::from_fn(|_| {
-        let file = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null").expect("/dev/null");
-        file.into()
-    })
 }

@@ -3,6 +3,7 @@
 //! The containers' root is busybox (Debian: `apt-get install busybox-static`), or the host's shell with its libraries.
 
 mod containers;
+mod measure;
 mod mounts;
 mod privileges;
 mod shims;

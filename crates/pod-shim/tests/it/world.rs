@@ -51,8 +51,9 @@ pub(crate) fn sandbox() -> SandboxSpec {
     }
 }
 
-pub(crate) fn shim_binary() -> &'static Path {
-    Path::new(env!("CARGO_BIN_EXE_outrigger-shim"))
+/// `OUTRIGGER_SHIM` may name another build of it.
+pub(crate) fn shim_binary() -> PathBuf {
+    std::env::var_os("OUTRIGGER_SHIM").map_or_else(|| env!("CARGO_BIN_EXE_outrigger-shim").into(), Into::into)
 }
 
 impl World {
@@ -65,7 +66,7 @@ impl World {
         sandbox.cgroups.clone_from(&pod.directories);
         let directory = tempfile::tempdir().expect("temporary directory");
         let home = directory.path().join("shim");
-        let shim = client::spawn(shim_binary(), &home, &sandbox).expect("spawn");
+        let shim = client::spawn(&shim_binary(), &home, &sandbox).expect("spawn");
         let (client, facts) = Client::connect(&home).await.expect("connect");
         World { directory, shim, client: Some(client), facts, cgroup, hierarchy, pod_cgroups: pod.directories }
     }
@@ -258,4 +259,12 @@ fn make_root(root: &Path) {
     let script = root.join("bin/lost-interpreter");
     std::fs::write(&script, "#!/no/such/interpreter\n").expect("file");
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("permissions");
+}
+
+/// The null device three times.
+pub(crate) fn null_stdio() -> [std::os::fd::OwnedFd; 3] {
+    std::array::from_fn(|_| {
+        let file = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null").expect("/dev/null");
+        file.into()
+    })
 }

@@ -276,3 +276,44 @@ fn dates() {
         assert!(name.starts_with(text), "{name} {text}");
     }
 }
+
+/// Kills its process also when the test fails.
+struct Killed(std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn volumes_in_anothers_mount_namespace_are_reached_through_proc() {
+    let temp = tempfile::tempdir().unwrap();
+    let mount = temp.path().join("memory");
+    fs::create_dir(&mount).unwrap();
+    let script = r#"mount -t tmpfs -o mode=0777 volumes "$0" && echo mounted && exec sleep 60"#;
+    let shim = Command::new("unshare")
+        .args(["--mount", "sh", "-c", script])
+        .arg(&mount)
+        .stdout(Stdio::piped())
+        .spawn()
+        .map(Killed);
+    let mut shim = shim.unwrap();
+    let mut line = [0; 7];
+    io::Read::read_exact(shim.0.stdout.as_mut().unwrap(), &mut line).unwrap();
+    let inside = Path::new("/proc").join(shim.0.id().to_string()).join("root").join(mount.strip_prefix("/").unwrap());
+    let group = Some(&FsGroup { gid: 2000, on_root_mismatch: false });
+    let [old, new] = versions();
+    for files in [&old, &new] {
+        assert!(write_atomic(&inside.join("config"), files, group).unwrap().0);
+        assert_tidy(&inside.join("config"), files);
+    }
+    ensure_empty_dir(&inside, group).unwrap();
+    fs::write(inside.join("data"), vec![1; 1 << 20]).unwrap();
+    assert!(crate::usage(&inside).unwrap() >= 1 << 20);
+    assert_eq!(fs::metadata(&inside).unwrap().mode() & 0o7777, 0o2777);
+    remove_tree(&inside.join("config")).unwrap();
+    assert_eq!(names_in(&inside).unwrap(), BTreeSet::from(["data".into()]));
+    assert_eq!(names_in(&mount).unwrap().len(), 0, "nothing of it is to be seen outside");
+}

@@ -1,0 +1,2 @@
+//! Log records: framing, batch, spool on disk, acknowledged delivery, sinks.
+#![forbid(unsafe_code)]

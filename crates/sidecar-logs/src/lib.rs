@@ -1,0 +1,2 @@
+//! The log sidecar.
+#![forbid(unsafe_code)]
