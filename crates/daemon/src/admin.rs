@@ -1,1 +1,170 @@
-//! admin
+//! `/livez /readyz /healthz /metrics` for everybody; what changes something only on a Unix socket, because the
+//! application shares the pod's loopback.
+
+use std::convert::Infallible;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::sync::mpsc;
+
+use crate::health::Report;
+use crate::log::{self, Level};
+use crate::metrics::Exposition;
+
+/// Open connections; a probe needs one, a scraper another.
+const CONNECTIONS: usize = 32;
+/// For a request's head.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Asked of the running program from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    Reload,
+    Drain,
+}
+
+/// What the endpoints need of a program.
+pub struct Endpoints {
+    pub ready: Box<dyn Fn(&mut Report)>,
+    pub metrics: Box<dyn Fn(&mut Exposition)>,
+    pub prefix: &'static str,
+    pub commands: mpsc::Sender<Command>,
+}
+
+impl std::fmt::Debug for Endpoints {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Endpoints").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+/// Binds; `[::]` also takes IPv4, and where there is no IPv6 the same port of IPv4 is taken.
+pub async fn bind(address: &str) -> io::Result<TcpListener> {
+    match (TcpListener::bind(address).await, address.strip_prefix("[::]:")) {
+        (Err(_), Some(port)) => TcpListener::bind(format!("0.0.0.0:{port}")).await,
+        (bound, _) => bound,
+    }
+}
+
+/// Binds the socket for commands. A stale one, to which nobody listens, is replaced.
+pub fn bind_socket(path: &Path) -> io::Result<UnixListener> {
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory)?;
+    }
+    if std::os::unix::net::UnixStream::connect(path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused) {
+        std::fs::remove_file(path)?;
+    }
+    UnixListener::bind(path)
+}
+
+/// Serves for ever; must run within a `LocalSet`.
+pub async fn serve(listener: TcpListener, endpoints: Arc<Endpoints>) {
+    let room = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
+        let Some(stream) = accepted(listener.accept().await.map(|(stream, _)| stream)).await else { continue };
+        let endpoints = Arc::clone(&endpoints);
+        tokio::task::spawn_local(async move {
+            connection::<TcpStream>(stream, endpoints, false).await;
+            drop(permit);
+        });
+    }
+}
+
+/// Like [`serve`], with the endpoints that change something.
+pub async fn serve_socket(listener: UnixListener, endpoints: Arc<Endpoints>) {
+    loop {
+        let Some(stream) = accepted(listener.accept().await.map(|(stream, _)| stream)).await else { continue };
+        tokio::task::spawn_local(connection(stream, Arc::clone(&endpoints), true));
+    }
+}
+
+async fn accepted<S>(stream: io::Result<S>) -> Option<S> {
+    if stream.is_err() {
+        // Out of descriptors, most likely; spinning would not bring them back.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    stream.ok()
+}
+
+async fn connection<S>(stream: S, endpoints: Arc<Endpoints>, privileged: bool)
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + 'static,
+{
+    let service = service_fn(move |request: Request<Incoming>| {
+        let response = answer(&request, &endpoints, privileged);
+        async move { Ok::<_, Infallible>(response) }
+    });
+    // A client that misbehaves loses its connection and nobody else cares.
+    let _ = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(PATIENCE)
+        .max_buf_size(8192)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+}
+
+fn answer(request: &Request<Incoming>, endpoints: &Endpoints, privileged: bool) -> Response<Full<Bytes>> {
+    let query = request.uri().query().unwrap_or_default();
+    let verbose = query.split('&').any(|part| part == "verbose" || part.starts_with("verbose="));
+    match (request.method(), request.uri().path()) {
+        (&Method::GET | &Method::HEAD, "/livez") => text(StatusCode::OK, Report::default().text("livez", verbose)),
+        (&Method::GET | &Method::HEAD, path @ ("/readyz" | "/healthz")) => {
+            let mut report = Report::default();
+            (endpoints.ready)(&mut report);
+            let status = if report.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+            text(status, report.text(&path[1..], verbose))
+        }
+        (&Method::GET | &Method::HEAD, "/metrics") => {
+            let accept = request.headers().get(http::header::ACCEPT).and_then(|value| value.to_str().ok());
+            let open = accept.is_some_and(|accept| accept.contains("application/openmetrics-text"));
+            let mut out = Exposition::new(endpoints.prefix, open);
+            (endpoints.metrics)(&mut out);
+            let kind = if open {
+                "application/openmetrics-text; version=1.0.0; charset=utf-8"
+            } else {
+                "text/plain; version=0.0.4; charset=utf-8"
+            };
+            respond(StatusCode::OK, kind, out.finish())
+        }
+        (&Method::POST, "/-/reload") if privileged => command(endpoints, Command::Reload),
+        (&Method::POST, "/-/drain") if privileged => command(endpoints, Command::Drain),
+        (&Method::POST, "/-/log-level") if privileged => match Level::parse(query.trim_start_matches("level=")) {
+            Some(level) => {
+                log::set_level(level);
+                text(StatusCode::OK, "ok\n".to_owned())
+            }
+            None => text(StatusCode::BAD_REQUEST, "level must be error, warn, info or debug\n".to_owned()),
+        },
+        (_, "/-/reload" | "/-/drain" | "/-/log-level") if !privileged => {
+            text(StatusCode::FORBIDDEN, "only on the Unix socket\n".to_owned())
+        }
+        _ => text(StatusCode::NOT_FOUND, "not found\n".to_owned()),
+    }
+}
+
+fn command(endpoints: &Endpoints, command: Command) -> Response<Full<Bytes>> {
+    match endpoints.commands.try_send(command) {
+        Ok(()) => text(StatusCode::ACCEPTED, "accepted\n".to_owned()),
+        Err(_) => text(StatusCode::SERVICE_UNAVAILABLE, "busy\n".to_owned()),
+    }
+}
+
+fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+    respond(status, "text/plain; charset=utf-8", body)
+}
+
+fn respond(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(kind));
+    response
+}

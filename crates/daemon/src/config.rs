@@ -3,8 +3,8 @@
 //! One declaration ([`crate::document!`], [`crate::choice!`], [`crate::one_of!`]) gives a type its decoding, its JSON
 //! Schema, its page in the reference and its defaults, so that none of them can lag behind.
 
-pub mod decode;
 mod declare;
+pub mod decode;
 pub mod envelope;
 pub mod print;
 pub mod quantity;

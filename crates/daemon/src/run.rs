@@ -1,1 +1,279 @@
-//! run
+//! The story of a program's life.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use serde_json::{Map, Value};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+
+use crate::admin::{self, Command, Endpoints};
+use crate::args::{self, Args, Verb};
+use crate::config::schema::{Presence, Schema, Shape};
+use crate::config::{Document as _, Loaded, Problem, envelope, print};
+use crate::drain::{Drain, Trigger};
+use crate::exit::{Exit, termination_message};
+use crate::log::{self, chain};
+use crate::program::{Context, Ending, Program};
+use crate::reload::Watch;
+use crate::{budget, error, info, warn};
+
+/// A whole `main`.
+pub fn run<P: Program>() -> ExitCode {
+    let args = match args::parse(std::env::args_os().skip(1), P::FLAGS, P::ADMIN_PORT) {
+        Ok(args) => args,
+        Err(message) => {
+            say(&mut std::io::stderr(), &format!("{}: {message}\n", P::NAME));
+            return Exit::Usage.into();
+        }
+    };
+    let printed = match args.verb {
+        Verb::Help => args::help::<P>(),
+        Verb::Version => format!("{} {}\n", P::NAME, env!("CARGO_PKG_VERSION")),
+        Verb::PrintSchema => format!("{:#}\n", envelope::schema::<P::Spec>(P::KIND)),
+        Verb::PrintReference => P::Spec::schema().reference(),
+        Verb::PrintDefaults => defaults::<P>(),
+        Verb::Check | Verb::PrintConfig | Verb::Run => return with_config::<P>(&args).into(),
+    };
+    say(&mut std::io::stdout(), &printed);
+    Exit::Success.into()
+}
+
+/// A reader that went away is no reason to complain.
+fn say(out: &mut dyn std::io::Write, text: &str) {
+    let _ = out.write_all(text.as_bytes());
+    let _ = out.flush();
+}
+
+/// The configuration's text and what to call it in messages.
+fn text_of<P: Program>(args: &Args) -> Result<(String, String), String> {
+    match &args.config {
+        Some(path) => {
+            let text =
+                std::fs::read_to_string(path).map_err(|error| format!("failed to read {}: {error}", path.display()))?;
+            Ok((text, path.display().to_string()))
+        }
+        None if args.flags.is_empty() => Err("needs --config FILE or flags; see --help".to_owned()),
+        None => {
+            let spec = P::spec_of_flags(&args.flags)?;
+            let whole = serde_json::json!({ "apiVersion": envelope::API_VERSION, "kind": P::KIND, "spec": spec });
+            Ok((print::yaml(&whole), "flags".to_owned()))
+        }
+    }
+}
+
+fn shown(place: &str, problems: &[Problem]) -> Vec<String> {
+    problems.iter().map(|p| format!("{place}:{}:{}: {p}", p.mark.line, p.mark.column)).collect()
+}
+
+fn with_config<P: Program>(args: &Args) -> Exit {
+    let (text, place) = match text_of::<P>(args) {
+        Ok(found) => found,
+        Err(message) => {
+            say(&mut std::io::stderr(), &format!("{}: {message}\n", P::NAME));
+            return Exit::Usage;
+        }
+    };
+    let loaded = match envelope::load::<P::Spec>(&text, P::KIND, P::check) {
+        Ok(loaded) => loaded,
+        Err(problems) => {
+            let lines = shown(&place, &problems);
+            say(&mut std::io::stderr(), &format!("{}\n{} problem(s)\n", lines.join("\n"), lines.len()));
+            if args.verb == Verb::Run {
+                termination_message(&args.termination_log, &lines.join("\n"));
+            }
+            return Exit::Config;
+        }
+    };
+    match args.verb {
+        Verb::Check => {
+            say(&mut std::io::stdout(), &format!("{place}: ok\n"));
+            Exit::Success
+        }
+        Verb::PrintConfig => {
+            say(&mut std::io::stdout(), &print::yaml(&envelope::print(&loaded, P::KIND)));
+            Exit::Success
+        }
+        _ => live::<P>(args, loaded, text),
+    }
+}
+
+fn live<P: Program>(args: &Args, loaded: Loaded<P::Spec>, text: String) -> Exit {
+    log::start(args.log_level, args.log_json);
+    // A program that execs nothing needs no set-user-ID binaries; old kernels may refuse, which changes nothing.
+    let _ = rustix::thread::set_no_new_privs(true);
+    let context = Context { memory_limit: budget::memory_limit() };
+    let outcome = P::build(&loaded, &context).map_err(|error| chain(&error)).and_then(|program| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| format!("failed to start the runtime: {error}"))?;
+        let local = LocalSet::new();
+        local.block_on(&runtime, serve(Arc::new(program), args, text, context))
+    });
+    let ending = outcome.unwrap_or_else(|message| Ending { exit: Exit::Failure, message });
+    match ending.exit {
+        Exit::Success => info!(&ending.message),
+        _ => error!(&ending.message, code = ending.exit as u8),
+    }
+    termination_message(&args.termination_log, &ending.message);
+    ending.exit
+}
+
+/// Health of the configuration, for the metrics.
+#[derive(Debug)]
+struct Reloads {
+    last_good: AtomicBool,
+    count: AtomicU64,
+}
+
+async fn serve<P: Program>(program: Arc<P>, args: &Args, text: String, context: Context) -> Result<Ending, String> {
+    let listen = |kind| signal(kind).map_err(|error| format!("failed to listen for signals: {error}"));
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let mut hangup = listen(SignalKind::hangup())?;
+    let (trigger, drain) = Trigger::new();
+    let (sender, mut commands) = mpsc::channel(4);
+    let reloads = Arc::new(Reloads { last_good: AtomicBool::new(true), count: AtomicU64::new(0) });
+    start_admin(&program, args, &drain, sender, &reloads).await?;
+
+    let mut watch = args.config.as_ref().map(|path| Watch::new(path, text));
+    let mut work = std::pin::pin!(program.serve(drain.clone()));
+    loop {
+        let command = tokio::select! {
+            // Cancelling any of the others is safe: signals and changes stay pending, commands stay queued.
+            ending = &mut work => return Ok(ending),
+            () = either(&mut terminate, &mut interrupt) => {
+                if drain.deadline().is_some() {
+                    return Ok(Ending { exit: Exit::Aborted, message: "a second signal ended the drain".to_owned() });
+                }
+                Command::Drain
+            }
+            _ = hangup.recv() => Command::Reload,
+            Some(command) = commands.recv() => command,
+            text = change(&mut watch) => {
+                apply(&*program, &text, args.config.as_deref(), &context, &reloads);
+                continue;
+            }
+        };
+        match command {
+            Command::Drain => {
+                info!("draining", timeout = format_args!("{:?}", args.drain));
+                trigger.pull(args.drain);
+            }
+            Command::Reload => reread(&*program, args, &context, &reloads),
+        }
+    }
+}
+
+async fn either(a: &mut Signal, b: &mut Signal) {
+    tokio::select! { _ = a.recv() => {}, _ = b.recv() => {} }
+}
+
+async fn change(watch: &mut Option<Watch>) -> String {
+    match watch {
+        Some(watch) => watch.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn reread<P: Program>(program: &P, args: &Args, context: &Context, reloads: &Reloads) {
+    match text_of::<P>(args) {
+        Ok((text, _)) => apply(program, &text, args.config.as_deref(), context, reloads),
+        Err(message) => {
+            reloads.last_good.store(false, Ordering::Relaxed);
+            error!("configuration not reloaded; the old one goes on", reason = message);
+        }
+    }
+}
+
+/// Parse, build, swap: whoever refuses, the old parts go on.
+fn apply<P: Program>(program: &P, text: &str, path: Option<&Path>, context: &Context, reloads: &Reloads) {
+    let place = path.map_or_else(|| "flags".to_owned(), |path| path.display().to_string());
+    let outcome = match envelope::load::<P::Spec>(text, P::KIND, P::check) {
+        Ok(loaded) => program.reload(&loaded, context).map_err(|error| chain(&error)),
+        Err(problems) => Err(shown(&place, &problems).join("; ")),
+    };
+    reloads.last_good.store(outcome.is_ok(), Ordering::Relaxed);
+    match outcome {
+        Ok(()) => {
+            reloads.count.fetch_add(1, Ordering::Relaxed);
+            info!("configuration reloaded", file = place);
+        }
+        Err(reason) => error!("configuration not reloaded; the old one goes on", reason = reason),
+    }
+}
+
+async fn start_admin<P: Program>(
+    program: &Arc<P>,
+    args: &Args,
+    drain: &Drain,
+    commands: mpsc::Sender<Command>,
+    reloads: &Arc<Reloads>,
+) -> Result<(), String> {
+    let (for_ready, for_metrics) = (Arc::clone(program), Arc::clone(program));
+    let (drain, reloads) = (drain.clone(), Arc::clone(reloads));
+    let endpoints = Arc::new(Endpoints {
+        ready: Box::new(move |report| {
+            report.check("shutdown", drain.deadline().map(|_| "draining"));
+            for_ready.ready(report);
+        }),
+        metrics: Box::new(move |out| {
+            let good = u64::from(reloads.last_good.load(Ordering::Relaxed));
+            out.gauge("config_last_reload_successful", "Whether the last reload was taken over.").sample(&[], good);
+            let count = reloads.count.load(Ordering::Relaxed);
+            out.counter("config_reloads", "Reloads taken over.").sample(&[], count);
+            for_metrics.metrics(out);
+        }),
+        prefix: P::METRICS,
+        commands,
+    });
+    if let Some(address) = &args.admin {
+        let listener = admin::bind(address).await.map_err(|error| format!("failed to listen on {address}: {error}"))?;
+        let bound = listener.local_addr().map_err(|error| error.to_string())?;
+        info!("serving health and metrics", address = bound);
+        tokio::task::spawn_local(admin::serve(listener, Arc::clone(&endpoints)));
+    }
+    let path = args.socket.clone().unwrap_or_else(|| default_socket(P::NAME));
+    match admin::bind_socket(&path) {
+        Ok(listener) => {
+            tokio::task::spawn_local(admin::serve_socket(listener, endpoints));
+        }
+        Err(error) if args.socket.is_some() => return Err(format!("failed to listen on {}: {error}", path.display())),
+        // A read-only root without the directory mounted: signals still work.
+        Err(error) => warn!("no command socket", path = path.display(), reason = error),
+    }
+    Ok(())
+}
+
+fn default_socket(name: &str) -> PathBuf {
+    PathBuf::from(format!("/run/outrigger/{}.sock", name.trim_start_matches("outrigger-")))
+}
+
+/// A document that has every field: defaults where there are some, what is expected elsewhere.
+fn defaults<P: Program>() -> String {
+    let whole = serde_json::json!({
+        "apiVersion": envelope::API_VERSION,
+        "kind": P::KIND,
+        "metadata": { "name": "default" },
+        "spec": skeleton(&P::Spec::schema()),
+    });
+    print::yaml(&whole)
+}
+
+fn skeleton(schema: &Schema) -> Value {
+    match &schema.shape {
+        Shape::Scalar(_, what) => Value::from(format!("<{}>", what.trim_start_matches("a "))),
+        Shape::Choice(names) => Value::from(names.iter().map(|(name, _)| *name).collect::<Vec<_>>().join("|")),
+        Shape::List(item) => Value::Array(vec![skeleton(item)]),
+        Shape::Map(value) => Value::Object(Map::from_iter([("<name>".to_owned(), skeleton(value))])),
+        Shape::Fields { fields, .. } => {
+            let show = |presence: &Presence, schema: &Schema| match presence {
+                // An empty list says less than what its items look like.
+                Presence::Default(value) if value.as_array().is_none_or(|items| !items.is_empty()) => value.clone(),
+                _ => skeleton(schema),
+            };
+            Value::Object(fields.iter().map(|f| (f.name.clone(), show(&f.presence, &f.schema))).collect())
+        }
+    }
+}

@@ -198,31 +198,37 @@ impl Batch {
         self.defect.as_deref()
     }
 
-    /// The change a sequence number belongs to.
-    pub(crate) fn change_at(&self, sequence: u32) -> Option<&str> {
-        Some(&self.changes.get((sequence as usize).checked_sub(1)?)?.0)
+    /// What the change with this number is, in words. Changes are numbered from 1.
+    pub(crate) fn change_at(&self, number: u32) -> Option<&str> {
+        Some(&self.changes.get((number as usize).checked_sub(1)?)?.0)
     }
 
-    /// The sequence number of the last change, which alone asks for an answer.
-    pub(crate) fn last_sequence(&self) -> u32 {
+    /// The number of the last change, which alone asks for an answer.
+    pub(crate) fn last_number(&self) -> u32 {
         self.changes.len() as u32
     }
 
-    /// The datagram: begin, changes, end.
-    pub(crate) fn datagram(&self) -> Vec<u8> {
+    /// The datagram: begin, changes, end. Sequence numbers are the changes' numbers above `base`, the begin's is `base`.
+    pub(crate) fn datagram(&self, base: u32) -> Vec<u8> {
+        const FLAGS: usize = 6;
+        const SEQUENCE: usize = 8;
         let mut datagram = Vec::with_capacity(self.writer.len() + 40);
         let mut frame = Writer::default();
-        frame.message(BATCH_BEGIN, REQUEST, 0, 0, SUBSYSTEM, |_| {});
+        frame.message(BATCH_BEGIN, REQUEST, base, 0, SUBSYSTEM, |_| {});
         datagram.extend_from_slice(frame.bytes());
         let first = datagram.len();
         datagram.extend_from_slice(self.writer.bytes());
+        for (number, (_, start)) in (1u32..).zip(&self.changes) {
+            let at = first + start + SEQUENCE;
+            datagram[at..at + 4].copy_from_slice(&base.wrapping_add(number).to_ne_bytes());
+        }
         if let Some((_, last)) = self.changes.last() {
-            let flags = first + last + 6;
-            let value = u16::from_ne_bytes([datagram[flags], datagram[flags + 1]]) | ACKNOWLEDGE;
-            datagram[flags..flags + 2].copy_from_slice(&value.to_ne_bytes());
+            let at = first + last + FLAGS;
+            let value = u16::from_ne_bytes([datagram[at], datagram[at + 1]]) | ACKNOWLEDGE;
+            datagram[at..at + 2].copy_from_slice(&value.to_ne_bytes());
         }
         let mut frame = Writer::default();
-        frame.message(BATCH_END, REQUEST, self.last_sequence() + 1, 0, SUBSYSTEM, |_| {});
+        frame.message(BATCH_END, REQUEST, base.wrapping_add(self.last_number() + 1), 0, SUBSYSTEM, |_| {});
         datagram.extend_from_slice(frame.bytes());
         datagram
     }
@@ -239,8 +245,7 @@ impl Batch {
     ) {
         let start = self.writer.len();
         self.changes.push((description, start));
-        let sequence = self.last_sequence();
-        self.writer.message(SUBSYSTEM << 8 | kind, REQUEST | flags, sequence, family.number(), 0, body);
+        self.writer.message(SUBSYSTEM << 8 | kind, REQUEST | flags, 0, family.number(), 0, body);
     }
 
     fn defective(&mut self, why: String) {

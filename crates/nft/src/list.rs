@@ -43,16 +43,28 @@ pub struct SetInfo {
 impl Netfilter {
     /// The tables of a family.
     pub fn tables(&self, family: Family) -> Result<Vec<TableInfo>, ListError> {
-        self.dump("tables", GET_TABLE, family.number(), |_| {}, |message| {
-            let name = message.attributes().find(1)?.text();
-            let comment = message.attributes().find(6).and_then(|data| read_comment(data.value));
-            Some(TableInfo { table: Table { family: Family::from_number(message.family())?, name, comment } })
-        })
+        self.dump(
+            "tables",
+            GET_TABLE,
+            family.number(),
+            |_| {},
+            |message| {
+                let name = message.attributes().find(1)?.text();
+                let comment = message.attributes().find(6).and_then(|data| read_comment(data.value));
+                Some(TableInfo { table: Table { family: Family::from_number(message.family())?, name, comment } })
+            },
+        )
     }
 
     /// The chains of a family, of all tables.
     pub fn chains(&self, family: Family) -> Result<Vec<ChainInfo>, ListError> {
-        self.dump("chains", GET_CHAIN, family.number(), |_| {}, |message| Some(ChainInfo { chain: read_chain(message)? }))
+        self.dump(
+            "chains",
+            GET_CHAIN,
+            family.number(),
+            |_| {},
+            |message| Some(ChainInfo { chain: read_chain(message)? }),
+        )
     }
 
     /// The rules of a chain, in order. Empty if the chain does not exist.
@@ -83,13 +95,19 @@ impl Netfilter {
 
     /// The named sets and maps of a table. Empty if the table does not exist.
     pub fn sets(&self, table: &Table) -> Result<Vec<SetInfo>, ListError> {
-        let sets = self.dump("sets", GET_SET, table.family.number(), |out| out.text(1, &table.name), |message| {
-            const ANONYMOUS: u32 = 1;
-            let attributes = message.attributes();
-            let flags = attributes.find(3).and_then(|flags| flags.as_u32()).unwrap_or(0);
-            (flags & ANONYMOUS == 0).then_some(())?;
-            Some(SetInfo { name: attributes.find(2)?.text() })
-        });
+        let sets = self.dump(
+            "sets",
+            GET_SET,
+            table.family.number(),
+            |out| out.text(1, &table.name),
+            |message| {
+                const ANONYMOUS: u32 = 1;
+                let attributes = message.attributes();
+                let flags = attributes.find(3).and_then(|flags| flags.as_u32()).unwrap_or(0);
+                (flags & ANONYMOUS == 0).then_some(())?;
+                Some(SetInfo { name: attributes.find(2)?.text() })
+            },
+        );
         match sets {
             Err(error) if error.is_not_found() => Ok(Vec::new()),
             other => other,

@@ -31,6 +31,9 @@ const RECEIVE_BUFFER: usize = 64 * 1024;
 const DUMP_ATTEMPTS: usize = 20;
 
 /// A connection to the netfilter of the network namespace it was opened in.
+///
+/// Worth keeping: closing a netfilter socket makes the kernel finish freeing what earlier commits deleted, and whoever
+/// closes waits for it, about 10 ms (an RCU grace period).
 #[derive(Debug)]
 pub struct Netfilter {
     socket: Socket,
@@ -113,7 +116,8 @@ impl Netfilter {
         if batch.is_empty() {
             return Ok(());
         }
-        let datagram = batch.datagram();
+        let base = self.next_sequences(batch.last_number() + 2);
+        let datagram = batch.datagram(base);
         self.send(&datagram).map_err(|source| CommitError::Send(datagram.len(), source))?;
         // Only the last change asks for an answer; refused ones and a failed commit (as an answer to the batch's begin)
         // come unasked and before it.
@@ -128,12 +132,16 @@ impl Netfilter {
             }
             let mut last_seen = false;
             for message in messages(&buffer).filter(|message| message.kind == ERROR) {
+                let number = message.sequence.wrapping_sub(base);
+                if number > batch.last_number() + 1 {
+                    continue; // an answer to something earlier
+                }
                 let (error, hint) = read_error(&message);
                 if let Some(source) = error {
-                    let change = batch.change_at(message.sequence).unwrap_or("commit the changes").to_owned();
+                    let change = batch.change_at(number).unwrap_or("commit the changes").to_owned();
                     refused.get_or_insert(CommitError::Refused { change, hint, source });
                 }
-                last_seen |= message.sequence == batch.last_sequence();
+                last_seen |= number == batch.last_number();
             }
             if last_seen {
                 break;
@@ -144,7 +152,7 @@ impl Netfilter {
 
     /// Sends one message outside of a batch and waits for its acknowledgement.
     pub(crate) fn request(&self, kind: u16, family: u8, body: impl FnOnce(&mut Writer)) -> io::Result<()> {
-        let sequence = self.next_sequence();
+        let sequence = self.next_sequences(1);
         let mut writer = Writer::default();
         writer.message(kind, REQUEST | ACKNOWLEDGE, sequence, family, 0, body);
         self.send(writer.bytes())?;
@@ -168,9 +176,8 @@ impl Netfilter {
         mut read: impl FnMut(&Message<'_>) -> Option<T>,
     ) -> Result<Vec<T>, ListError> {
         for _ in 0..DUMP_ATTEMPTS {
-            if let Some(found) = self
-                .dump_once(kind, family, &body, &mut read)
-                .map_err(|source| ListError::Exchange { what, source })?
+            if let Some(found) =
+                self.dump_once(kind, family, &body, &mut read).map_err(|source| ListError::Exchange { what, source })?
             {
                 return Ok(found);
             }
@@ -186,7 +193,7 @@ impl Netfilter {
         body: &impl Fn(&mut Writer),
         read: &mut impl FnMut(&Message<'_>) -> Option<T>,
     ) -> io::Result<Option<Vec<T>>> {
-        let sequence = self.next_sequence();
+        let sequence = self.next_sequences(1);
         let mut writer = Writer::default();
         writer.message(kind, REQUEST | DUMP, sequence, family, 0, body);
         self.send(writer.bytes())?;
@@ -210,10 +217,11 @@ impl Netfilter {
         }
     }
 
-    fn next_sequence(&self) -> u32 {
-        let sequence = self.sequence.get().wrapping_add(1);
-        self.sequence.set(sequence);
-        sequence
+    /// The first of `count` numbers not used before, so that no late answer is taken for a later question's.
+    fn next_sequences(&self, count: u32) -> u32 {
+        let first = self.sequence.get();
+        self.sequence.set(first.wrapping_add(count));
+        first
     }
 
     fn send(&self, datagram: &[u8]) -> io::Result<()> {

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -34,7 +35,7 @@ fn start(roots: &Roots, pod_cidr: ipnet::Ipv4Net) -> anyhow::Result<()> {
     let log = log.with_context(|| format!("failed to open `{}`", log_path.display()))?;
     // The running program itself, also when its file was replaced meanwhile.
     let mut command = Command::new("/proc/self/exe");
-    command.arg("__engine").arg("--pod-cidr").arg(pod_cidr.to_string());
+    command.arg0("outrigger").arg("__engine").arg("--pod-cidr").arg(pod_cidr.to_string());
     match roots_argument(roots) {
         Some(root) => command.arg("--root").arg(root),
         None => command.env_remove("OUTRIGGER_ROOT"),

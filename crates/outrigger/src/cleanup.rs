@@ -12,6 +12,7 @@ pub(crate) fn run(global: &Global, arguments: &Cleanup) -> anyhow::Result<u8> {
     host::require_root()?;
     let roots = host::roots(global);
     orphans::tell(&roots, &[]);
+    host::remove_dead_sockets(&roots);
     let socket = roots.run.join(format!("engine-{}.sock", std::process::id()));
     let config = Config { roots, pod_cidr: arguments.network.pod_cidr, socket };
     let report = cleanup::sweep(config).map_err(host::refused)?;

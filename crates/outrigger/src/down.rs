@@ -22,7 +22,7 @@ pub(crate) fn run(global: &Global, arguments: Down) -> anyhow::Result<u8> {
     orphans::tell(&roots, &keys);
     let grace = if arguments.force { Some(0) } else { arguments.grace_period };
     host::block_on(async {
-        let mut taking = Taking { view: terminal(), left: Vec::new(), code: exit::OK };
+        let mut taking = Taking { view: terminal().expecting_ends(), left: Vec::new(), code: exit::OK };
         let engines = taking.sort(&roots, &keys, arguments.ignore_not_found)?;
         for (socket, pods) in engines {
             match socket {
@@ -80,6 +80,7 @@ impl Taking {
                 continue;
             };
             self.view.expect(key.clone(), manifest::containers(&known.record.pod));
+            self.view.know(key.clone(), known.status);
             let owner = known.owner.filter(|_| known.owned);
             engines.entry(owner).or_default().push(key.clone());
             self.left.push(key.clone());
@@ -150,7 +151,9 @@ impl Taking {
         match message.news {
             News::Removed => self.gone(&key),
             // A terminal that is gone must not keep pods from being stopped.
-            _ => drop(self.view.hear(message).and_then(|()| self.view.flush())),
+            _ => {
+                let _ = self.view.hear(message).and_then(|()| self.view.flush());
+            }
         }
     }
 

@@ -1,5 +1,10 @@
 //! What a person can do about a pod that does not come up.
 
+/// The hint while a person watches: what a container said last is on the screen already.
+pub(crate) fn of_waiting(reason: &str, message: &str) -> Option<&'static str> {
+    of_failure(reason, message).filter(|hint| !hint.contains("POD"))
+}
+
 /// By the reason Kubernetes has for it, and words of the message where one reason has several causes.
 pub(crate) fn of_failure(reason: &str, message: &str) -> Option<&'static str> {
     let says = |words: &[&str]| words.iter().any(|word| message.to_ascii_lowercase().contains(word));
@@ -26,7 +31,7 @@ pub(crate) fn of_failure(reason: &str, message: &str) -> Option<&'static str> {
             "another process or pod has the port: choose another hostPort, or stop it"
         }
         "FailedCreatePodSandBox" => "outrigger cleanup removes what a crash left behind",
-        "CrashLoopBackOff" | "Error" | "OOMKilled" => "outrigger logs POD -c CONTAINER --previous shows its last words",
+        "CrashLoopBackOff" | "Error" | "OOMKilled" => "outrigger logs POD -c CONTAINER shows its last words",
         "RunContainerError" | "StartError" => "check the command: it must be a program in the image",
         _ => return None,
     })

@@ -43,6 +43,7 @@ impl OwnEngine {
     /// Must be called inside [`block_on`].
     pub(crate) fn open(roots: &Roots, pod_cidr: ipnet::Ipv4Net) -> anyhow::Result<Self> {
         require_root()?;
+        remove_dead_sockets(roots);
         let socket = roots.run.join(format!("engine-{}.sock", std::process::id()));
         let config = Config { roots: roots.clone(), pod_cidr, socket: socket.clone() };
         let engine = open(config)?;
@@ -58,6 +59,19 @@ impl Drop for OwnEngine {
     fn drop(&mut self) {
         // A socket nobody answers is replaced anyway.
         let _ = std::fs::remove_file(&self.socket);
+    }
+}
+
+/// Sockets of foreground engines that were killed.
+pub(crate) fn remove_dead_sockets(roots: &Roots) {
+    for entry in std::fs::read_dir(&roots.run).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix("engine-")?.strip_suffix(".sock"));
+        let Some(pid) = pid.filter(|pid| pid.bytes().all(|byte| byte.is_ascii_digit())) else { continue };
+        if !std::path::Path::new("/proc").join(pid).exists() {
+            // Removed by someone else in the same moment is removed as well.
+            let _ = std::fs::remove_file(entry.path());
+        }
     }
 }
 

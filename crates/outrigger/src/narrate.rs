@@ -1,6 +1,6 @@
 //! What happened to a pod, in words: the difference between two statuses, and the events that add something to it.
 
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, PodStatus};
 use pod_plan::Notice;
 
 /// One line about a pod or one of its containers.
@@ -59,10 +59,13 @@ fn container_changes(old: Option<&ContainerStatus>, new: &ContainerStatus, first
     let state = |status: &ContainerStatus| status.state.clone().unwrap_or_default();
     let (was, is) = (old.map(state).unwrap_or_default(), state(new));
 
-    // A status may have been skipped between two runs: the end of the previous one is still told.
-    let told: Vec<&ContainerStateTerminated> = old.map(ends).unwrap_or_default();
-    for end in ends(new) {
-        if !told.contains(&end) && !(first && is.running.is_some()) {
+    // A status may have been skipped between two runs: the end of the previous one is still told. An attempt that was
+    // never seen is not lost when the pod goes.
+    let told = old.and_then(|old| ends(old).last().map(|(attempt, _)| *attempt));
+    for (attempt, end) in ends(new) {
+        let past = told.is_some_and(|told| attempt <= told) || first && is.running.is_some();
+        let never_ran = end.reason.as_deref() == Some("ContainerStatusUnknown") && was.running.is_none();
+        if !past && !never_ran {
             let (tone, text) = ending(end);
             push(tone, text);
         }
@@ -70,13 +73,17 @@ fn container_changes(old: Option<&ContainerStatus>, new: &ContainerStatus, first
     if let Some(waiting) = &is.waiting {
         let reason = waiting.reason.as_deref().unwrap_or_default();
         let known = was.waiting.as_ref().and_then(|waiting| waiting.reason.as_deref());
-        if !matches!(reason, "" | "ContainerCreating" | "PodInitializing") && known != Some(reason) {
+        // How it could not start was said as its end.
+        let said = reason == "RunContainerError" && is_start_error(new);
+        if !said && !matches!(reason, "" | "ContainerCreating" | "PodInitializing") && known != Some(reason) {
             push(Tone::Notable, waiting_text(reason, waiting.message.as_deref().unwrap_or_default()));
         }
     }
     if let Some(running) = &is.running {
         let same = was.running.as_ref().is_some_and(|was| was == running);
         match (same, new.restart_count) {
+            (false, 0) if first => push(Tone::Quiet, "running".into()),
+            (false, count) if first => push(Tone::Quiet, format!("running (restarts: {count})")),
             (false, 0) => push(Tone::Quiet, "started".into()),
             (false, count) => push(Tone::Quiet, format!("started again (restart {count})")),
             (true, _) => {}
@@ -96,16 +103,20 @@ fn container_changes(old: Option<&ContainerStatus>, new: &ContainerStatus, first
     }
 }
 
-/// The ends a status tells of, oldest first.
-fn ends(status: &ContainerStatus) -> Vec<&ContainerStateTerminated> {
-    let of = |state: &'_ Option<ContainerState>| state.as_ref().is_some_and(|state| state.terminated.is_some());
+/// The ends a status tells of, oldest first, with the number of the attempt. Restarts are counted when the next attempt
+/// is made: while that is waited for, the last one has the count.
+fn ends(status: &ContainerStatus) -> Vec<(i32, &ContainerStateTerminated)> {
+    let is_waiting = status.state.as_ref().is_some_and(|state| state.waiting.is_some());
     let mut ends = Vec::new();
-    for state in [&status.last_state, &status.state] {
-        if of(state) {
-            ends.extend(state.as_ref().and_then(|state| state.terminated.as_ref()));
-        }
+    let last = if is_waiting { status.restart_count } else { status.restart_count - 1 };
+    for (attempt, state) in [(last, &status.last_state), (status.restart_count, &status.state)] {
+        ends.extend(state.as_ref().and_then(|state| state.terminated.as_ref()).map(|end| (attempt, end)));
     }
     ends
+}
+
+fn is_start_error(status: &ContainerStatus) -> bool {
+    ends(status).last().is_some_and(|(_, end)| end.reason.as_deref() == Some("StartError"))
 }
 
 fn ending(end: &ContainerStateTerminated) -> (Tone, String) {
@@ -192,7 +203,7 @@ pub(crate) fn event(notice: &Notice) -> Option<Line> {
     };
     let text = match notice.reason.as_str() {
         "Killing" if notice.message.starts_with("Stopping container ") => "stopping".to_owned(),
-        "Killing" => notice.message.clone(),
+        "Killing" | "HostUserland" => notice.message.clone(),
         reason => format!("{reason}: {}", notice.message),
     };
     Some(Line { container: container_of(&notice.field_path), text, tone })

@@ -17,7 +17,7 @@ use crate::failure::{Failure, OrFail};
 use crate::report::Reporter;
 use crate::spec::{ContainerSpec, PidMode, ProcessSpec};
 use crate::sys::mount::{Attributes, set_attributes};
-use crate::{inside, process, sys};
+use crate::{inside, membership, process, sys};
 
 mod console;
 mod defaults;
@@ -44,6 +44,8 @@ pub struct Surroundings<'a> {
     pub host_mounts: BorrowedFd<'a>,
     /// What `oom_score_adj` was before the shim protected itself.
     pub oom_score_adj: i32,
+    /// Forked into the first of the spec's cgroups ([`crate::membership::birthplace`]).
+    pub born_in_cgroup: bool,
 }
 
 /// The namespaces the child is to be forked with ([`crate::fork`]).
@@ -76,7 +78,7 @@ fn become_container(
     let host_pid = host_pid()?;
     rustix::process::umask(Mode::empty());
     rustix::process::setsid().or_fail(|| "failed to make a session".into())?;
-    join(&spec.cgroups)?;
+    join(&spec.cgroups, surroundings.born_in_cgroup)?;
     process::limit(&spec.process, surroundings.oom_score_adj)?;
     let null = null_device()?;
 
@@ -126,13 +128,11 @@ pub(crate) fn host_pid() -> Result<u32, Failure> {
     number.ok_or_else(|| Failure::create("failed to understand /proc/self"))
 }
 
-/// Zero means "whoever writes" and needs no knowledge of PID namespaces.
-pub(crate) fn join(cgroups: &[impl AsRef<Path>]) -> Result<(), Failure> {
-    for directory in cgroups {
-        let path = directory.as_ref().join("cgroup.procs");
-        rustix::fs::open(&path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
-            .and_then(|fd| rustix::io::write(fd, b"0"))
-            .or_fail(|| format!("failed to join cgroup {}", directory.as_ref().display()))?;
+/// Except where it was born in.
+pub(crate) fn join(cgroups: &[impl AsRef<Path>], born_in_first: bool) -> Result<(), Failure> {
+    for directory in &cgroups[usize::from(born_in_first).min(cgroups.len())..] {
+        let directory = directory.as_ref();
+        membership::join(directory).or_fail(|| format!("failed to join cgroup {}", directory.display()))?;
     }
     Ok(())
 }

@@ -26,6 +26,8 @@ pub struct Handed {
     pub container: OwnedFd,
     /// The container's, to be joined.
     pub cgroups: Vec<PathBuf>,
+    /// Forked into the first of them.
+    pub born_in_cgroup: bool,
     pub oom_score_adj: i32,
     /// See [`crate::spec::PidMode::Host`].
     pub die_with_parent: bool,
@@ -33,7 +35,7 @@ pub struct Handed {
 
 /// Becomes the process, or reports why not and ends.
 pub fn run(handed: Handed) -> ! {
-    let Handed { spec, report, stdio, container, cgroups, oom_score_adj, die_with_parent } = handed;
+    let Handed { spec, report, stdio, container, cgroups, born_in_cgroup, oom_score_adj, die_with_parent } = handed;
     let reporter = Reporter::new(report);
     let enter = || -> Result<std::convert::Infallible, Failure> {
         let spec: ProcessSpec = create::parse(spec)?;
@@ -41,7 +43,7 @@ pub fn run(handed: Handed) -> ! {
         rustix::process::setsid().or_fail(|| "failed to make a session".into())?;
         // Before there is anything to see of this process inside.
         let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
-        create::join(&cgroups)?;
+        create::join(&cgroups, born_in_cgroup)?;
         process::limit(&spec, oom_score_adj)?;
         let spaces = ThreadNameSpaceType::MOUNT | ThreadNameSpaceType::CONTROL_GROUP;
         move_into_thread_name_spaces(container.as_fd(), spaces).map_err(|errno| match errno {

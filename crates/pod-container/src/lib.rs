@@ -11,6 +11,7 @@ pub mod create;
 pub mod exec;
 mod failure;
 mod inside;
+pub mod membership;
 mod process;
 pub mod report;
 #[cfg(feature = "compile")]

@@ -1,21 +1,30 @@
 //! Compiles seccomp profiles to the classic BPF programs a [`crate::spec::ProcessSpec`] carries.
+//!
+//! [`runtime_default`] is the profile of containerd and Docker; [`from_profile`] reads a profile in their JSON, or in the
+//! OCI runtime's `linux.seccomp`. Both become a [`Policy`] and then one program: an architecture check, a binary search
+//! over the system call's number, and at its leaves the checks of arguments. Where one call has several rules, those with
+//! conditions are tried first, in order. Programs of a foreign architecture (32-bit ones on a 64-bit kernel) are killed:
+//! their calls have other numbers, and no profile here is written for them.
 
-#[derive(Debug, thiserror::Error)]
-pub enum ProfileError {
-    #[error("the seccomp profile is not valid JSON")]
-    Json(#[from] serde_json::Error),
+mod bpf;
+mod policy;
+mod profile;
+mod standard;
+mod syscall;
+#[cfg(test)]
+mod tests;
+
+pub use profile::ProfileError;
+
+/// The `RuntimeDefault` profile for a process with these capabilities (a mask, see [`crate::capability`]).
+pub fn runtime_default(capabilities: u64) -> Vec<Vec<u8>> {
+    vec![bpf::compile(&standard::policy(capabilities))]
 }
 
-/// The profile of containerd and Docker for a process with these capabilities (a mask, see [`crate::capability`]).
-pub fn runtime_default(_capabilities: u64) -> Vec<Vec<u8>> {
-    Vec::new()
-}
-
-/// A profile in Docker's JSON or OCI's `linux.seccomp` JSON.
+/// A `Localhost` profile, for a process with these capabilities.
 ///
 /// # Errors
-/// See [`ProfileError`].
-pub fn from_profile(json: &[u8], _capabilities: u64) -> Result<Vec<Vec<u8>>, ProfileError> {
-    let _: serde_json::Value = serde_json::from_slice(json)?;
-    Ok(Vec::new())
+/// When the text is not such a profile, or asks for what cannot be done here (notification of a listener).
+pub fn from_profile(json: &[u8], capabilities: u64) -> Result<Vec<Vec<u8>>, ProfileError> {
+    Ok(vec![bpf::compile(&profile::parse(json, capabilities)?)])
 }

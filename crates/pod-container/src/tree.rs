@@ -32,6 +32,7 @@ impl Tree {
     /// A new file system. An empty value is a flag.
     pub(crate) fn new(kind: &str, options: &[(&str, &str)], attributes: MountAttrFlags) -> Result<Tree, Errno> {
         let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+        fsconfig_set_string(&context, "source", kind)?;
         for (key, value) in options {
             if value.is_empty() {
                 fsconfig_set_flag(&context, *key)?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use pod_plan::{Hook, ProbeKind, ProbeOutcome};
 
-use crate::hook::{handler_of_hook, run_hook as hook_with};
+use crate::hook::{handler_of_hook, run_hook_told};
 use crate::probe::{self, ExecError, ExecResult, handler_of_probe};
 use crate::running::{Running, hook_name};
 use crate::{chain, launch};
@@ -64,7 +64,7 @@ pub(crate) async fn run_hook(
     let handler = handler_of_hook(&handler, &container)?;
     let inside = Inside { running: running.clone(), container: name.into(), attempt };
     let ip = running.target_ip();
-    let work = tokio::task::spawn_local(async move { hook_with(&handler, ip, &inside).await });
+    let work = tokio::task::spawn_local(async move { run_hook_told(&handler, ip, &inside).await });
     let ended = match abandon_after {
         Some(seconds) => match tokio::time::timeout(Duration::from_secs(seconds), work).await {
             Ok(ended) => ended,
@@ -72,7 +72,11 @@ pub(crate) async fn run_hook(
         },
         None => work.await,
     };
-    ended.unwrap_or_else(|panic| Err(format!("the hook panicked: {panic}")))
+    let done = ended.unwrap_or_else(|panic| Err(format!("the hook panicked: {panic}")))?;
+    if let Some(text) = done.http_fallback {
+        running.warn_container(name, "LifecycleHTTPFallback", &text);
+    }
+    Ok(())
 }
 
 impl crate::probe::Exec for Inside {

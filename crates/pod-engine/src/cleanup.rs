@@ -104,7 +104,7 @@ fn sweep_network(cx: &crate::engine::Context, live: &BTreeSet<String>, report: &
     let swept = cx.network.sweep_if(|id| roots.is_ours(id) && !keep.contains(id));
     let (swept, failures) = match swept {
         Ok(swept) => (swept, Vec::new()),
-        Err(error) => (error.swept, error.failures),
+        Err(error) => (*error.swept, error.failures),
     };
     report.removed.extend(swept.removed.into_iter().map(|pod| format!("network of pod {pod}")));
     report.removed.extend(swept.links.into_iter().map(|link| format!("link {link}")));

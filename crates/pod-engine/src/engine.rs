@@ -40,6 +40,7 @@ pub(crate) struct Context {
     pub(crate) network: Network,
     pub(crate) cgroups: Hierarchy,
     pub(crate) shim: PathBuf,
+    pub(crate) may_lower_oom_score: bool,
     /// One pull at a time of one image; the others wait for its result.
     pub(crate) pulls: RefCell<BTreeMap<String, Rc<tokio::sync::Mutex<()>>>>,
     pub(crate) feed: Feed,
@@ -116,6 +117,7 @@ impl Engine {
         let shim = crate::shim_binary::ensure(&config.roots.run).map_err(OpenError::Shim)?;
         let cx = Context {
             node: crate::node::observe(),
+            may_lower_oom_score: crate::node::may_lower_oom_score(),
             clock: Clock::start(),
             pulls: RefCell::default(),
             feed: Feed::default(),

@@ -64,6 +64,7 @@ async fn try_ensure(running: &Rc<Running>, container: &str) -> Result<Event, Ref
         return host_userland(running, container);
     }
     let began = Instant::now();
+    running.tell(Event::Pulling { container: container.into() });
     let image = pull(running, container, &name, &reference).await?;
     let pulled = Pulled { took_ms: millis(began), took_with_wait_ms: millis(asked), size: image.size };
     Ok(ready(running, container, image, Some(pulled)))

@@ -117,7 +117,7 @@ fn process(
         no_new_privileges: effective.no_new_privileges,
         seccomp: seccomp_programs(running, effective)?,
         rlimits: Vec::new(),
-        oom_score_adj: Some(score.map_err(|error| Unlaunchable::Create(chain(&error)))?),
+        oom_score_adj: permitted_score(running, score.map_err(|error| Unlaunchable::Create(chain(&error)))?),
     })
 }
 
@@ -143,6 +143,18 @@ fn masked_paths(effective: &Effective) -> Vec<String> {
         paths.extend(security::thermal_throttle_paths(cpus));
     }
     paths
+}
+
+/// Lowering the score below the engine's own takes CAP_SYS_RESOURCE (proc_pid_oom_score_adj(5)), which a confined root
+/// may lack: then the container keeps the engine's, and that is said once a pod.
+fn permitted_score(running: &Rc<Running>, score: i32) -> Option<i32> {
+    if running.cx.may_lower_oom_score || score >= 0 {
+        return Some(score);
+    }
+    running.note_trouble_once(format!(
+        "oom_score_adj {score} is not set: the engine lacks CAP_SYS_RESOURCE, so containers are killed for memory in the kernel's own order"
+    ));
+    None
 }
 
 /// Compiled here, because the shim is to stay tiny.

@@ -26,3 +26,13 @@ fn disk_bytes() -> Option<i64> {
     let stat = rustix::fs::statvfs("/var/lib").ok()?;
     i64::try_from(stat.f_blocks.saturating_mul(stat.f_frsize)).ok()
 }
+
+/// Whether this process holds CAP_SYS_RESOURCE (capabilities(7)).
+pub(crate) fn may_lower_oom_score() -> bool {
+    const CAP_SYS_RESOURCE: u32 = 24;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    effective
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .is_some_and(|mask| mask >> CAP_SYS_RESOURCE & 1 == 1)
+}

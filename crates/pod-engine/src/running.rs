@@ -167,6 +167,22 @@ impl Running {
         }
     }
 
+    /// What the engine cannot do for this pod, said once.
+    pub(crate) fn note_trouble_once(&self, text: String) {
+        if self.warned.borrow_mut().insert(text.clone()) {
+            self.news(News::Trouble(text));
+        }
+    }
+
+    /// A warning event about one container.
+    pub(crate) fn warn_container(&self, container: &str, reason: &str, message: &str) {
+        let spec = self.spec();
+        let is_init = spec.init_containers.iter().flatten().any(|c| c.name == container);
+        let list = if is_init { "initContainers" } else { "containers" };
+        let field_path = format!("spec.{list}{{{container}}}");
+        self.note(Notice { at: self.now(), warning: true, reason: reason.into(), message: message.into(), field_path });
+    }
+
     pub(crate) fn tell_fact(&self, fact: Fact) {
         let event = self.event_of(fact);
         self.tell(event);

@@ -226,7 +226,8 @@ impl PodTask {
     async fn finish(mut self) {
         self.save_ledger();
         // A stop may have come while the last step was under way, or (`down` of a pod that ended long ago) before the first.
-        self.stop_requested |= std::iter::from_fn(|| self.commands.try_recv().ok()).any(|c| matches!(c, Command::Stop { .. }));
+        self.stop_requested |=
+            std::iter::from_fn(|| self.commands.try_recv().ok()).any(|c| matches!(c, Command::Stop { .. }));
         if self.running.record().detached && !self.stop_requested {
             teardown::remove_data(&self.running).await;
         } else {

@@ -16,6 +16,11 @@ pub enum PullProgress {
         reference: String,
         registry: String,
     },
+    /// A mirror could not help; the next is asked.
+    MirrorFailed {
+        registry: String,
+        message: String,
+    },
     /// Bytes of a blob transferred so far; `done == total` also for one that was there already.
     Layer {
         digest: String,

@@ -12,6 +12,7 @@
 
 use std::{
     collections::BTreeSet,
+    error::Error,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -38,7 +39,7 @@ use crate::{
 
 /// Layers in work at once. More gain nothing on the links and cores we saw and are rude to registries.
 const PARALLEL: usize = 3;
-/// Times that a cut download is taken up again.
+/// Times that a download is begun without getting further.
 const ATTEMPTS: usize = 4;
 const RETRY_PAUSE: Duration = Duration::from_millis(300);
 /// How often to look whether another process has finished the download that we want too.
@@ -129,7 +130,7 @@ pub async fn pull(
     let job = Job::begin(store, reference, options, progress).await?;
     let mut failure = None;
     let mut touched = Vec::new();
-    for endpoint in &endpoints {
+    for (position, endpoint) in endpoints.iter().enumerate() {
         match job.pull_from(endpoint, &mut touched).await {
             Ok(image) => {
                 let digest = image.digest.to_string();
@@ -139,7 +140,13 @@ pub async fn pull(
             // Another registry may do better, except at what is wrong here.
             Err(error @ (PullError::DiskFull { .. } | PullError::Interrupted { .. })) => return Err(error),
             // The registry itself comes last and has the last word.
-            Err(error) => failure = Some(error),
+            Err(error) => {
+                if position + 1 < endpoints.len() {
+                    let (registry, message) = (endpoint.shown(), with_causes(&error));
+                    progress.event(PullProgress::MirrorFailed { registry, message });
+                }
+                failure = Some(error);
+            }
         }
     }
     let failure = failure.unwrap_or_else(|| job.interrupted());
@@ -149,6 +156,16 @@ pub async fn pull(
         forget(store, touched).await;
     }
     Err(failure)
+}
+
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
 }
 
 /// Waits a little for the blocking work of the failed pull to notice that it is over.
@@ -295,12 +312,16 @@ impl<'a> Job<'a> {
             return Err(self.too_large(&blob.digest, blob.size, limit));
         }
         let report = |done| PullProgress::Layer { digest: blob.digest.to_string(), total: blob.size, done };
-        let mut failures = 0;
+        let (mut failures, mut reached) = (0, 0);
         loop {
             let Some(mut writer) = self.ingest(&blob.digest).await? else {
                 self.progress.event(report(blob.size));
                 return Ok(());
             };
+            // A bad line that still brings something is worth any number of tries.
+            if writer.done() > reached {
+                (failures, reached) = (0, writer.done());
+            }
             if writer.done() > blob.size {
                 writer.restart().map_err(|source| self.storing(source))?;
             }

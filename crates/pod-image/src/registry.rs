@@ -1,6 +1,11 @@
 //! Talking to registries: where a reference is to be asked for, and what their answers mean to a person.
 
-use std::{error::Error, io, sync::Once, time::Duration};
+use std::{
+    error::Error,
+    io,
+    sync::{Once, OnceLock},
+    time::Duration,
+};
 
 use oci_client::{
     Client, Reference as WireReference, RegistryOperation,
@@ -37,6 +42,8 @@ pub enum RegistryError {
     Timeout { registry: String, source: Cause },
     #[error("no secure connection to registry `{registry}`")]
     Tls { registry: String, source: Cause },
+    #[error("registry `{registry}` cannot be asked: this machine has no CA certificates")]
+    NoCertificates { registry: String },
     #[error("failed to reach registry `{registry}`")]
     Unreachable { registry: String, source: Cause },
     #[error("access to `{reference}` denied by registry `{registry}`")]
@@ -76,6 +83,10 @@ impl RegistryError {
             E::Tls { registry, .. } => format!(
                 "install the system's ca-certificates; for a private CA or plain HTTP configure `{registry}` in registries.json"
             ),
+            E::NoCertificates { .. } => {
+                "install ca-certificates, or name a PEM file in SSL_CERT_FILE (needed for plain HTTP as well)"
+                    .to_owned()
+            }
             E::Unauthorized { logged_in: false, registry, .. } => format!(
                 "private, or not there at all (registries answer the same): log in with `docker login {registry}` or give an image pull secret"
             ),
@@ -258,14 +269,22 @@ impl Connection {
                     },
                 }
             }
-            OciDistributionError::ServerError { code, message, .. } => match code {
-                401 | 403 => self.unauthorized(),
-                404 => RegistryError::NotFound { reference: reference(), registry },
-                429 => RegistryError::RateLimited { registry },
-                code => RegistryError::Answer { registry, status: code.to_string(), message: one_line(&message) },
-            },
+            OciDistributionError::ServerError { code, message, .. } => self.explain_status(code, &message),
+            OciDistributionError::RequestError(error) if error.status().is_some() => {
+                self.explain_status(error.status().map_or(0, |status| status.as_u16()), "")
+            }
             OciDistributionError::DigestError(error) => self.explain_digest(error),
             error => self.explain_network(error.into()),
+        }
+    }
+
+    fn explain_status(&self, code: u16, message: &str) -> RegistryError {
+        let registry = self.registry.clone();
+        match code {
+            401 | 403 => self.unauthorized(),
+            404 => RegistryError::NotFound { reference: self.reference.clone(), registry },
+            429 => RegistryError::RateLimited { registry },
+            code => RegistryError::Answer { registry, status: code.to_string(), message: one_line(message) },
         }
     }
 
@@ -340,6 +359,11 @@ fn wire_auth(credential: &Credential) -> Option<RegistryAuth> {
 
 fn client(endpoint: &Endpoint) -> Result<Client, RegistryError> {
     install_crypto();
+    if !has_system_certificates() {
+        // oci-client makes a spare client with default settings on the way, which panics without any: also when this
+        // registry is spoken to in plain HTTP or has a certificate of its own.
+        return Err(RegistryError::NoCertificates { registry: endpoint.shown() });
+    }
     let mut config = ClientConfig {
         protocol: match endpoint.scheme {
             Scheme::Http => ClientProtocol::Http,
@@ -359,10 +383,10 @@ fn client(endpoint: &Endpoint) -> Result<Client, RegistryError> {
         config.extra_root_certificates = vec![Certificate { encoding: CertificateEncoding::Pem, data: pem.clone() }];
     }
     if endpoint.is_loopback() {
-        // HTTP_PROXY does not know this machine's loopback. Naming a proxy switches the environment's off, and `*`
-        // keeps this one from ever being used.
-        config.http_proxy = Some("http://127.0.0.1:9".to_owned());
-        config.no_proxy = Some("*".to_owned());
+        // HTTP_PROXY does not know this machine's loopback. Naming a proxy switches the environment's off, and this one
+        // is never used: every name and every address is excepted.
+        config.https_proxy = Some("http://127.0.0.1:9".to_owned());
+        config.no_proxy = Some("*,0.0.0.0/0,::/0".to_owned());
     }
     Client::try_from(config).map_err(|error| explain_network(endpoint.shown(), error.into()))
 }
@@ -373,6 +397,12 @@ fn install_crypto() {
     ONCE.call_once(|| {
         let _ = rustls::crypto::ring::default_provider().install_default();
     });
+}
+
+/// Reading them takes milliseconds, so it is done once.
+fn has_system_certificates() -> bool {
+    static FOUND: OnceLock<bool> = OnceLock::new();
+    *FOUND.get_or_init(|| !rustls_native_certs::load_native_certs().certs.is_empty())
 }
 
 /// Servers answer with whole HTML pages.

@@ -16,7 +16,6 @@
 //! Without root, owners stay those of the caller; devices and opaque directories then fail with the kernel's error.
 
 use std::{
-    cell::Cell,
     collections::{BTreeMap, BTreeSet},
     ffi::{OsStr, OsString},
     fs::File,
@@ -27,24 +26,25 @@ use std::{
     },
     path::{Path, PathBuf},
     rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::AtomicBool},
 };
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Timestamps, XattrFlags};
 
+mod attributes;
+mod guard;
 #[cfg(test)]
 mod tests;
+
+use attributes::Attributes;
+pub(crate) use guard::Guard;
+use guard::Stop;
 
 const WHITEOUT_PREFIX: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 /// aufs' own bookkeeping (`.wh..wh.plnk` …), which Docker leaves out too.
 const AUFS_PREFIX: &[u8] = b".wh..wh.";
 pub(crate) const OPAQUE_XATTR: &str = "trusted.overlay.opaque";
-/// Bytes that headers may take before an entry: long names and extended attributes are held in memory.
-const MAX_HEADERS: u64 = 4 << 20;
 /// Bytes of directories' extended attributes, which are held until the end.
 const MAX_HELD_XATTRS: usize = 16 << 20;
 
@@ -134,79 +134,6 @@ pub(crate) fn unpack(
     headers.end();
     io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(explain)?;
     unpacker.finish()
-}
-
-/// Stops a stream that is too long, whose headers are too long, or that nobody wants any more.
-#[derive(Debug)]
-pub(crate) struct Guard<R> {
-    inner: R,
-    left: u64,
-    /// Bytes left while headers are being read.
-    headers: Rc<Cell<Option<u64>>>,
-    cancel: Arc<AtomicBool>,
-}
-
-#[derive(Debug, thiserror::Error)]
-enum Stop {
-    #[error("too large")]
-    TooLarge,
-    #[error("the headers of one entry are larger than {MAX_HEADERS} bytes")]
-    Headers,
-    #[error("cancelled")]
-    Cancelled,
-}
-
-/// Tells a [`Guard`] that what is read next are headers: the tar library holds them in memory, however long.
-#[derive(Debug)]
-pub(crate) struct HeaderBudget(Rc<Cell<Option<u64>>>);
-
-impl HeaderBudget {
-    pub(crate) fn begin(&self) {
-        self.0.set(Some(MAX_HEADERS));
-    }
-
-    pub(crate) fn end(&self) {
-        self.0.set(None);
-    }
-}
-
-impl<R> Guard<R> {
-    pub(crate) fn new(inner: R, limit: u64, cancel: Arc<AtomicBool>) -> (Guard<R>, HeaderBudget) {
-        let headers = Rc::new(Cell::new(None));
-        (Guard { inner, left: limit, headers: headers.clone(), cancel }, HeaderBudget(headers))
-    }
-}
-
-impl<R: io::Seek> io::Seek for Guard<R> {
-    fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
-        self.inner.seek(to)
-    }
-}
-
-impl<R: Read> Read for Guard<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.cancel.load(Ordering::Relaxed) {
-            return Err(io::Error::other(Stop::Cancelled));
-        }
-        let read = self.inner.read(buffer)?;
-        self.left = self.left.checked_sub(read as u64).ok_or_else(|| io::Error::other(Stop::TooLarge))?;
-        if let Some(left) = self.headers.get() {
-            let left = left.checked_sub(read as u64).ok_or_else(|| io::Error::other(Stop::Headers))?;
-            self.headers.set(Some(left));
-        }
-        Ok(read)
-    }
-}
-
-/// A file's attributes, as the header and its extensions have them.
-#[derive(Debug, Clone)]
-struct Attributes {
-    mode: u32,
-    uid: u32,
-    gid: u32,
-    /// `None` leaves what creation gave.
-    modified: Option<Timespec>,
-    xattrs: Vec<(String, Vec<u8>)>,
 }
 
 struct Unpacker {
@@ -571,84 +498,6 @@ impl Unpacker {
         }
         Ok(())
     }
-}
-
-// === impl Attributes ===
-
-impl Attributes {
-    fn implicit() -> Attributes {
-        Attributes { mode: 0o755, uid: 0, gid: 0, modified: None, xattrs: Vec::new() }
-    }
-
-    fn owner(&self) -> (rustix::fs::Uid, rustix::fs::Gid) {
-        (rustix::fs::Uid::from_raw(self.uid), rustix::fs::Gid::from_raw(self.gid))
-    }
-
-    fn read<R: Read>(entry: &mut tar::Entry<'_, R>, shown: &str) -> Result<Attributes, UnpackError> {
-        let fail = |source: io::Error| UnpackError::Entry { path: shown.to_owned(), source };
-        let header = entry.header();
-        // An id of 2³² − 1 means "leave" to chown(2).
-        let id = |id: io::Result<u64>| match id.map(u32::try_from) {
-            Ok(Ok(id)) if id != u32::MAX => Ok(id),
-            Ok(_) => Err(UnpackError::Unsupported { path: shown.to_owned(), what: "owned by an impossible id".into() }),
-            Err(error) => Err(fail(error)),
-        };
-        // A time that cannot be read hurts nobody.
-        let seconds = header.mtime().ok().and_then(|time| i64::try_from(time).ok()).unwrap_or(0);
-        let mut attributes = Attributes {
-            mode: blank_is_zero(&header.as_old().mode, header.mode()).map_err(fail)? & 0o7777,
-            uid: id(blank_is_zero(&header.as_old().uid, header.uid()))?,
-            gid: id(blank_is_zero(&header.as_old().gid, header.gid()))?,
-            modified: Some(Timespec { tv_sec: seconds, tv_nsec: 0 }),
-            xattrs: Vec::new(),
-        };
-        let Some(extensions) = entry.pax_extensions().map_err(fail)? else { return Ok(attributes) };
-        for extension in extensions {
-            let extension = extension.map_err(fail)?;
-            // A name that is not text is none we know.
-            let Ok(key) = extension.key() else { continue };
-            let value = extension.value_bytes();
-            if let Some(name) = key.strip_prefix("SCHILY.xattr.") {
-                if is_portable_xattr(name) {
-                    attributes.xattrs.push((name.to_owned(), value.to_owned()));
-                }
-            } else if key == "mtime" {
-                attributes.modified = parse_time(value).or(attributes.modified);
-            } else if key.starts_with("GNU.sparse.") {
-                let what = "a sparse file in the PAX form".to_owned();
-                return Err(UnpackError::Unsupported { path: shown.to_owned(), what });
-            }
-        }
-        Ok(attributes)
-    }
-}
-
-/// Some writers leave numbers out that they have no use for; Go's reader, and so Docker, takes that as 0.
-fn blank_is_zero<T: Default>(field: &[u8], parsed: io::Result<T>) -> io::Result<T> {
-    if field.iter().all(|byte| matches!(byte, 0 | b' ')) { Ok(T::default()) } else { parsed }
-}
-
-/// Attributes that belong to the file. `trusted.overlay.*` would command overlayfs, `security.selinux` and such are the
-/// host's to give.
-fn is_portable_xattr(name: &str) -> bool {
-    (name.starts_with("user.") && !name.starts_with("user.overlay."))
-        || matches!(name, "security.capability" | "system.posix_acl_access" | "system.posix_acl_default")
-}
-
-/// PAX times are decimal seconds, perhaps negative and with a fraction.
-fn parse_time(value: &[u8]) -> Option<Timespec> {
-    let text = std::str::from_utf8(value).ok()?;
-    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
-    if !fraction.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    let mut tv_sec: i64 = seconds.parse().ok()?;
-    let mut tv_nsec: i64 = format!("{fraction:0<9.9}").parse().ok()?;
-    if seconds.starts_with('-') && tv_nsec > 0 {
-        tv_sec = tv_sec.checked_sub(1)?;
-        tv_nsec = 1_000_000_000 - tv_nsec;
-    }
-    Some(Timespec { tv_sec, tv_nsec })
 }
 
 /// The path without leading slash and `.`; `None` if it climbs.

@@ -151,7 +151,7 @@ pub struct SweepError {
     /// Each with its causes.
     pub failures: Vec<String>,
     /// What was removed nevertheless.
-    pub swept: Swept,
+    pub swept: Box<Swept>,
 }
 
 /// What a sweep found and removed or repaired.

@@ -110,16 +110,13 @@ fn listener_in(line: &str, port: u16, state: &str) -> Option<u64> {
 fn owner(inode: u64) -> String {
     let wanted = format!("socket:[{inode}]");
     let holds = |process: &fs::DirEntry| {
-        fs::read_dir(process.path().join("fd"))
-            .into_iter()
-            .flatten()
-            .flatten()
-            .any(|descriptor| fs::read_link(descriptor.path()).is_ok_and(|target| target.as_os_str() == wanted.as_str()))
+        fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten().any(|descriptor| {
+            fs::read_link(descriptor.path()).is_ok_and(|target| target.as_os_str() == wanted.as_str())
+        })
     };
     let numbers = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let process = numbers
-        .filter(|entry| entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit))
-        .find(holds);
+    let process =
+        numbers.filter(|entry| entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit)).find(holds);
     match process {
         Some(process) => {
             let command = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
@@ -160,7 +157,8 @@ mod tests {
 
     #[test]
     fn listening_sockets_are_read_from_the_kernels_table() {
-        let line = "   1: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0 100";
+        let line =
+            "   1: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0 100";
         assert_eq!(listener_in(line, 8080, "0A"), Some(4711));
         assert_eq!(listener_in(line, 8081, "0A"), None);
         assert_eq!(listener_in(line, 8080, "01"), None);

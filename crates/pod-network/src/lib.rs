@@ -23,9 +23,11 @@
 
 mod attachment;
 mod checkpoint;
+mod forward_filter;
 mod forwarding;
 mod host;
 mod host_port;
+mod kept_socket;
 mod link;
 mod network;
 mod pool;

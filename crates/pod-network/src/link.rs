@@ -6,12 +6,13 @@ use std::{
     net::{IpAddr, Ipv4Addr},
     os::fd::{AsFd, AsRawFd},
     path::PathBuf,
+    time::Duration,
 };
 
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage as Message,
     address::{AddressAttribute, AddressMessage, AddressScope},
-    link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
+    link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State},
     route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
 };
 
@@ -89,7 +90,27 @@ pub(crate) fn connect(routes: &RouteSocket, namespace: &File, plan: &Plan<'_>) -
         let host_end = configure_host_end(routes, plan);
         let pod_end = pod_end.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         host_end.and(pod_end)
-    })
+    })?;
+    await_carrier(routes, plan.host_link);
+    Ok(())
+}
+
+/// Waits until the host's end can send.
+///
+/// That the pod's end came up reaches the host's end by a kernel worker, before which everything sent is dropped: the
+/// answer to the pod's first ARP request too, and then its first connection takes a second. Since Linux 6.8 asking for
+/// the link's state lets the worker run first; before, it is asked again for a while. A link that stays down is no error
+/// here, the pod's connections will say so.
+fn await_carrier(routes: &RouteSocket, link: &str) {
+    const PAUSE: Duration = Duration::from_micros(200);
+    const ATTEMPTS: u32 = 500;
+    for _ in 0..ATTEMPTS {
+        let Ok(message) = find(routes, link) else { return };
+        if message.attributes.contains(&LinkAttribute::OperState(State::Up)) {
+            return;
+        }
+        std::thread::sleep(PAUSE);
+    }
 }
 
 /// One message: both ends, each in its namespace and named, the host's end up. (The pod's end cannot be yet: it is made
@@ -152,12 +173,12 @@ fn configure_pod_end(namespace: &File, plan: &Plan<'_>) -> Result<(), LinkError>
 }
 
 /// Takes the host's end out of use without removing the pair: nothing leads to it, and what comes from it is dropped for
-/// want of a route back. That there is no such link, or nothing on it, is fine.
-pub(crate) fn retire(routes: &RouteSocket, plan: &Attachment) -> Result<(), LinkError> {
+/// want of a route back. That there is no such link, or nothing on it, is fine. Returns the link's index if it is there.
+pub(crate) fn retire(routes: &RouteSocket, plan: &Attachment) -> Result<Option<u32>, LinkError> {
     let fail = |source| LinkError::Remove { link: plan.host_link.clone(), source };
     let index = match find(routes, &plan.host_link) {
         Ok(link) => link.header.index,
-        Err(error) if is_absent(&error) => return Ok(()),
+        Err(error) if is_absent(&error) => return Ok(None),
         Err(error) => return Err(fail(error)),
     };
     for message in [route(index, Some(plan.ip), None), address(index, plan.gateway)] {
@@ -171,15 +192,35 @@ pub(crate) fn retire(routes: &RouteSocket, plan: &Attachment) -> Result<(), Link
             _ => {}
         }
     }
-    Ok(())
+    Ok(Some(index))
 }
 
 /// Removes the pair, wherever its other end is; that there is none is fine.
 pub(crate) fn remove(routes: &RouteSocket, link: &str) -> Result<(), LinkError> {
     let mut message = LinkMessage::default();
     message.attributes.push(LinkAttribute::IfName(link.to_owned()));
-    match routes.change(vec![(Change::Alter, Message::DelLink(message))]) {
-        Err((_, source)) if !is_absent(&source) => Err(LinkError::Remove { link: link.to_owned(), source }),
+    delete(routes, message).map_err(|source| LinkError::Remove { link: link.to_owned(), source })
+}
+
+/// Removes a pair on a thread of its own: the kernel makes whoever removes a link wait 10 to 30 ms. By its index, which
+/// is not given out again soon: the name may be another pod's link by then.
+///
+/// For links already retired whose namespace has lost its processes. It would take the link along by itself, but only
+/// when its last socket is gone, and connections that were cut off linger for up to two minutes.
+pub(crate) fn remove_later(index: u32) {
+    let work = move || {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        // A failure leaves the link to its namespace, or to the next sweep, which finds it by its alias.
+        let _ = RouteSocket::open().map(|routes| delete(&routes, message));
+    };
+    // Without a thread the same holds.
+    let _ = std::thread::Builder::new().name("remove-link".to_owned()).spawn(work);
+}
+
+fn delete(routes: &RouteSocket, link: LinkMessage) -> io::Result<()> {
+    match routes.change(vec![(Change::Alter, Message::DelLink(link))]) {
+        Err((_, error)) if !is_absent(&error) => Err(error),
         _ => Ok(()),
     }
 }
@@ -250,10 +291,8 @@ fn address(index: u32, address: Ipv4Addr) -> Message {
     message.header.prefix_len = 32;
     message.header.scope = AddressScope::Universe;
     message.header.index = index;
-    message.attributes = vec![
-        AddressAttribute::Local(IpAddr::V4(address)),
-        AddressAttribute::Address(IpAddr::V4(address)),
-    ];
+    message.attributes =
+        vec![AddressAttribute::Local(IpAddr::V4(address)), AddressAttribute::Address(IpAddr::V4(address))];
     Message::NewAddress(message)
 }
 

@@ -1,29 +1,28 @@
 //! The network of a machine's pods: attach, detach, sweep.
 
-use std::{
-    collections::BTreeSet,
-    fs::{self, File},
-    path::Path,
-};
+use std::{collections::BTreeSet, fs::File, path::Path};
 
 use nft::Netfilter;
 
 use crate::{
     AttachError, Attachment, Config, DetachError, HostPort, LinkError, OpenError, SweepError, Swept,
     attachment::chain,
-    checkpoint, forwarding, host, host_port, link, pool,
+    checkpoint, forward_filter, forwarding, host, host_port,
+    kept_socket::{KeptSocket, own_namespace},
+    link, pool,
     record::{NamespaceId, Record, link_names},
     register::{Entry, Register, RegisterError, is_valid_id},
     route_socket::RouteSocket,
-    translation::{Translation, forget_flows, installed_networks},
+    translation::{Translation, forget_flows_to, installed_networks},
     undo::undo,
 };
 
-/// The pod network as one engine uses it. Engines with other networks may share the directory; nothing is held open.
+/// The pod network as one engine uses it. Engines with other networks may share the directory.
 #[derive(Debug, Clone)]
 pub struct Network {
     register: Register,
     config: Config,
+    socket: KeptSocket,
 }
 
 impl Network {
@@ -39,7 +38,7 @@ impl Network {
         }
         let register = Register::open(directory)
             .map_err(|RegisterError { path, source, .. }| OpenError::Directory { path, source })?;
-        Ok(Self { register, config: Config { cidr, ..config } })
+        Ok(Self { register, config: Config { cidr, ..config }, socket: KeptSocket::default() })
     }
 
     /// Connects the pod whose network namespace is the file `namespace` (`/proc/PID/ns/net`) and publishes its ports.
@@ -53,7 +52,7 @@ impl Network {
         let (file, namespace_id) = open_namespace(namespace)?;
         let _lock = self.register.lock()?;
         let routes = RouteSocket::open().map_err(LinkError::Socket)?;
-        let netfilter = Netfilter::open().map_err(|error| AttachError::Translation(error.into()))?;
+        let netfilter = self.socket.borrow().map_err(AttachError::Translation)?;
         if let Some(earlier) = self.register.record(pod_id)? {
             let same = earlier.complete
                 && earlier.cidr == self.config.cidr
@@ -64,7 +63,7 @@ impl Network {
                 self.repair(&netfilter, &self.register.records()?).map_err(AttachError::Translation)?;
                 return Ok(earlier.attachment);
             }
-            let failures = undo(&self.register, &earlier);
+            let failures = undo(&self.register, &netfilter, &earlier);
             if !failures.is_empty() {
                 return Err(AttachError::Leftovers { pod_id: pod_id.to_owned(), failures });
             }
@@ -88,9 +87,9 @@ impl Network {
             } else {
                 translation.install(&netfilter, &self.register.records()?)
             };
-            published.map_err(AttachError::Translation)?;
+            published.and_then(|()| forward_filter::open(&netfilter, record.cidr)).map_err(AttachError::Translation)?;
             checkpoint::pass("ports published");
-            forget_flows(&netfilter, record.attachment.ip, &record.ports);
+            forget_flows_to(&netfilter, &record.ports);
             let record = Record { complete: true, ..record };
             self.register.write_record(&record)?;
             checkpoint::pass("record completed");
@@ -98,15 +97,15 @@ impl Network {
         });
         attached.inspect_err(|_| {
             // What cannot be undone now stays recorded for the next sweep; the reason for failing says more.
-            undo(&self.register, &record);
+            undo(&self.register, &netfilter, &record);
         })
     }
 
     /// Removes everything of the pod; that there is nothing is fine.
     ///
-    /// Best called when the pod's processes are dead: the link then is only taken out of use and vanishes with the
-    /// namespace, which the kernel cleans up on its own time. If the namespace is still where it was at
-    /// [`Network::attach`], the link is removed here, and the kernel makes the caller wait for that: 10 to 30 ms.
+    /// Best called when the pod's processes are dead: the link then is only taken out of use, and removed by a thread
+    /// that nobody waits for. If the namespace is still where it was at [`Network::attach`], it may be attached again,
+    /// so the link is removed before this returns, for which the kernel makes the caller wait 10 to 30 ms.
     pub fn detach(&self, pod_id: &str) -> Result<(), DetachError> {
         let fail = |failures| DetachError { pod_id: pod_id.to_owned(), failures };
         if !is_valid_id(pod_id) {
@@ -120,7 +119,8 @@ impl Network {
         let Some(record) = record else {
             return self.register.remove_record(pod_id).map_err(|error| fail(vec![chain(&error)]));
         };
-        let failures = undo(&self.register, &record);
+        let netfilter = self.socket.borrow().map_err(|error| fail(vec![chain(&*error)]))?;
+        let failures = undo(&self.register, &netfilter, &record);
         if failures.is_empty() { Ok(()) } else { Err(fail(failures)) }
     }
 
@@ -143,7 +143,7 @@ impl Network {
         if let Err(error) = self.sweep_into(is_dead, &mut swept, &mut failures) {
             failures.push(chain(&*error));
         }
-        if failures.is_empty() { Ok(swept) } else { Err(SweepError { failures, swept }) }
+        if failures.is_empty() { Ok(swept) } else { Err(SweepError { failures, swept: Box::new(swept) }) }
     }
 
     fn sweep_into(
@@ -153,12 +153,13 @@ impl Network {
         failures: &mut Vec<String>,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let _lock = self.register.lock()?;
+        let netfilter = self.socket.borrow()?;
         // Of another version of this program, or cut short by a power cut. If the pod lives, what is its is left alone.
         let mut unreadable = BTreeSet::new();
         for entry in self.register.entries()? {
             match entry {
                 Entry::Known(record) if is_dead(&record.pod_id) => {
-                    let failed = undo(&self.register, &record);
+                    let failed = undo(&self.register, &netfilter, &record);
                     if failed.is_empty() {
                         swept.removed.push(record.pod_id);
                     }
@@ -191,12 +192,14 @@ impl Network {
                 swept.links.push(name);
             }
         }
-        let netfilter = Netfilter::open()?;
         for cidr in installed_networks(&netfilter)? {
             let translation = Translation::of(cidr);
             let needed = !unreadable.is_empty() || records.iter().any(|record| record.cidr == cidr);
-            if !needed && translation.remove(&netfilter)? {
-                swept.tables.push(translation.name().to_owned());
+            if !needed {
+                forward_filter::close(&netfilter, cidr)?;
+                if translation.remove(&netfilter)? {
+                    swept.tables.push(translation.name().to_owned());
+                }
             }
         }
         swept.repaired = self.repair(&netfilter, &records)?;
@@ -220,6 +223,7 @@ impl Network {
                 translation.install(netfilter, records)?;
                 repaired.push(translation.name().to_owned());
             }
+            forward_filter::open(netfilter, cidr)?;
         }
         Ok(repaired)
     }
@@ -303,8 +307,7 @@ fn open_namespace(path: &Path) -> Result<(File, NamespaceId), AttachError> {
     let fail = |source| AttachError::Namespace { path: path.to_owned(), source };
     let file = File::open(path).map_err(fail)?;
     let namespace = NamespaceId::of(&file.metadata().map_err(fail)?);
-    let own = fs::metadata("/proc/thread-self/ns/net").map_err(fail)?;
-    if namespace == NamespaceId::of(&own) {
+    if namespace == own_namespace().map_err(fail)? {
         return Err(AttachError::HostNamespace(path.to_owned()));
     }
     Ok((file, namespace))

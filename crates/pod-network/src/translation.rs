@@ -175,15 +175,20 @@ impl Translation {
     }
 }
 
-/// Makes UDP senders that were already sending to these ports, or hearing from this address, be translated anew: their
-/// flows stay tracked for as long as they go on. Best effort: kernels that cannot forget selectively refuse, and the
-/// flows then end by their own timeout (30 s).
-pub(crate) fn forget_flows(netfilter: &Netfilter, address: Ipv4Addr, ports: &[HostPort]) {
-    let udp = |port: &&HostPort| port.protocol == Protocol::Udp;
-    for port in ports.iter().filter(udp) {
+/// After ports were published: UDP senders that were sending there before are translated from now on.
+///
+/// The kernel walks its whole table of connections for this, about a millisecond, so it is only asked for UDP. Best
+/// effort here and below: kernels that cannot forget selectively refuse, and the flows then end by their own timeout
+/// (30 s) once the sender pauses.
+pub(crate) fn forget_flows_to(netfilter: &Netfilter, ports: &[HostPort]) {
+    for port in ports.iter().filter(|port| port.protocol == Protocol::Udp) {
         let _ = netfilter.forget(Flows::ToPort(nft::Protocol::UDP, port.host_port));
     }
-    if ports.iter().any(|port| udp(&port)) {
+}
+
+/// After ports were withdrawn: UDP senders that go on are no longer translated to this pod.
+pub(crate) fn forget_flows_of(netfilter: &Netfilter, address: Ipv4Addr, ports: &[HostPort]) {
+    if ports.iter().any(|port| port.protocol == Protocol::Udp) {
         let _ = netfilter.forget(Flows::AnsweredBy(nft::Protocol::UDP, address));
     }
 }

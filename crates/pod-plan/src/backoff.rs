@@ -120,9 +120,6 @@ mod tests {
     #[test]
     fn volumes_are_retried_ever_more_slowly() {
         let waits = (1..=10).map(|n| volume_retry(n, Time::UNIX_EPOCH).as_millisecond());
-        assert_eq!(
-            waits.collect::<Vec<_>>(),
-            [500, 1000, 2000, 4000, 8000, 16_000, 32_000, 64_000, 122_000, 122_000]
-        );
+        assert_eq!(waits.collect::<Vec<_>>(), [500, 1000, 2000, 4000, 8000, 16_000, 32_000, 64_000, 122_000, 122_000]);
     }
 }

@@ -97,7 +97,13 @@ impl Lifecycle {
     fn values(&self, statuses: &ContainerStatuses, phase: Phase) -> [Value; 5] {
         let containers_ready = self.containers_ready(statuses, phase);
         let ready = self.ready(&containers_ready);
-        [self.ready_to_start(), self.initialized(statuses, phase), ready, containers_ready, Value::holds("PodScheduled")]
+        [
+            self.ready_to_start(),
+            self.initialized(statuses, phase),
+            ready,
+            containers_ready,
+            Value::holds("PodScheduled"),
+        ]
     }
 
     fn ready_to_start(&self) -> Value {
@@ -156,7 +162,8 @@ impl Lifecycle {
         if !containers_ready.holds {
             return Value { kind: KIND, message: containers_ready.message.clone(), ..*containers_ready };
         }
-        let complaints: Vec<String> = self.pod.readiness_gates.iter().filter_map(|gate| self.gate_complaint(gate)).collect();
+        let complaints: Vec<String> =
+            self.pod.readiness_gates.iter().filter_map(|gate| self.gate_complaint(gate)).collect();
         if complaints.is_empty() {
             return Value::holds(KIND);
         }

@@ -173,7 +173,8 @@ impl Sheet {
         } else if mains().any(|policy| policy == RestartPolicy::Always) {
             writeln!(out, "  never by itself: a main container with restartPolicy Always is restarted for ever")?;
         } else {
-            let all = if self.of(Role::Main).count() == 1 { "the main container has" } else { "all main containers have" };
+            let all =
+                if self.of(Role::Main).count() == 1 { "the main container has" } else { "all main containers have" };
             let sidecars = if self.of(Role::Sidecar).count() == 0 { "" } else { "the sidecars are stopped and " };
             writeln!(out, "  when {all} ended for good, {sidecars}the pod is Succeeded (all exits 0) or Failed")?;
         }
@@ -207,7 +208,10 @@ impl Sheet {
         writeln!(out, "      {:>6}  SIGKILL  for what still runs", seconds(grace))?;
         if self.of(Role::Sidecar).count() > 0 || self.containers.iter().any(|c| c.has_hook(Hook::PreStop)) {
             let last = seconds(grace + 2);
-            writeln!(out, "      {last:>6}  SIGKILL  for what got its signal so late that it had 2 s left: all is down")?;
+            writeln!(
+                out,
+                "      {last:>6}  SIGKILL  for what got its signal so late that it had 2 s left: all is down"
+            )?;
         }
         Ok(())
     }
@@ -241,7 +245,8 @@ fn role_name(role: Role) -> &'static str {
 }
 
 fn rhythm(probe: ProbeShape) -> String {
-    let delay = if probe.initial_delay == 0 { String::new() } else { format!(" from {}", seconds(probe.initial_delay)) };
+    let delay =
+        if probe.initial_delay == 0 { String::new() } else { format!(" from {}", seconds(probe.initial_delay)) };
     format!("every {}{delay}", seconds(probe.period))
 }
 

@@ -19,7 +19,7 @@ pub enum Event {
         message: String,
     },
     /// The shim died and took every process along: running attempts become lost (137, `ContainerStatusUnknown`) unless
-    /// an exit was already told; `SandboxChanged`, and the plan starts over as §1.3l says.
+    /// an exit was already told; `SandboxChanged`, and the plan starts over from the first init container.
     SandboxLost,
     VolumesReady,
     /// Retried by the plan (`FailedMount`).
@@ -38,7 +38,8 @@ pub enum Event {
         pulled: Option<Pulled>,
         host_userland: bool,
     },
-    /// `reason` is a waiting reason of §1.2: `ErrImagePull`, `ErrImageNeverPull`, `InvalidImageName`, …
+    /// `reason` is a waiting reason (`kubernetes/kubernetes pkg/kubelet/images/types.go`): `ErrImagePull`,
+    /// `ErrImageNeverPull`, `InvalidImageName`, …
     ImageFailed {
         container: String,
         reason: String,
@@ -95,7 +96,7 @@ pub enum Event {
         outcome: ProbeOutcome,
     },
 
-    /// Delete the pod: `grace` seconds, or the spec's. A second request can only shorten (§3.2).
+    /// Delete the pod: `grace` seconds, or the spec's. A second request can only shorten; 0 kills at once.
     StopRequested {
         grace: Option<u64>,
     },

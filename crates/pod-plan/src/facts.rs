@@ -39,8 +39,13 @@ pub(crate) enum SandboxState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Volumes {
     /// To be prepared, not before `retry`, after so many failures in a row.
-    Needed { retry: Time, failures: u32 },
-    Preparing { failures: u32 },
+    Needed {
+        retry: Time,
+        failures: u32,
+    },
+    Preparing {
+        failures: u32,
+    },
     Ready,
 }
 

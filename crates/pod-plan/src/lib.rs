@@ -21,6 +21,7 @@ mod facts;
 mod fold;
 mod lifecycle;
 mod notice;
+mod passage;
 mod phase;
 mod probe;
 mod restart;

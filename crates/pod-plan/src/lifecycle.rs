@@ -1,6 +1,5 @@
 //! A pod's facts, and the way from facts to steps.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
@@ -8,13 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::agenda::Agenda;
 use crate::condition::{Foreign, Transition};
-use crate::duration::after;
-use crate::facts::{Attempt, Container, HookState, Launch, Sandbox, SandboxState, Trouble, Volumes};
+use crate::facts::{Attempt, Container, HookState, Launch, Sandbox, SandboxState, Volumes};
 use crate::phase::Phase;
 use crate::probe;
 use crate::shape::{PodShape, Role, containers_of};
 use crate::stop::{PodStop, PodStopCause};
-use crate::{Hook, Notice, Plan, Step, Time, notice};
+use crate::{Hook, Notice, Plan, Step, Time};
 
 /// Everything that is known of one pod. The engine folds events in ([`Lifecycle::apply`]), asks what to do
 /// ([`Lifecycle::plan`]), says what it begins ([`Lifecycle::begin`]) and saves the whole as its ledger.
@@ -220,8 +218,8 @@ impl Lifecycle {
         self.conclude(now);
     }
 
-    /// Lets time alone have its effects (deadline, back-offs that get a name) and notes their Kubernetes events. [`Self::plan`]
-    /// and [`Self::status`] see them anyway; call this on a wake to have the notices in time.
+    /// Lets time alone have its effects (deadline, back-offs that get a name) and notes their Kubernetes events.
+    /// [`Self::plan`] and [`Self::status`] see them anyway; call this on a wake to have the notices in time.
     pub fn settle(&mut self, now: Time) {
         self.turn_time(now);
         self.conclude(now);
@@ -285,7 +283,7 @@ impl Attempt {
     }
 }
 
-// === the turn of time, and what follows from facts ===
+// === what follows from facts ===
 
 impl Lifecycle {
     pub(crate) fn index(&self, name: &str) -> Option<usize> {
@@ -295,70 +293,6 @@ impl Lifecycle {
     /// The containers of the present manifest, in start order.
     pub(crate) fn wanted(&self) -> impl Iterator<Item = (usize, &Container)> {
         self.containers.iter().enumerate().filter(|(_, container)| container.wanted)
-    }
-
-    /// Itself, or a copy to which the time until `now` has happened.
-    fn settled(&self, now: Time) -> Cow<'_, Self> {
-        if self.next_turn_of_time().is_none_or(|time| now < time) {
-            return Cow::Borrowed(self);
-        }
-        let mut view = self.clone();
-        view.settle(now);
-        Cow::Owned(view)
-    }
-
-    /// When time alone next changes a fact.
-    fn next_turn_of_time(&self) -> Option<Time> {
-        let deadline = self.deadline().into_iter();
-        deadline.chain(self.containers.iter().filter_map(|container| container.backs_off)).min()
-    }
-
-    fn deadline(&self) -> Option<Time> {
-        self.pod.deadline.filter(|_| self.stop.is_none()).map(|seconds| after(self.created, seconds))
-    }
-
-    pub(crate) fn turn_time(&mut self, now: Time) {
-        for index in 0..self.containers.len() {
-            if let Some(at) = self.containers[index].backs_off.filter(|at| *at <= now) {
-                self.containers[index].backs_off = None;
-                self.name_back_off(index, at);
-            }
-        }
-        if let Some(at) = self.deadline().filter(|at| *at <= now) {
-            self.exceed_deadline(at);
-        }
-    }
-
-    /// `kubernetes/kubernetes pkg/kubelet/active_deadline.go`.
-    fn exceed_deadline(&mut self, at: Time) {
-        let (reason, message) = ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline");
-        self.note_pod(at, reason, message);
-        let cause = PodStopCause::Failed { reason: reason.to_owned(), message: message.to_owned() };
-        self.stop_pod(PodStop { since: at, grace: self.pod.grace.max(1), forced: false, cause });
-    }
-
-    /// The pass after a failure found the container in back-off.
-    fn name_back_off(&mut self, index: usize, at: Time) {
-        let container = &self.containers[index];
-        if let (Some(pull), Some(trouble)) = (&container.pull, &container.trouble)
-            && at < pull.until()
-        {
-            let short = notice::pull_back_off(container);
-            let message = format!("{short}: {}: {}", trouble.reason, trouble.message);
-            self.note(index, at, "BackOff", short);
-            self.warn(index, at, "Failed", "Error: ImagePullBackOff");
-            self.containers[index].trouble = Some(Trouble { reason: "ImagePullBackOff".to_owned(), message });
-            return;
-        }
-        let Some(crash) = container.crash.filter(|_| container.crash_wait().is_some_and(|until| at < until)) else {
-            return;
-        };
-        let (name, pod) = (container.name(), self.pod.title());
-        let delay = crate::duration::go_text(crash.delay * 1000);
-        let message = format!("back-off {delay} restarting failed container={name} pod={pod}");
-        let event = format!("Back-off restarting failed container {name} in pod {pod}");
-        self.warn(index, at, "BackOff", event);
-        self.containers[index].trouble = Some(Trouble { reason: "CrashLoopBackOff".to_owned(), message });
     }
 
     /// After every change: does the pod end here, what is forgotten, which conditions turned.

@@ -43,9 +43,14 @@ impl std::fmt::Display for Phase {
 
 /// One container as the phase sees it.
 enum View {
-    Running { started: bool },
+    Running {
+        started: bool,
+    },
     /// Terminated, or waiting after a termination.
-    Stopped { code: i32, waiting: bool },
+    Stopped {
+        code: i32,
+        waiting: bool,
+    },
     /// Never came to run.
     Waiting,
 }

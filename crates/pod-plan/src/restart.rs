@@ -79,7 +79,8 @@ mod tests {
 
     #[test]
     fn rules_come_before_policies() {
-        let rule = |operator: &str| json!({ "action": "Restart", "exitCodes": { "operator": operator, "values": [42] } });
+        let rule =
+            |operator: &str| json!({ "action": "Restart", "exitCodes": { "operator": operator, "values": [42] } });
         let spec = |rule| json!({ "name": "c", "restartPolicy": "Never", "restartPolicyRules": [rule] });
         let on_42 = shape(Role::Main, spec(rule("In")));
         assert!(restarts_after(&on_42, Never, 42));

@@ -131,10 +131,15 @@ impl Lifecycle {
             return;
         }
         if let Some((_, container)) = self.wanted().find(|(_, c)| c.is_launching()) {
-            agenda_launch(container, self.sandbox.state == SandboxState::Ready && self.volumes == Volumes::Ready, agenda);
+            agenda_launch(
+                container,
+                self.sandbox.state == SandboxState::Ready && self.volumes == Volumes::Ready,
+                agenda,
+            );
             return;
         }
-        let (earlier, later): (Vec<usize>, Vec<usize>) = self.to_start().into_iter().partition(|index| *index < self.cursor);
+        let (earlier, later): (Vec<usize>, Vec<usize>) =
+            self.to_start().into_iter().partition(|index| *index < self.cursor);
         for index in later.into_iter().chain(earlier) {
             let container = &self.containers[index];
             if container.not_before().is_none_or(|time| agenda.is_due(time)) {

@@ -137,8 +137,10 @@ impl Container {
 }
 
 fn waiting(reason: &str, message: Option<&str>) -> ContainerState {
-    let waiting =
-        ContainerStateWaiting { reason: Some(reason.to_owned()), message: message.filter(|m| !m.is_empty()).map(str::to_owned) };
+    let waiting = ContainerStateWaiting {
+        reason: Some(reason.to_owned()),
+        message: message.filter(|m| !m.is_empty()).map(str::to_owned),
+    };
     ContainerState { waiting: Some(waiting), ..ContainerState::default() }
 }
 
@@ -148,9 +150,7 @@ fn state_of(attempt: &Attempt) -> ContainerState {
             let running = ContainerStateRunning { started_at: attempt.started.map(ApiTime) };
             ContainerState { running: Some(running), ..ContainerState::default() }
         }
-        Some(end) => {
-            ContainerState { terminated: Some(terminated(attempt, end)), ..ContainerState::default() }
-        }
+        Some(end) => ContainerState { terminated: Some(terminated(attempt, end)), ..ContainerState::default() },
     }
 }
 
@@ -228,7 +228,8 @@ impl ContainerStatuses {
 
 impl Lifecycle {
     fn was_initialised(&self, statuses: &ContainerStatuses) -> bool {
-        let terminated = |state: &Option<ContainerState>| state.as_ref().and_then(|state| state.terminated.as_ref()).cloned();
+        let terminated =
+            |state: &Option<ContainerState>| state.as_ref().and_then(|state| state.terminated.as_ref()).cloned();
         let Some(last) = statuses.inits.last() else { return true };
         let main_moved = statuses.mains.iter().any(|status| {
             let waits = status.state.as_ref().is_some_and(|state| state.waiting.is_some());

@@ -40,7 +40,7 @@ pub struct Plan {
     pub finished: bool,
 }
 
-/// A Kubernetes event of §2.7, to be shown or stored.
+/// A Kubernetes event about the pod, to be shown or stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notice {
     pub at: Time,

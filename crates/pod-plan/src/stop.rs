@@ -56,7 +56,10 @@ pub(crate) enum PodStopCause {
     /// An init container has failed for good.
     InitFailed,
     /// The pod fails with this reason and message: deadline, eviction.
-    Failed { reason: String, message: String },
+    Failed {
+        reason: String,
+        message: String,
+    },
 }
 
 /// Why a single container is stopped.
@@ -91,7 +94,9 @@ impl Stop {
         }
         let end = after(self.since, self.grace);
         let hook_end = match self.pre_stop {
-            HookState::Due if now < end => return Move::Hook(self.grace - whole_seconds(self.since, now).min(self.grace)),
+            HookState::Due if now < end => {
+                return Move::Hook(self.grace - whole_seconds(self.since, now).min(self.grace));
+            }
             HookState::Running if now < end => return Move::Wait(Some(end)),
             // Abandoned, not killed: it dies with its container.
             HookState::Due | HookState::Running => end,
@@ -254,7 +259,8 @@ impl Lifecycle {
 
     /// The steps and times of all stops under way: mains first, then back to the first init container.
     pub(crate) fn plan_stops(&self, agenda: &mut Agenda) {
-        let (mains, others): (Vec<_>, Vec<_>) = self.containers.iter().enumerate().partition(|(_, c)| c.shape.is_main());
+        let (mains, others): (Vec<_>, Vec<_>) =
+            self.containers.iter().enumerate().partition(|(_, c)| c.shape.is_main());
         for (index, container) in mains.into_iter().chain(others.into_iter().rev()) {
             let Some(attempt) = container.alive() else { continue };
             let Some(stop) = &attempt.stop else { continue };

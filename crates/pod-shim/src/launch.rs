@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use pod_container::spec::{PidMode, SandboxSpec, Tmpfs};
-use pod_container::{Fork, exit, fork};
+use pod_container::{Fork, exit, fork, membership};
 use pod_shim::protocol::{FACTS, PID_FILE, SOCKET};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -58,7 +58,7 @@ fn launch(directory: &Path) -> Result<String, String> {
         .map_err(|errno| format!("failed to open the mount namespace: {errno}"))?;
     // Here, because a mount can be copied only by who shares its mount namespace.
     let program = read_only_program().map_err(|errno| format!("failed to open the shim's own program: {errno}"))?;
-    let child = match fork(namespaces(&spec)).map_err(|errno| format!("failed to make namespaces: {errno}"))? {
+    let child = match fork(namespaces(&spec), None).map_err(|errno| format!("failed to make namespaces: {errno}"))? {
         Fork::Parent(child) => child,
         Fork::Child => {
             drop(reader);
@@ -130,8 +130,7 @@ fn try_become_shim(
     };
     rustix::process::setsid().map_err(because("failed to make a session"))?;
     for cgroup in &spec.cgroups {
-        fs::write(cgroup.join("cgroup.procs"), "0")
-            .map_err(|error| format!("failed to join cgroup {}: {error}", cgroup.display()))?;
+        membership::join(cgroup).map_err(|errno| format!("failed to join cgroup {}: {errno}", cgroup.display()))?;
     }
     // Mounts of the host still arrive here (mountPropagation: HostToContainer); none of ours arrive there.
     rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)

@@ -20,7 +20,7 @@ const NOBODY: u32 = 65_535;
 /// Starts it; when this returns it stands in its empty root.
 pub(crate) fn start() -> Result<i32, Errno> {
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    match fork(UnshareFlags::NEWPID | UnshareFlags::NEWNS)? {
+    match fork(UnshareFlags::NEWPID | UnshareFlags::NEWNS, None)? {
         Fork::Parent(pid) => {
             drop(writer);
             let mut word = [0];

@@ -48,6 +48,8 @@ const FIRST: i32 = 3;
 /// One for all reading: requests, reports and output.
 const BUFFER: usize = MAX_PACKET;
 const RETRY_MS: u64 = 1_000;
+/// Without news for so long, the shim gives its memory back.
+const QUIET_MS: u64 = 100;
 const ENDING_POLL_MS: u64 = 2;
 /// How long a shutdown waits for processes and full disks.
 const SHUTDOWN_MS: u64 = 10_000;
@@ -205,9 +207,20 @@ impl Shim {
     }
 
     fn serve(&mut self) {
-        let mut buffer = vec![0; BUFFER];
+        let mut buffer = Vec::new();
+        // Has anything happened since memory was last given back?
+        let mut warm = true;
         loop {
-            for source in self.wait() {
+            let news = self.wait(warm);
+            if news.is_empty() && warm {
+                warm = false;
+                drop((news, std::mem::take(&mut buffer)));
+                sys::release_memory();
+                continue;
+            }
+            warm = true;
+            buffer.resize(BUFFER, 0);
+            for source in news {
                 self.handle(source, &mut buffer);
             }
             self.keep_time(&mut buffer);
@@ -221,7 +234,7 @@ impl Shim {
 
     // === waiting ===
 
-    fn wait(&mut self) -> Vec<Source> {
+    fn wait(&mut self, warm: bool) -> Vec<Source> {
         let mut sources = Vec::with_capacity(16);
         let mut fds = Vec::with_capacity(16);
         let mut watch = |source: Source, fd, flags| {
@@ -247,7 +260,11 @@ impl Shim {
                 watch(Source::ExecReport(index), making.report(), PollFlags::IN);
             }
         }
-        let timeout = self.next_alarm().map(|ms| Timespec {
+        let mut alarm = self.next_alarm();
+        if warm {
+            alarm = Some(alarm.map_or(QUIET_MS, |alarm| alarm.min(QUIET_MS)));
+        }
+        let timeout = alarm.map(|ms| Timespec {
             tv_sec: i64::try_from(ms / 1_000).unwrap_or(i64::MAX),
             tv_nsec: (ms % 1_000 * 1_000_000).cast_signed(),
         });
@@ -401,7 +418,7 @@ impl Shim {
             .map_err(|error| ("failed to open the log: ", error.raw_os_error().unwrap_or(0)))
             .and_then(|log| {
                 self.spaces
-                    .container(spec, start.tty, log, deadline)
+                    .container(spec, start.tty, log, &start.cgroups, deadline)
                     .map_err(|errno| ("failed to fork: ", errno.raw_os_error()))
             });
         match spawned {

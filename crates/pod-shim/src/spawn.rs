@@ -2,11 +2,11 @@
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use logfile::write::Writer;
 use pod_container::spec::PidMode;
-use pod_container::{Fork, create, exec, fork};
+use pod_container::{Fork, create, exec, fork, membership};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType, recvmsg, socketpair,
@@ -76,6 +76,7 @@ impl Spaces {
         spec: OwnedFd,
         tty: bool,
         log: Writer,
+        cgroups: &[PathBuf],
         deadline: u64,
     ) -> Result<(Spawned, Output), Errno> {
         let (ours, theirs) = report_pair()?;
@@ -87,7 +88,8 @@ impl Spaces {
             (Output::new(log, Some(stdout), Some(stderr)), Some((stdout_writer, stderr_writer)))
         };
         let target = self.shared.as_ref().map(OwnedFd::as_fd);
-        match self.fork_into(target, create::namespaces(self.pid))? {
+        let (forked, born_in_cgroup) = self.fork_into(target, create::namespaces(self.pid), cgroups)?;
+        match forked {
             Fork::Parent(pid) => Ok((Spawned { pid, making: Making::new(ours, deadline) }, output)),
             Fork::Child => {
                 self.die_with_shim();
@@ -95,6 +97,7 @@ impl Spaces {
                     pid: self.pid,
                     host_mounts: self.host_mounts.as_fd(),
                     oom_score_adj: self.oom_score_adj,
+                    born_in_cgroup,
                 };
                 create::run(create::Handed { spec, report: theirs, output: handed }, surroundings)
             }
@@ -105,7 +108,7 @@ impl Spaces {
     pub(crate) fn exec(
         &self,
         container: i32,
-        cgroups: &[std::path::PathBuf],
+        cgroups: &[PathBuf],
         spec: OwnedFd,
         stdio: [OwnedFd; 3],
         deadline: u64,
@@ -113,7 +116,8 @@ impl Spaces {
         let (ours, theirs) = report_pair()?;
         let container = open_pidfd(container)?;
         let target = (self.pid != PidMode::Host).then_some(container.as_fd());
-        match self.fork_into(target, UnshareFlags::empty())? {
+        let (forked, born_in_cgroup) = self.fork_into(target, UnshareFlags::empty(), cgroups)?;
+        match forked {
             Fork::Parent(pid) => Ok(Spawned { pid, making: Making::new(ours, deadline) }),
             Fork::Child => {
                 self.die_with_shim();
@@ -123,6 +127,7 @@ impl Spaces {
                     stdio,
                     container,
                     cgroups: cgroups.to_vec(),
+                    born_in_cgroup,
                     oom_score_adj: self.oom_score_adj,
                     die_with_parent: self.pid == PidMode::Host,
                 })
@@ -130,12 +135,25 @@ impl Spaces {
         }
     }
 
-    /// A process cannot change its own PID namespace, only that of its next children.
-    fn fork_into(&self, target: Option<BorrowedFd<'_>>, flags: UnshareFlags) -> Result<Fork, Errno> {
-        let Some(target) = target else { return fork(flags) };
-        move_into_thread_name_spaces(target, ThreadNameSpaceType::PROCESS_ID)?;
-        let forked = fork(flags);
-        if !matches!(forked, Ok(Fork::Child)) {
+    /// A process cannot change its own PID namespace, only that of its next children. Also tells whether the child was
+    /// born in the first of `cgroups`.
+    fn fork_into(
+        &self,
+        target: Option<BorrowedFd<'_>>,
+        flags: UnshareFlags,
+        cgroups: &[PathBuf],
+    ) -> Result<(Fork, bool), Errno> {
+        if let Some(target) = target {
+            move_into_thread_name_spaces(target, ThreadNameSpaceType::PROCESS_ID)?;
+        }
+        let birthplace = membership::birthplace(cgroups);
+        let mut forked =
+            fork(flags, birthplace.as_ref().map(OwnedFd::as_fd)).map(|forked| (forked, birthplace.is_some()));
+        if forked.is_err() && birthplace.is_some() {
+            // An older kernel, or a group that only a member can be moved to: the child will try, and say why not.
+            forked = fork(flags, None).map(|forked| (forked, false));
+        }
+        if target.is_some() && !matches!(forked, Ok((Fork::Child, _))) {
             // Its own namespace is always open to it (pid_namespaces(7)); were it not, later children would be born in
             // the wrong place, and no shim at all is better.
             if move_into_thread_name_spaces(self.own.as_fd(), ThreadNameSpaceType::PROCESS_ID).is_err() {

@@ -174,3 +174,34 @@ pub(crate) fn close_all() {
     // SAFETY: the caller (`pause`) uses and drops no descriptor afterwards; it never returns.
     unsafe { libc::close_range(0, u32::MAX, 0) };
 }
+
+/// Gives back every page that can be had again: code and constants (from the page cache, where they stay), free heap, and
+/// the stack below us. A sleeping shim then holds little more than its tables.
+pub(crate) fn release_memory() {
+    unsafe extern "C" {
+        // Set by the linker (end(3)): where the program's first read-only segment begins and its code ends. What lies
+        // between is never written to, so it is the same when it comes back.
+        static __executable_start: u8;
+        static etext: u8;
+    }
+    const PAGE: usize = 4096;
+    /// Deeper than any call of this program.
+    const STACK: usize = 64 * 1024;
+    let discard = |from: usize, to: usize| {
+        let from = from.next_multiple_of(PAGE);
+        let length = to.saturating_sub(from) / PAGE * PAGE;
+        // SAFETY: see the callers below; addresses that are not mapped are refused.
+        unsafe { libc::madvise(from as *mut libc::c_void, length, libc::MADV_DONTNEED) };
+    };
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim touches free memory only.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+    let here = 0_u8;
+    let top = (&raw const here).addr() - PAGE;
+    // Nothing lives on the stack more than a page below this frame, which calls nothing deep.
+    discard(top - STACK, top);
+    // Read-only mappings of a file, see above.
+    discard((&raw const __executable_start).addr(), (&raw const etext).addr());
+}

@@ -19,11 +19,7 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.path.is_empty() {
-            f.write_str(&self.message)
-        } else {
-            write!(f, "{}: {}", self.path, self.message)
-        }
+        if self.path.is_empty() { f.write_str(&self.message) } else { write!(f, "{}: {}", self.path, self.message) }
     }
 }
 
@@ -157,9 +153,8 @@ fn kind(node: &Node) -> &'static str {
 
 /// What go-yaml, and so kubectl, takes for something other than text when it is not quoted.
 fn is_text(text: &str) -> bool {
-    let reserved = [
-        "true", "false", "yes", "no", "on", "off", "y", "n", "null", "~", "", ".nan", ".inf", "-.inf", "+.inf",
-    ];
+    let reserved =
+        ["true", "false", "yes", "no", "on", "off", "y", "n", "null", "~", "", ".nan", ".inf", "-.inf", "+.inf"];
     let digits = text.trim_start_matches(['-', '+']);
     let numeric = digits.starts_with(|c: char| c.is_ascii_digit() || c == '.')
         && (digits.replace('_', "").parse::<f64>().is_ok()

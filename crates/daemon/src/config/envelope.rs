@@ -107,7 +107,7 @@ mod tests {
 
     crate::choice! {
         /// A colour.
-        pub enum Colour {
+        enum Colour {
             /// Like blood.
             Red = "red",
             /// Like the sea.
@@ -116,7 +116,7 @@ mod tests {
     }
     crate::document! {
         /// A boat.
-        pub struct Boat {
+        struct Boat {
             /// How long.
             length: Size = required,
             /// How fast it stops.
@@ -129,7 +129,7 @@ mod tests {
     }
     crate::one_of! {
         /// What moves.
-        pub enum Vehicle {
+        enum Vehicle {
             /// On water.
             Boat(Boat) = "boat",
         }
@@ -163,7 +163,8 @@ mod tests {
 
     #[test]
     fn what_is_printed_loads_again() {
-        let text = "apiVersion: outrigger.dev/v1alpha1\nkind: Fleet\nspec: {boat: {length: 64Ki, crew: [\"007\", Ann]}}\n";
+        let text =
+            "apiVersion: outrigger.dev/v1alpha1\nkind: Fleet\nspec: {boat: {length: 64Ki, crew: [\"007\", Ann]}}\n";
         let loaded = load::<Vehicle>(text, "Fleet", |_, _| {}).unwrap();
         let printed = crate::config::print::yaml(&print(&loaded, "Fleet"));
         assert!(printed.contains("stopAfter: 5s") || printed.contains("stopAfter: \"5s\""), "{printed}");

@@ -23,14 +23,8 @@ const UNITS: [(&str, u64); 9] = [
     ("", 1),
 ];
 
-const SPANS: [(&str, u128); 6] = [
-    ("ms", 1_000_000),
-    ("us", 1000),
-    ("ns", 1),
-    ("h", 3_600_000_000_000),
-    ("m", 60_000_000_000),
-    ("s", 1_000_000_000),
-];
+const SPANS: [(&str, u128); 6] =
+    [("ms", 1_000_000), ("us", 1000), ("ns", 1), ("h", 3_600_000_000_000), ("m", 60_000_000_000), ("s", 1_000_000_000)];
 
 impl Size {
     pub fn parse(text: &str) -> Option<Size> {
@@ -96,9 +90,13 @@ mod tests {
 
     #[test]
     fn sizes() {
-        for (text, bytes, shown) in
-            [("0", 0, "0"), ("512", 512, "512"), ("64Ki", 65536, "64Ki"), ("1Gi", 1 << 30, "1Gi"), ("2M", 2_000_000, "2000000")]
-        {
+        for (text, bytes, shown) in [
+            ("0", 0, "0"),
+            ("512", 512, "512"),
+            ("64Ki", 65536, "64Ki"),
+            ("1Gi", 1 << 30, "1Gi"),
+            ("2M", 2_000_000, "2000000"),
+        ] {
             assert_eq!(Size::parse(text), Some(Size(bytes)), "{text}");
             assert_eq!(Size(bytes).to_string(), shown);
         }
@@ -109,9 +107,13 @@ mod tests {
 
     #[test]
     fn spans() {
-        for (text, millis, shown) in
-            [("0", 0, "0s"), ("500ms", 500, "500ms"), ("1m30s", 90_000, "90s"), ("24h", 86_400_000, "24h"), ("2m", 120_000, "2m")]
-        {
+        for (text, millis, shown) in [
+            ("0", 0, "0s"),
+            ("500ms", 500, "500ms"),
+            ("1m30s", 90_000, "90s"),
+            ("24h", 86_400_000, "24h"),
+            ("2m", 120_000, "2m"),
+        ] {
             assert_eq!(Seconds::parse(text), Some(Seconds::millis(millis)), "{text}");
             assert_eq!(Seconds::millis(millis).to_string(), shown);
         }

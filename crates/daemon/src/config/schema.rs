@@ -16,7 +16,12 @@ pub enum Shape {
     Choice(Vec<(&'static str, &'static str)>),
     List(Box<Schema>),
     Map(Box<Schema>),
-    Fields { name: &'static str, doc: String, fields: Vec<Field>, one_of: bool },
+    Fields {
+        name: &'static str,
+        doc: String,
+        fields: Vec<Field>,
+        one_of: bool,
+    },
 }
 
 #[derive(Clone, Debug)]

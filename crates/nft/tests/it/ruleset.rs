@@ -44,14 +44,21 @@ fn every_statement_reads_as_nft_would_have_written_it() {
                     .verdict(Verdict::Jump("side".into())),
             );
             batch.add_rule(
-                &rule.clone().test(Field::Ipv6Source, Test::is("fd00::1".parse::<std::net::Ipv6Addr>().unwrap())).drop(),
+                &rule
+                    .clone()
+                    .test(Field::Ipv6Source, Test::is("fd00::1".parse::<std::net::Ipv6Addr>().unwrap()))
+                    .drop(),
             );
-            batch.add_rule(&rule.clone().test(Field::InputInterface, Test::Is(Value::InterfaceName("lo".into()))).accept());
+            batch.add_rule(
+                &rule.clone().test(Field::InputInterface, Test::Is(Value::InterfaceName("lo".into()))).accept(),
+            );
             batch.add_rule(&rule.clone().test(Field::InputInterface, Test::StartsWith("veth".into())).drop());
-            batch.add_rule(&rule.clone().test(Field::InputInterfaceIndex, Test::IsNot(Value::InterfaceIndex(1))).drop());
+            batch
+                .add_rule(&rule.clone().test(Field::InputInterfaceIndex, Test::IsNot(Value::InterfaceIndex(1))).drop());
             batch.add_rule(&rule.clone().test(Field::Mark, Test::Is(Value::Mark(0x2a))).verdict(Verdict::Return));
             batch.add_rule(&tcp().test(Field::DestinationPort, Test::is(Value::Port(22))).accept());
-            batch.add_rule(&tcp().test(Field::SourcePort, Test::Between(Value::Port(1000), Value::Port(2000))).accept());
+            batch
+                .add_rule(&tcp().test(Field::SourcePort, Test::Between(Value::Port(1000), Value::Port(2000))).accept());
             batch.add_rule(&tcp().test(Field::SourcePort, Test::NotBetween(Value::Port(1), Value::Port(9))).accept());
             batch.add_rule(
                 &rule
@@ -62,13 +69,17 @@ fn every_statement_reads_as_nft_would_have_written_it() {
             );
             let limit = Limit { rate: 10, unit: Duration::from_secs(1), burst: 5, over: false };
             batch.add_rule(&rule.clone().limit(limit).log(Log { prefix: "seen: ".into(), group: None }));
-            batch.add_rule(&rule.clone().limit(Limit { rate: 3, unit: Duration::from_secs(60), over: true, ..limit }).drop());
+            batch.add_rule(
+                &rule.clone().limit(Limit { rate: 3, unit: Duration::from_secs(60), over: true, ..limit }).drop(),
+            );
             batch.add_rule(&rule.clone().log(Log { prefix: "to group ".into(), group: Some(7) }));
             batch.add_rule(&rule.clone().statement(Statement::Quota { bytes: 1 << 20, until: true }).accept());
             batch.add_rule(&tcp().reject(Reject::TcpReset));
             batch.add_rule(&rule.clone().reject(Reject::AdministrativelyProhibited));
             batch.insert_rule(&rule.clone().test(Field::SourceType, Test::is(AddressType::MULTICAST)).drop());
-            batch.add_rule(&Rule::new(&prerouting).statement(Statement::SetMark(7)).verdict(Verdict::Goto("side".into())));
+            batch.add_rule(
+                &Rule::new(&prerouting).statement(Statement::SetMark(7)).verdict(Verdict::Goto("side".into())),
+            );
             batch.add_rule(
                 &Rule::new(&prerouting)
                     .test(Field::Protocol, Test::is(Protocol::TCP))
@@ -81,14 +92,18 @@ fn every_statement_reads_as_nft_would_have_written_it() {
                     .test(Field::DestinationType, Test::is(AddressType::LOCAL))
                     .destination_nat(Ipv4Addr::new(10, 0, 0, 9).into(), Some(80)),
             );
-            batch.add_rule(&translate.clone().test(Field::SocketUser, Test::Is(Value::UserId(1000))).redirect(Some(15001)));
+            batch.add_rule(
+                &translate.clone().test(Field::SocketUser, Test::Is(Value::UserId(1000))).redirect(Some(15001)),
+            );
             batch.add_rule(
                 &Rule::new(&leave)
                     .test(Field::Ipv4Source, Test::is([10, 0, 0, 9]))
                     .test(Field::ConntrackStatus, Test::any_bit(ConntrackStatus::DESTINATION_NAT))
                     .masquerade(),
             );
-            batch.add_rule(&Rule::new(&leave).statement(Statement::SourceNat { address: Ipv4Addr::new(1, 2, 3, 4).into() }));
+            batch.add_rule(
+                &Rule::new(&leave).statement(Statement::SourceNat { address: Ipv4Addr::new(1, 2, 3, 4).into() }),
+            );
         })
         .unwrap();
         let expected = r#"table inet wall {
@@ -129,16 +144,18 @@ fn every_statement_reads_as_nft_would_have_written_it() {
         type nat hook output priority dstnat; policy accept;
         meta l4proto tcp fib daddr type local dnat ip to 10.0.0.9:80
         meta l4proto tcp meta skuid 1000 redirect to :15001
-        oifname
+    }
+
+    chain leave {
+        type nat hook postrouting priority srcnat; policy accept;
+        ip saddr 10.0.0.9 ct status dnat masquerade
+        snat ip to 1.2.3.4
     }
 "#;
-        // The last chain is compared by its rules alone below: how nft words priorities differs between versions.
+        // How nft words priorities differs between its versions.
         let listed = listed();
-        for line in expected.lines().filter(|line| !line.contains("priority") && !line.contains("oifname")) {
+        for line in expected.lines().filter(|line| !line.contains("priority")) {
             assert!(listed.contains(line.trim_end()), "missing `{line}` in\n{listed}");
-        }
-        for line in ["ip saddr 10.0.0.9 ct status dnat masquerade", "snat ip to 1.2.3.4"] {
-            assert!(listed.contains(line), "missing `{line}` in\n{listed}");
         }
         assert!(!listed.contains('@') && !listed.contains("unknown"), "raw expressions in\n{listed}");
     });
@@ -166,12 +183,8 @@ fn sets_and_maps_of_every_shape_show_their_elements() {
     in_private_network(|| {
         let table = Table::new(Family::Ip, "shapes");
         let nat = Chain::base(&table, "nat", ChainType::Nat, Hook::Prerouting, Priority::DESTINATION_NAT);
-        let ports = Set::map(
-            &table,
-            "ports",
-            [Kind::Protocol, Kind::Ipv4Address, Kind::Port],
-            [Kind::Ipv4Address, Kind::Port],
-        );
+        let ports =
+            Set::map(&table, "ports", [Kind::Protocol, Kind::Ipv4Address, Kind::Port], [Kind::Ipv4Address, Kind::Port]);
         let networks = Set::new(&table, "networks", [Kind::Ipv4Address]).with_intervals();
         let pairs = Set::new(&table, "pairs", [Kind::Ipv4Address, Kind::Port]).with_intervals();
         let timed = Set::new(&table, "timed", [Kind::Ipv4Address]).with_timeouts();

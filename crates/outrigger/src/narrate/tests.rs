@@ -65,7 +65,8 @@ fn a_crash_and_a_restart_are_told_once_even_when_a_status_was_skipped() {
     assert_eq!(tell(Some(again), down.clone()), "app Notable: exited with code 137 (SIGKILL)\n");
     let message = "back-off 10s restarting failed container=app pod=web_default(1)";
     let back_off = pod("Running", &[container("app", 1, waiting("CrashLoopBackOff", message), exited(137, 4), false)]);
-    assert_eq!(tell(Some(down), back_off), "app Notable: CrashLoopBackOff: back-off 10s\n");
+    assert_eq!(tell(Some(down.clone()), back_off.clone()), "app Notable: CrashLoopBackOff: back-off 10s\n");
+    assert_eq!(tell(Some(back_off), down), "", "an end is told once");
 }
 
 #[test]
@@ -83,7 +84,17 @@ fn readiness_and_start_up_are_told_when_they_change() {
 #[test]
 fn the_past_is_not_told_to_who_attaches() {
     let now = pod("Running", &[container("app", 4, running(9), exited(1, 8), true)]);
-    assert_eq!(tell(None, now), "app Quiet: started again (restart 4)\n- Quiet: running\n");
+    assert_eq!(tell(None, now), "app Quiet: running (restarts: 4)\n- Quiet: running\n");
+}
+
+#[test]
+fn what_never_ran_is_not_lost() {
+    let lost = json!({"terminated": {"exitCode": 137, "reason": "ContainerStatusUnknown"}});
+    let pending = pod("Pending", &[container("app", 0, waiting("ErrImagePull", ""), json!({}), false)]);
+    assert_eq!(tell(Some(pending), pod("Pending", &[container("app", 0, lost.clone(), json!({}), false)])), "");
+    let up = pod("Running", &[container("app", 0, running(1), json!({}), true)]);
+    let expected = "app Bad: lost: its processes died with the pod's shim\n";
+    assert_eq!(tell(Some(up), pod("Running", &[container("app", 0, lost, json!({}), false)])), expected);
 }
 
 #[test]

@@ -157,8 +157,8 @@ impl Hand {
             News::Status(status) => status.phase.clone(),
             _ => None,
         };
-        // States are what `ps` is for; what needs a person's eye is said here too.
-        if !matches!(message.news, News::Status(_)) {
+        // States are what `ps` is for; what needs a person's eye is said here, and a failure below.
+        if outlook == Outlook::Coming && !matches!(message.news, News::Status(_)) {
             let _ = self.view.hear(message).and_then(|()| self.view.flush());
         }
         match outlook {
@@ -181,6 +181,7 @@ impl Hand {
         let text = failure(&key.1, container, reason, message);
         let _ = self.view.say(Tone::Bad, &text);
         if let Some(hint) = hint::of_failure(reason, message) {
+            let hint = hint.replace("POD", &key.1).replace("CONTAINER", container.unwrap_or("CONTAINER"));
             let _ = self.view.say(Tone::Quiet, &format!("hint: {hint}"));
         }
         if self.code == exit::OK {

@@ -195,7 +195,7 @@ impl Session {
             self.stopped_by = Some(signal);
             let left: Vec<&Pod> = self.pods.iter().filter(|pod| !pod.gone).map(|pod| &pod.pod).collect();
             let text = grace::promise(left.len(), grace::longest(left.iter().copied()));
-            self.terminal.show(Show::Say(Tone::Notable, text));
+            self.terminal.show(Show::Stopping(text));
             self.stop(None);
         } else if !self.hurried {
             self.hurried = true;
@@ -241,10 +241,15 @@ impl Session {
             News::Accepted { uid, .. } => self.logs.accept(&key, uid),
             News::Status(status) => {
                 // Opened here and now: the engine, on this thread, removes a log only later.
-                for log in self.logs.open_new(&key, status) {
-                    self.terminal.show(Show::Log(Box::new(log)));
-                }
+                let opened = self.logs.open_new(&key, status);
                 self.find_mut(&key, |pod| pod.status = Some((**status).clone()));
+                // "started" stands above what a container says, "exited" below.
+                let (running, over): (Vec<_>, Vec<_>) = opened.into_iter().partition(|(_, running)| *running);
+                let show = |log| self.terminal.show(Show::Log(Box::new(log)));
+                over.into_iter().for_each(|(log, _)| show(log));
+                self.terminal.show(Show::News(Box::new(message)));
+                running.into_iter().for_each(|(log, _)| show(log));
+                return;
             }
             News::Finished { exit_code, .. } => {
                 let code = *exit_code;

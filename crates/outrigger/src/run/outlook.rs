@@ -49,7 +49,8 @@ pub(crate) fn of_status(spec: &PodSpec, status: &PodStatus) -> Outlook {
 /// Volumes and networks are retried for ever; what the first refusal says will not change by itself on one machine.
 pub(crate) fn of_notice(notice: &Notice) -> Outlook {
     match notice.reason.as_str() {
-        "FailedMount" | "FailedCreatePodSandBox" if notice.warning => {
+        // A sidecar that ends with code 0 backs off without a waiting reason: the event is all there is.
+        "FailedMount" | "FailedCreatePodSandBox" | "BackOff" if notice.warning => {
             Outlook::Broken { container: None, reason: notice.reason.clone(), message: notice.message.clone() }
         }
         _ => Outlook::Coming,

@@ -62,6 +62,9 @@ impl Pulls {
                 Direction::Pull => format!("pulling {image} from {registry}"),
                 Direction::Push => format!("pushing {image} to {registry}"),
             })),
+            PullProgress::MirrorFailed { registry, message } => {
+                Some(Said::Begun(format!("mirror {registry} cannot help with {image}: {message}")))
+            }
             PullProgress::Layer { digest, total, done } => {
                 let blob = pull.blob(&digest);
                 (blob.total, blob.done) = (total, done);

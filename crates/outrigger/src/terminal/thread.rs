@@ -25,6 +25,8 @@ pub(crate) enum Show {
     Log(Box<OpenLog>),
     Line(PodKey, Line),
     Say(Tone, String),
+    /// A person asked for the end, and this answers; that pods fail by it is no news.
+    Stopping(String),
 }
 
 /// A log that was opened while it was certain to exist.
@@ -135,6 +137,7 @@ impl Logs {
             Show::Expect(pod, containers) => view.expect(pod, containers),
             Show::Line(pod, line) => view.line(&pod, &line)?,
             Show::Say(tone, text) => view.say(tone, &text)?,
+            Show::Stopping(text) => view.stopping(&text)?,
             Show::News(message) => {
                 // What containers said before something happened is shown before it.
                 if matches!(message.news, News::Status(_) | News::Removed) {

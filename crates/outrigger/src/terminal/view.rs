@@ -1,12 +1,13 @@
 //! An engine's messages as lines on the screen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
 use k8s_openapi::api::core::v1::PodStatus;
 use pod_engine::{Message, News};
 use pod_image::PullProgress;
 
+use crate::hint;
 use crate::narrate::{self, Line, Tone};
 use crate::terminal::label::{Labels, PodKey};
 use crate::terminal::progress::{Direction, Pulls, Said};
@@ -21,7 +22,11 @@ pub(crate) struct View<O, E> {
     statuses: BTreeMap<PodKey, PodStatus>,
     /// The last event told of a pod or container: one that repeats is told once.
     events: BTreeMap<(PodKey, Option<String>), String>,
+    /// Each is given once.
+    hints: BTreeSet<&'static str>,
     pulls: Pulls,
+    /// The end was asked for.
+    stopping: bool,
     /// Columns for progress bars; `None` where bars cannot be drawn.
     bars: Option<usize>,
 }
@@ -51,7 +56,9 @@ impl<O: Write, E: Write> View<O, E> {
             labels: Labels::default(),
             statuses: BTreeMap::new(),
             events: BTreeMap::new(),
+            hints: BTreeSet::new(),
             pulls: Pulls::default(),
+            stopping: false,
             bars,
         }
     }
@@ -61,6 +68,11 @@ impl<O: Write, E: Write> View<O, E> {
         self.labels.set(pod, containers);
     }
 
+    /// What is known already: only changes to it are told.
+    pub(crate) fn know(&mut self, pod: PodKey, status: PodStatus) {
+        self.statuses.insert(pod, status);
+    }
+
     pub(crate) fn hear(&mut self, message: Message) -> io::Result<()> {
         let pod = (message.namespace, message.name);
         match message.news {
@@ -68,10 +80,13 @@ impl<O: Write, E: Write> View<O, E> {
             News::Status(status) => {
                 let lines = narrate::changes(self.statuses.get(&pod), &status);
                 self.forget_failed_pulls(&status);
+                let hints = hints(&status);
                 self.statuses.insert(pod.clone(), *status);
-                for line in lines {
+                let expected = |line: &Line| self.stopping && line.container.is_none() && line.tone == Tone::Bad;
+                for line in lines.into_iter().filter(|line| !expected(line)).collect::<Vec<_>>() {
                     self.line(&pod, &line)?;
                 }
+                hints.into_iter().try_for_each(|hint| self.hint(hint))?;
             }
             News::Notice(notice) => {
                 if let Some(line) = narrate::event(&notice) {
@@ -81,6 +96,7 @@ impl<O: Write, E: Write> View<O, E> {
                         self.events.insert(key, line.text);
                     }
                 }
+                hint::of_waiting(&notice.reason, &notice.message).map_or(Ok(()), |hint| self.hint(hint))?;
             }
             News::Pull { image, progress, .. } => {
                 if let Some(text) = self.transfer(&image, progress)? {
@@ -132,6 +148,18 @@ impl<O: Write, E: Write> View<O, E> {
         self.say(line.tone, &format!("{who} * {}", line.text))
     }
 
+    /// For a command whose whole purpose is that pods end.
+    pub(crate) fn expecting_ends(mut self) -> Self {
+        self.stopping = true;
+        self
+    }
+
+    /// A person asked for the end: pods that "fail" by it do what they were told.
+    pub(crate) fn stopping(&mut self, text: &str) -> io::Result<()> {
+        self.stopping = true;
+        self.say(Tone::Notable, text)
+    }
+
     /// A line about no pod.
     pub(crate) fn say(&mut self, tone: Tone, text: &str) -> io::Result<()> {
         let style = self.screen.err_style();
@@ -147,6 +175,10 @@ impl<O: Write, E: Write> View<O, E> {
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.redraw()?;
         self.screen.flush()
+    }
+
+    fn hint(&mut self, hint: &'static str) -> io::Result<()> {
+        if self.hints.insert(hint) { self.say(Tone::Quiet, &format!("hint: {hint}")) } else { Ok(()) }
     }
 
     fn redraw(&mut self) -> io::Result<()> {
@@ -165,6 +197,16 @@ impl<O: Write, E: Write> View<O, E> {
             }
         }
     }
+}
+
+/// What a person can do about containers that wait.
+fn hints(status: &PodStatus) -> Vec<&'static str> {
+    let all = status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
+    let waiting = all.filter_map(|container| container.state.as_ref()?.waiting.as_ref());
+    let hint = |waiting: &k8s_openapi::api::core::v1::ContainerStateWaiting| {
+        hint::of_waiting(waiting.reason.as_deref()?, waiting.message.as_deref().unwrap_or_default())
+    };
+    waiting.filter_map(hint).collect()
 }
 
 #[cfg(test)]
@@ -227,7 +269,8 @@ pod/web * removed
         hear(&mut view, status("ErrImagePull"));
         hear(&mut view, status("ErrImagePull"));
         let (_, err) = view.screen.into_writers();
-        let expected = "alpine  [======>                 ] 1B / 4B\n\x1b[1F\x1b[0Japp   * ErrImagePull: refused\n";
+        let expected = "alpine  [======>                 ] 1B / 4B\n\x1b[1F\x1b[0Japp   * ErrImagePull: refused\n\
+            hint: without a registry in reach use --offline, or bring the image: outrigger image import FILE\n";
         assert_eq!(String::from_utf8_lossy(&err), expected);
     }
 }

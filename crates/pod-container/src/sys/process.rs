@@ -1,7 +1,7 @@
 //! Forking, and what a forked child does to itself on its way to execve(2).
 
 use std::ffi::{CStr, CString, c_char, c_int, c_ulong};
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
 use std::ptr;
 
 use rustix::io::Errno;
@@ -24,7 +24,7 @@ pub enum Fork {
     Child,
 }
 
-/// `struct clone_args`, first version.
+/// `struct clone_args`, third version (Linux 5.7).
 #[repr(C)]
 #[derive(Default)]
 struct CloneArguments {
@@ -36,20 +36,28 @@ struct CloneArguments {
     stack: u64,
     stack_size: u64,
     tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
 }
 
-/// clone3(2) as a fork(2) with new namespaces. Only for a process with one thread: in a fork of several, locks that other
-/// threads held stay locked for ever.
+/// Of linux/sched.h; libc has it too narrow.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// clone3(2) as a fork(2) with new namespaces, and on cgroup v2 into the group whose directory `cgroup` holds: moving there
+/// later would wait for an RCU grace period, milliseconds. Only for a process with one thread: in a fork of several, locks
+/// that other threads held stay locked for ever.
 ///
 /// # Errors
 /// What clone3 says; `EDEADLK` when the process has more than one thread.
-pub fn fork(namespaces: UnshareFlags) -> Result<Fork, Errno> {
+pub fn fork(namespaces: UnshareFlags, cgroup: Option<BorrowedFd<'_>>) -> Result<Fork, Errno> {
     // Besides `.` and `..` one entry per thread (proc_pid_task(5)).
     if rustix::fs::stat("/proc/self/task")?.st_nlink > 3 {
         return Err(Errno::DEADLK);
     }
     let arguments = CloneArguments {
-        flags: u64::from(namespaces.bits()),
+        flags: u64::from(namespaces.bits()) | cgroup.map_or(0, |_| CLONE_INTO_CGROUP),
+        cgroup: cgroup.map_or(0, |cgroup| u64::from(cgroup.as_raw_fd().cast_unsigned())),
         exit_signal: libc::SIGCHLD as u64,
         ..CloneArguments::default()
     };
@@ -78,7 +86,6 @@ pub(crate) fn unshare(namespaces: UnshareFlags) -> Result<(), Errno> {
 
 /// Puts `fd` at `number`, open across execve; what was there is closed.
 pub(crate) fn place(fd: BorrowedFd<'_>, number: RawFd) -> Result<(), Errno> {
-    use std::os::fd::AsRawFd as _;
     let from = fd.as_raw_fd();
     if from == number {
         // dup2 would leave close-on-exec as it is.
@@ -94,16 +101,18 @@ pub(crate) fn close_on_exec_from(first: u32) -> Result<(), Errno> {
     check(unsafe { libc::close_range(first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC as c_int) })
 }
 
-/// Default actions for all signals, and none blocked: both survive execve otherwise.
+/// Default actions for all signals, and none blocked: both survive execve otherwise. Past the C library, which would leave
+/// out two signals that it uses itself; a parent may ignore those too.
 pub(crate) fn reset_signals() {
-    // SAFETY: zero is a valid sigaction (SIG_DFL, no flags, empty mask) and a valid sigset storage; no handler of this
-    // program is needed any more. The C library refuses its internal signals and KILL and STOP, which is as it should be.
+    /// The kernel's `struct sigaction`: handler (SIG_DFL is zero), flags, restorer, mask.
+    static DEFAULT: [u64; 4] = [0; 4];
+    for signal in 1..=64 {
+        // SAFETY: DEFAULT is as large as the kernel's struct on every 64-bit architecture and only read; no handler of
+        // this program is needed any more. KILL and STOP are refused, which is as it should be.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, &raw const DEFAULT, ptr::null_mut::<u8>(), 8) };
+    }
+    // SAFETY: zeroed storage is initialised by sigemptyset before it is read.
     unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = libc::SIG_DFL;
-        for signal in 1..=64 {
-            libc::sigaction(signal, &raw const action, ptr::null_mut());
-        }
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut());

@@ -5,7 +5,7 @@ use std::{
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{attributes::parse_time, *};
 
 // === a small language for tars ===
 

@@ -85,6 +85,9 @@ fn attaching_again_after_dying_needs_no_sweep() {
 #[test]
 fn a_sweep_finishes_a_dying_detach_and_spares_the_living() {
     let world = World::new();
+    world.host.run(
+        "nft 'add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }'",
+    );
     let before = world.traces();
     let live = BTreeSet::from(["resident".to_owned()]);
     for with_resident in [false, true] {

@@ -11,7 +11,10 @@ fn pods_reach_each_other_the_host_and_the_world() {
     let (b, b_ip) = world.pod("b", &[]);
     assert_eq!((a_ip.as_str(), b_ip.as_str()), ("10.89.0.2", "10.89.0.3"));
     assert_eq!(a.run("ip -br -4 addr show dev eth0").split_whitespace().nth(2), Some("10.89.0.2/32"));
-    assert_eq!(a.run("ip route"), "default via 10.89.0.1 dev eth0 proto static \n10.89.0.1 dev eth0 proto static scope link \n");
+    assert_eq!(
+        a.run("ip route"),
+        "default via 10.89.0.1 dev eth0 proto static \n10.89.0.1 dev eth0 proto static scope link \n"
+    );
     assert!(a.run("ip link show dev eth0").contains("mtu 1400"), "the uplink's MTU");
     assert!(world.host.run("ip link show dev or3f2a9c01").contains("pod 3f2a9c01-0000"));
 
@@ -79,12 +82,38 @@ fn the_hosts_loopback_stays_private() {
 }
 
 #[test]
+fn pods_get_through_a_forward_chain_that_drops() {
+    let world = World::new();
+    // As Docker and ufw leave it.
+    world.host.run(
+        "nft 'add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }; \
+                    add rule ip filter FORWARD ip saddr 9.9.9.9 accept'",
+    );
+    world.outside.run("ip route add 10.89.0.0/16 via 203.0.113.1");
+    let before = world.traces();
+    let (a, a_ip) = world.pod("a", &[tcp(8080, 80)]);
+    let (b, b_ip) = world.pod("b", &[]);
+    a.serve("0.0.0.0:80");
+    b.serve("0.0.0.0:80");
+    assert!(world.gets_out(&a));
+    assert_eq!(a.call(&format!("{b_ip}:80")).unwrap(), a_ip);
+    assert_eq!(world.outside.call("203.0.113.1:8080").unwrap(), "203.0.113.2");
+    assert!(world.outside.call(&format!("{a_ip}:80")).is_err(), "not published, not let in");
+    world.detach("a");
+    assert!(world.gets_out(&b));
+    world.detach("b");
+    assert_eq!(world.traces(), before);
+}
+
+#[test]
 fn a_pod_cannot_speak_in_anothers_name() {
     let world = World::new();
     let (a, _) = world.pod("a", &[]);
     let (_b, _) = world.pod("b", &[]);
-    world.host.run("nft 'add table ip t; add chain ip t c { type filter hook input priority 0; }; \
-                    add rule ip t c ip saddr 10.89.0.3 udp dport 9 counter'");
+    world.host.run(
+        "nft 'add table ip t; add chain ip t c { type filter hook input priority 0; }; \
+                    add rule ip t c ip saddr 10.89.0.3 udp dport 9 counter'",
+    );
     a.run("ip addr add 10.89.0.3/32 dev eth0");
     a.inside(|| UdpSocket::bind("10.89.0.3:0").unwrap().send_to(b"x", "10.89.0.1:9").unwrap());
     assert!(world.host.run("nft list chain ip t c").contains("packets 0"));

@@ -112,7 +112,8 @@ impl World {
         outside.run("ip addr add 203.0.113.2/24 dev eth0; ip link set eth0 up");
         host.run("ip route add default via 203.0.113.2; echo 0 > /proc/sys/net/ipv4/ip_forward");
         outside.serve("0.0.0.0:79");
-        let directory = tempfile::tempdir().unwrap();
+        // In memory, as the real one: /run/outrigger/network.
+        let directory = tempfile::tempdir_in("/dev/shm").unwrap();
         let network = Network::open(directory.path(), Config::default()).unwrap();
         Self { host, outside, network, directory }
     }
@@ -162,5 +163,8 @@ pub(super) fn udp(host_port: u16, container_port: u16) -> HostPort {
 }
 
 pub(super) fn at(address: &str, port: HostPort) -> HostPort {
-    HostPort { host_ip: Some(address.parse::<SocketAddrV4>().map_or_else(|_| address.parse().unwrap(), |a| *a.ip())), ..port }
+    HostPort {
+        host_ip: Some(address.parse::<SocketAddrV4>().map_or_else(|_| address.parse().unwrap(), |a| *a.ip())),
+        ..port
+    }
 }

@@ -1,5 +1,7 @@
 //! Scripts over a virtual clock (`tests/cases/*.txt`, see `script.rs` for the language), and properties of the plan.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod column;
 mod property;
 mod script;

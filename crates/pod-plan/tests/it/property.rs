@@ -18,37 +18,39 @@ fn pods() -> impl Strategy<Value = Pod> {
     let inits = prop::collection::vec(init, 0..4);
     let mains = prop::collection::vec(any::<[bool; 5]>(), 1..3);
     let policy = prop::sample::select(vec!["Always", "OnFailure", "Never"]);
-    (inits, mains, policy, 1..20_u32, prop::option::of(5..200_u32)).prop_map(|(inits, mains, policy, grace, deadline)| {
-        let inits: Vec<Value> = inits
-            .iter()
-            .enumerate()
-            .map(|(n, (sidecar, has))| {
-                let mut spec = if *sidecar { container(*has) } else { json!({ "image": "i" }) };
-                spec["name"] = json!(format!("i{n}"));
-                if *sidecar {
-                    spec["restartPolicy"] = json!("Always");
-                }
-                spec
-            })
-            .collect();
-        let mains: Vec<Value> = mains
-            .iter()
-            .enumerate()
-            .map(|(n, has)| {
-                let mut spec = container(*has);
-                spec["name"] = json!(format!("m{n}"));
-                spec
-            })
-            .collect();
-        let spec = json!({
-            "restartPolicy": policy,
-            "terminationGracePeriodSeconds": grace,
-            "activeDeadlineSeconds": deadline,
-            "initContainers": inits,
-            "containers": mains,
-        });
-        serde_json::from_value(json!({ "metadata": { "name": "p", "namespace": "d" }, "spec": spec })).unwrap()
-    })
+    (inits, mains, policy, 1..20_u32, prop::option::of(5..200_u32)).prop_map(
+        |(inits, mains, policy, grace, deadline)| {
+            let inits: Vec<Value> = inits
+                .iter()
+                .enumerate()
+                .map(|(n, (sidecar, has))| {
+                    let mut spec = if *sidecar { container(*has) } else { json!({ "image": "i" }) };
+                    spec["name"] = json!(format!("i{n}"));
+                    if *sidecar {
+                        spec["restartPolicy"] = json!("Always");
+                    }
+                    spec
+                })
+                .collect();
+            let mains: Vec<Value> = mains
+                .iter()
+                .enumerate()
+                .map(|(n, has)| {
+                    let mut spec = container(*has);
+                    spec["name"] = json!(format!("m{n}"));
+                    spec
+                })
+                .collect();
+            let spec = json!({
+                "restartPolicy": policy,
+                "terminationGracePeriodSeconds": grace,
+                "activeDeadlineSeconds": deadline,
+                "initContainers": inits,
+                "containers": mains,
+            });
+            serde_json::from_value(json!({ "metadata": { "name": "p", "namespace": "d" }, "spec": spec })).unwrap()
+        },
+    )
 }
 
 fn container([startup, liveness, readiness, post_start, pre_stop]: [bool; 5]) -> Value {
@@ -242,7 +244,7 @@ impl Run {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 6000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// No attempt twice, none beside another, mains after inits, no step asked twice, and an end within the grace
     /// period (the world asserts the first two).
@@ -314,8 +316,12 @@ fn events() -> impl Strategy<Value = Event> {
             message
         }),
         (who(), text()).prop_map(|((container, attempt), message)| Event::ConfigFailed { container, attempt, message }),
-        (who(), time(), text())
-            .prop_map(|((container, attempt), at, message)| Event::StartFailed { container, attempt, at, message }),
+        (who(), time(), text()).prop_map(|((container, attempt), at, message)| Event::StartFailed {
+            container,
+            attempt,
+            at,
+            message
+        }),
         (who(), time()).prop_map(|((container, attempt), at)| Event::Started {
             container,
             attempt,
@@ -350,7 +356,7 @@ fn events() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 8000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Events in no sensible order: no panic, no start beside a running attempt, and the same event again is nothing
     /// new.

@@ -123,7 +123,8 @@ impl Stage {
             }),
             "stop" => {
                 self.deleting = true;
-                let grace = rest.strip_prefix("grace ").map(|grace| grace.parse().map_err(|_| "seconds")).transpose()?;
+                let grace =
+                    rest.strip_prefix("grace ").map(|grace| grace.parse().map_err(|_| "seconds")).transpose()?;
                 self.apply(Event::StopRequested { grace });
             }
             "evict" => {

@@ -95,8 +95,15 @@ impl Default for HookBehaviour {
 enum Coming {
     /// Dies with the engine (pull, hook, probe, preparation): the event is lost in a crash.
     ByEngine(Event),
-    Start { container: String, attempt: u32 },
-    Exit { container: String, attempt: u32, exit: Exit },
+    Start {
+        container: String,
+        attempt: u32,
+    },
+    Exit {
+        container: String,
+        attempt: u32,
+        exit: Exit,
+    },
 }
 
 #[derive(Debug, Clone, Default)]
@@ -301,7 +308,8 @@ impl World {
             ProbeKind::Liveness => behaviour.liveness,
             ProbeKind::Readiness => behaviour.readiness,
         };
-        let age = self.running.get(&container).map_or(SignedDuration::ZERO, |(_, start)| self.now.duration_since(*start));
+        let age =
+            self.running.get(&container).map_or(SignedDuration::ZERO, |(_, start)| self.now.duration_since(*start));
         let outcome = if behaviour.unknown {
             ProbeOutcome::Unknown("rpc error".to_owned())
         } else if age < behaviour.from || age >= behaviour.until {

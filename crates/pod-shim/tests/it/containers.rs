@@ -133,7 +133,7 @@ async fn what_cannot_be_made_is_a_create_error() {
     let fifo = world.path("fifo");
     std::fs::create_dir(&fifo).expect("directory");
     let mode = rustix::fs::Mode::from_raw_mode(0o600);
-    rustix::fs::mknodat(rustix::fs::CWD, fifo.join("cgroup.procs"), rustix::fs::FileType::Fifo, mode, 0).expect("fifo");
+    rustix::fs::mknodat(rustix::fs::CWD, fifo.join("tasks"), rustix::fs::FileType::Fifo, mode, 0).expect("fifo");
     spec.cgroups = vec![fifo];
     let deadline = std::time::Duration::from_millis(100);
     let error = world.client().start_within("hang", 0, &spec, deadline).await.unwrap_err();

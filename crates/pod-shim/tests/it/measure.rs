@@ -32,6 +32,7 @@ async fn measure() {
         exec.wait().await.expect("end");
         times[3].push(begin.elapsed());
         if round == 0 {
+            tokio::time::sleep(Duration::from_millis(300)).await;
             memory = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", world.shim)).expect("smaps_rollup");
             memory += &std::fs::read_to_string(format!("/proc/{}/smaps", world.shim)).expect("smaps");
         }

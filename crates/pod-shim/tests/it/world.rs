@@ -224,8 +224,8 @@ pub(crate) fn busybox() -> &'static Path {
     use std::sync::OnceLock;
     static ROOT: OnceLock<PathBuf> = OnceLock::new();
     ROOT.get_or_init(|| {
-        let root = std::env::temp_dir().join("outrigger-test-root");
-        let unfinished = tempfile::tempdir().expect("temporary directory");
+        let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("busybox-root");
+        let unfinished = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("temporary directory");
         make_root(unfinished.path());
         // Two test programs may do this at once; any of the results is good.
         if !root.exists() {
@@ -238,7 +238,7 @@ pub(crate) fn busybox() -> &'static Path {
 fn make_root(root: &Path) {
     use std::os::unix::fs::{PermissionsExt as _, symlink};
     std::fs::set_permissions(root, std::fs::Permissions::from_mode(0o755)).expect("permissions");
-    for directory in ["bin", "etc", "tmp", "usr/bin", "data"] {
+    for directory in ["bin", "etc", "tmp", "usr/bin", "data", "proc", "sys", "dev"] {
         std::fs::create_dir_all(root.join(directory)).expect("directory");
     }
     std::fs::set_permissions(root.join("tmp"), std::fs::Permissions::from_mode(0o1777)).expect("permissions");

@@ -37,8 +37,8 @@ impl OpenLogs {
         self.uids.insert(pod.clone(), uid.to_owned());
     }
 
-    /// Opens the logs of all attempts that a status tells of and that are not open yet.
-    pub(crate) fn open_new(&mut self, pod: &PodKey, status: &PodStatus) -> Vec<OpenLog> {
+    /// Opens the logs of all attempts that a status tells of and that are not open yet; with each, whether it runs.
+    pub(crate) fn open_new(&mut self, pod: &PodKey, status: &PodStatus) -> Vec<(OpenLog, bool)> {
         let Some(uid) = self.uids.get(pod).cloned() else { return Vec::new() };
         let inits = status.init_container_statuses.iter().flatten();
         let mut opened = Vec::new();
@@ -51,8 +51,9 @@ impl OpenLogs {
             // A joined pod's past attempts are the past.
             let joined = self.joined.contains_key(pod) && !self.fresh.contains(&key);
             let first = self.next.get(&key).copied().unwrap_or(if joined { latest } else { 0 });
+            let running = container.state.as_ref().is_some_and(|state| state.running.is_some());
             for attempt in first..=latest {
-                opened.push(self.open(pod, &uid, &container.name, attempt));
+                opened.push((self.open(pod, &uid, &container.name, attempt), running && attempt == latest));
             }
             self.next.insert(key, latest + 1);
         }
@@ -97,9 +98,9 @@ mod tests {
         std::fs::write(path, format!("2025-01-01T00:00:00Z stdout F {line}\n")).expect("written");
     }
 
-    fn said(opened: Vec<OpenLog>) -> Vec<(u32, String)> {
+    fn said(opened: Vec<(OpenLog, bool)>) -> Vec<(u32, String)> {
         let lines = |log: OpenLog| log.first.into_iter().map(|line| (line.attempt, String::from_utf8_lossy(&line.content).into_owned()));
-        opened.into_iter().flat_map(lines).collect()
+        opened.into_iter().map(|(log, _)| log).flat_map(lines).collect()
     }
 
     fn running() -> Value {

@@ -1,0 +1,325 @@
+//! JSON as bytes: writing strings from lines that may hold anything, and reading the members of an object in place,
+//! with no tree and no allocation.
+
+/// Appends `text` as a JSON string with its quotes. Bytes that are not UTF-8 become U+FFFD.
+pub fn string(out: &mut Vec<u8>, text: &[u8]) {
+    out.push(b'"');
+    escape(out, text);
+    out.push(b'"');
+}
+
+fn escape(out: &mut Vec<u8>, text: &[u8]) {
+    let (special, high) = look(text);
+    if !special && (!high || std::str::from_utf8(text).is_ok()) {
+        out.extend_from_slice(text);
+    } else if high {
+        for chunk in text.utf8_chunks() {
+            escape_ascii(out, chunk.valid().as_bytes());
+            if !chunk.invalid().is_empty() {
+                out.extend_from_slice("\u{fffd}".as_bytes());
+            }
+        }
+    } else {
+        escape_ascii(out, text);
+    }
+}
+
+/// Whether something needs escaping, and whether something is beyond ASCII. Blocks without early exit, so that the
+/// compiler can use vector instructions: this sees every byte of every line.
+fn look(text: &[u8]) -> (bool, bool) {
+    let flags = |byte: u8| u8::from((byte < 0x20) | (byte == b'"') | (byte == b'\\')) | (byte & 0x80);
+    let (blocks, rest) = text.as_chunks::<32>();
+    let mut seen = 0;
+    for block in blocks {
+        seen |= block.iter().fold(0, |seen, byte| seen | flags(*byte));
+    }
+    seen |= rest.iter().fold(0, |seen, byte| seen | flags(*byte));
+    (seen & 1 != 0, seen & 0x80 != 0)
+}
+
+fn escape_ascii(out: &mut Vec<u8>, text: &[u8]) {
+    let mut rest = text;
+    while let Some(at) = rest.iter().position(|byte| *byte < 0x20 || *byte == b'"' || *byte == b'\\') {
+        out.extend_from_slice(&rest[..at]);
+        match rest[at] {
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            byte => {
+                let digit = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
+                out.extend_from_slice(&[b'\\', b'u', b'0', b'0', digit(byte >> 4), digit(byte & 15)]);
+            }
+        }
+        rest = &rest[at + 1..];
+    }
+    out.extend_from_slice(rest);
+}
+
+/// Reads the text of a JSON string (without its quotes, escapes as they stand) back into plain bytes.
+pub fn unescape(out: &mut Vec<u8>, raw: &[u8]) {
+    let mut rest = raw;
+    while let Some(at) = memchr::memchr(b'\\', rest) {
+        out.extend_from_slice(&rest[..at]);
+        let code = |rest: &[u8]| {
+            let digits = rest.get(2..6).and_then(|digits| std::str::from_utf8(digits).ok())?;
+            u32::from_str_radix(digits, 16).ok()
+        };
+        let mut used = 2;
+        match rest.get(at + 1) {
+            Some(b'n') => out.push(b'\n'),
+            Some(b't') => out.push(b'\t'),
+            Some(b'r') => out.push(b'\r'),
+            Some(b'b') => out.push(8),
+            Some(b'f') => out.push(12),
+            Some(b'u') => {
+                used = 6;
+                let mut point = code(&rest[at..]).unwrap_or(0xfffd);
+                if (0xd800..0xdc00).contains(&point) {
+                    let low = rest.get(at + 6..).filter(|low| low.starts_with(b"\\u")).and_then(code);
+                    if let Some(low) = low.filter(|low| (0xdc00..0xe000).contains(low)) {
+                        used = 12;
+                        point = 0x10000 + ((point - 0xd800) << 10) + (low - 0xdc00);
+                    }
+                }
+                let mut buffer = [0; 4];
+                let shown = char::from_u32(point).unwrap_or('\u{fffd}');
+                out.extend_from_slice(shown.encode_utf8(&mut buffer).as_bytes());
+            }
+            Some(other) => out.push(*other),
+            None => used = 1,
+        }
+        rest = rest.get(at + used..).unwrap_or_default();
+    }
+    out.extend_from_slice(rest);
+}
+
+/// Nesting allowed in an application's log line.
+const MAX_DEPTH: usize = 64;
+
+/// A member of an object: the key without quotes and the value as it stands in the text.
+pub type Member<'a> = (&'a [u8], &'a [u8]);
+
+/// Checks that `text` is exactly one JSON object and shows its members to `visit`. `false` if it is anything else; then
+/// some members may have been shown already.
+pub fn object<'a>(text: &'a [u8], mut visit: impl FnMut(Member<'a>)) -> bool {
+    if std::str::from_utf8(text).is_err() {
+        return false;
+    }
+    let mut scan = Scan { text, at: 0 };
+    scan.space();
+    if !scan.take(b'{') {
+        return false;
+    }
+    scan.space();
+    if !scan.take(b'}') {
+        loop {
+            scan.space();
+            let Some(key) = scan.quoted() else { return false };
+            scan.space();
+            if !scan.take(b':') {
+                return false;
+            }
+            scan.space();
+            let start = scan.at;
+            if !scan.value(1) {
+                return false;
+            }
+            visit((key, &text[start..scan.at]));
+            scan.space();
+            if scan.take(b'}') {
+                break;
+            }
+            if !scan.take(b',') {
+                return false;
+            }
+        }
+    }
+    scan.space();
+    scan.at == text.len()
+}
+
+/// The inside of a value that is a string, escapes as they stand; `None` for other values.
+pub fn string_value(value: &[u8]) -> Option<&[u8]> {
+    value.strip_prefix(b"\"")?.strip_suffix(b"\"")
+}
+
+struct Scan<'a> {
+    text: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Scan<'a> {
+    fn peek(&self) -> Option<u8> {
+        self.text.get(self.at).copied()
+    }
+
+    fn take(&mut self, byte: u8) -> bool {
+        let found = self.peek() == Some(byte);
+        self.at += usize::from(found);
+        found
+    }
+
+    fn space(&mut self) {
+        while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+            self.at += 1;
+        }
+    }
+
+    fn quoted(&mut self) -> Option<&'a [u8]> {
+        if !self.take(b'"') {
+            return None;
+        }
+        let start = self.at;
+        loop {
+            let rest = &self.text[self.at..];
+            let step = memchr::memchr2(b'"', b'\\', rest)?;
+            if rest[..step].iter().any(|byte| *byte < 0x20) {
+                return None;
+            }
+            self.at += step;
+            if self.take(b'"') {
+                return Some(&self.text[start..self.at - 1]);
+            }
+            let escaped = self.text.get(self.at + 1)?;
+            self.at += match escaped {
+                b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => 2,
+                b'u' => {
+                    let digits = self.text.get(self.at + 2..self.at + 6)?;
+                    digits.iter().all(u8::is_ascii_hexdigit).then_some(6)?
+                }
+                _ => return None,
+            };
+        }
+    }
+
+    fn value(&mut self, depth: usize) -> bool {
+        match self.peek() {
+            Some(b'"') => self.quoted().is_some(),
+            Some(b'{') => depth < MAX_DEPTH && self.nested(b'}', depth, true),
+            Some(b'[') => depth < MAX_DEPTH && self.nested(b']', depth, false),
+            Some(b't') => self.word(b"true"),
+            Some(b'f') => self.word(b"false"),
+            Some(b'n') => self.word(b"null"),
+            Some(b'-' | b'0'..=b'9') => self.number(),
+            _ => false,
+        }
+    }
+
+    fn nested(&mut self, end: u8, depth: usize, keys: bool) -> bool {
+        self.at += 1;
+        self.space();
+        if self.take(end) {
+            return true;
+        }
+        loop {
+            self.space();
+            if keys {
+                if self.quoted().is_none() {
+                    return false;
+                }
+                self.space();
+                if !self.take(b':') {
+                    return false;
+                }
+                self.space();
+            }
+            if !self.value(depth + 1) {
+                return false;
+            }
+            self.space();
+            if self.take(end) {
+                return true;
+            }
+            if !self.take(b',') {
+                return false;
+            }
+        }
+    }
+
+    fn word(&mut self, word: &[u8]) -> bool {
+        let found = self.text[self.at..].starts_with(word);
+        self.at += if found { word.len() } else { 0 };
+        found
+    }
+
+    fn digits(&mut self) -> usize {
+        let start = self.at;
+        while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
+            self.at += 1;
+        }
+        self.at - start
+    }
+
+    /// RFC 8259 §6.
+    fn number(&mut self) -> bool {
+        self.take(b'-');
+        let zero = self.peek() == Some(b'0');
+        let whole = self.digits();
+        if whole == 0 || (zero && whole > 1) {
+            return false;
+        }
+        if self.take(b'.') && self.digits() == 0 {
+            return false;
+        }
+        if self.take(b'e') || self.take(b'E') {
+            let _ = self.take(b'+') || self.take(b'-');
+            return self.digits() > 0;
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    fn written(text: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        string(&mut out, text);
+        out
+    }
+
+    #[test]
+    fn members() {
+        let mut seen = Vec::new();
+        let text = br#" {"a": "x\"y", "b":[1,{"c":2}],"d" : -1.5e3 , "e":{}} "#;
+        assert!(object(text, |(key, value)| seen.push((key, value))));
+        assert_eq!(seen[1], (&b"b"[..], &br#"[1,{"c":2}]"#[..]));
+        assert_eq!(seen[2], (&b"d"[..], &b"-1.5e3"[..]));
+        assert_eq!(string_value(seen[0].1), Some(&br#"x\"y"#[..]));
+        assert_eq!(seen.len(), 4);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_become_a_json_string(text: Vec<u8>) {
+            let value: Value = serde_json::from_slice(&written(&text)).unwrap();
+            prop_assert_eq!(value.as_str().unwrap(), String::from_utf8_lossy(&text));
+            let out = written(&text);
+            let mut back = Vec::new();
+            unescape(&mut back, string_value(&out).unwrap());
+            prop_assert_eq!(back, String::from_utf8_lossy(&text).into_owned().into_bytes());
+        }
+
+        #[test]
+        fn agrees_with_serde_json(text in r#"[{}\[\]",:0-9a-b.eE+\-tu\\ nrlfs]{0,24}"#) {
+            let expected = matches!(serde_json::from_str::<Value>(&text), Ok(Value::Object(_)));
+            // Lone surrogates and huge numbers are refused there and harmless here.
+            prop_assume!(!text.contains("\\u") && !text.contains(['e', 'E']));
+            prop_assert_eq!(object(text.as_bytes(), |_| {}), expected);
+        }
+
+        #[test]
+        fn whole_objects_are_objects(map: std::collections::BTreeMap<String, Vec<Option<i32>>>) {
+            let text = serde_json::to_vec(&map).unwrap();
+            let mut count = 0;
+            prop_assert!(object(&text, |_| count += 1));
+            prop_assert_eq!(count, map.len());
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! HTTP(S) receivers: NDJSON, JSON arrays, Loki, OTLP. One connection, one request at a time; the queue does the rest.
+//!
+//! The thread has a little runtime of its own, which only runs while a request is under way.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use base64::Engine as _;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::runtime::Runtime;
+use tokio_rustls::TlsConnector;
+
+use super::tls::Tls;
+use super::{Failure, Sink};
+use crate::batch::Batch;
+use crate::encode::{self, Encoder, Encoding};
+
+/// Read of an answer; more is not interesting.
+const ANSWER: usize = 64 * 1024;
+/// Shown of an answer in a message.
+const SHOWN: usize = 200;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Protocol {
+    Json(Encoding),
+    Loki { labels: Vec<(String, String)> },
+    Otlp { attributes: Vec<(String, String)> },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    None,
+    Gzip,
+    Zstd,
+}
+
+/// A header's value: written down, or in a file that is read for every request because it may be a token that rotates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Secret {
+    Value(String),
+    File(PathBuf),
+}
+
+impl Secret {
+    fn read(&self) -> Result<String, Failure> {
+        match self {
+            Secret::Value(text) => Ok(text.clone()),
+            Secret::File(path) => std::fs::read_to_string(path)
+                .map(|text| text.trim().to_owned())
+                .map_err(|error| Failure::Retry(format!("failed to read {}: {error}", path.display()), None)),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Authorization {
+    None,
+    Bearer(Secret),
+    Basic(String, Secret),
+}
+
+#[derive(Debug, Clone)]
+pub struct HttpOptions {
+    pub url: Uri,
+    pub protocol: Protocol,
+    pub compression: Compression,
+    pub headers: Vec<(HeaderName, Secret)>,
+    pub authorization: Authorization,
+    /// For connecting, and again for the answer.
+    pub timeout: Duration,
+}
+
+#[derive(Debug)]
+pub struct HttpSink {
+    options: HttpOptions,
+    runtime: Runtime,
+    tls: Option<Tls>,
+    connection: Option<SendRequest<Full<Bytes>>>,
+    encoder: Encoder,
+}
+
+impl HttpSink {
+    /// `tls` is wanted when the URL is `https`.
+    pub fn new(options: HttpOptions, tls: Option<Tls>) -> std::io::Result<HttpSink> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let encoding = match &options.protocol {
+            Protocol::Json(encoding) => *encoding,
+            Protocol::Loki { .. } | Protocol::Otlp { .. } => Encoding::NdJson,
+        };
+        Ok(HttpSink { options, runtime, tls, connection: None, encoder: Encoder::new(encoding) })
+    }
+
+    fn body(&mut self, batches: &[Arc<Batch>]) -> Vec<u8> {
+        let mut out = Vec::new();
+        match &self.options.protocol {
+            Protocol::Json(_) => self.encoder.append(&mut out, batches),
+            Protocol::Loki { labels } => encode::loki(&mut out, batches, labels),
+            Protocol::Otlp { attributes } => {
+                let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+                encode::otlp(&mut out, batches, attributes, i64::try_from(now.as_nanos()).unwrap_or(i64::MAX));
+            }
+        }
+        out
+    }
+
+    fn request(&mut self, batches: &[Arc<Batch>]) -> Result<Request<Full<Bytes>>, Failure> {
+        let headers = self.headers()?;
+        let body = self.body(batches);
+        let body = match self.options.compression {
+            Compression::None => body,
+            Compression::Gzip => {
+                let mut gzip =
+                    flate2::write::GzEncoder::new(Vec::with_capacity(body.len() / 6), flate2::Compression::fast());
+                gzip.write_all(&body).and_then(|()| gzip.finish()).map_err(retry("failed to compress"))?
+            }
+            Compression::Zstd => zstd::bulk::compress(&body, 1).map_err(retry("failed to compress"))?,
+        };
+        let mut request = Request::new(Full::new(Bytes::from(body)));
+        *request.method_mut() = http::Method::POST;
+        let target = self.options.url.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        *request.uri_mut() = target.parse().map_err(|_| Failure::Refused("the URL's path is unusable".to_owned()))?;
+        *request.headers_mut() = headers;
+        Ok(request)
+    }
+
+    fn headers(&self) -> Result<HeaderMap, Failure> {
+        let options = &self.options;
+        let mut headers = HeaderMap::new();
+        let authority = options.url.authority().map_or("", |authority| authority.as_str());
+        // User information in the URL is no part of the host.
+        let host = authority.rsplit('@').next().unwrap_or(authority);
+        headers.insert(header::HOST, value(host)?);
+        let kind = match &options.protocol {
+            Protocol::Json(Encoding::Text) => "text/plain; charset=utf-8",
+            Protocol::Json(Encoding::NdJson) => "application/x-ndjson",
+            Protocol::Json(Encoding::JsonArray) | Protocol::Loki { .. } => "application/json",
+            Protocol::Otlp { .. } => "application/x-protobuf",
+        };
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        headers.insert(
+            header::USER_AGENT,
+            HeaderValue::from_static(concat!("outrigger-logs/", env!("CARGO_PKG_VERSION"))),
+        );
+        match options.compression {
+            Compression::None => {}
+            Compression::Gzip => {
+                headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            }
+            Compression::Zstd => {
+                headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("zstd"));
+            }
+        }
+        let credentials = match &options.authorization {
+            Authorization::None => None,
+            Authorization::Bearer(token) => Some(format!("Bearer {}", token.read()?)),
+            Authorization::Basic(user, password) => {
+                let pair = format!("{user}:{}", password.read()?);
+                Some(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair)))
+            }
+        };
+        if let Some(credentials) = credentials {
+            let mut credentials = value(&credentials)?;
+            credentials.set_sensitive(true);
+            headers.insert(header::AUTHORIZATION, credentials);
+        }
+        for (name, secret) in &options.headers {
+            headers.insert(name.clone(), value(&secret.read()?)?);
+        }
+        Ok(headers)
+    }
+}
+
+impl Sink for HttpSink {
+    fn deliver(&mut self, batches: &[Arc<Batch>]) -> Result<(), Failure> {
+        let request = self.request(batches)?;
+        let reused = self.connection.is_some();
+        let config = if self.connection.is_none() { self.tls.as_mut().map(Tls::config) } else { None };
+        let (options, connection) = (&self.options, &mut self.connection);
+        let again = reused.then(|| request.clone());
+        let outcome = self.runtime.block_on(exchange(options, connection, config, request));
+        // A receiver may close an idle connection at any time; that is not worth a pause.
+        match (outcome, again) {
+            (Err(Failure::Retry(..)), Some(request)) if self.connection.is_none() => {
+                let config = self.tls.as_mut().map(Tls::config);
+                self.runtime.block_on(exchange(&self.options, &mut self.connection, config, request))
+            }
+            (outcome, _) => outcome,
+        }
+    }
+}
+
+async fn exchange(
+    options: &HttpOptions,
+    connection: &mut Option<SendRequest<Full<Bytes>>>,
+    tls: Option<Arc<rustls::ClientConfig>>,
+    request: Request<Full<Bytes>>,
+) -> Result<(), Failure> {
+    let slow = |_| Failure::Retry(format!("no answer from {} within {:?}", options.url, options.timeout), None);
+    let mut sender = match connection.take() {
+        Some(sender) => sender,
+        None => tokio::time::timeout(options.timeout, connect(&options.url, tls)).await.map_err(slow)??,
+    };
+    let answer = async {
+        sender.ready().await.map_err(retry("connection lost"))?;
+        let response = sender.send_request(request).await.map_err(retry("failed to send"))?;
+        let (head, body) = response.into_parts();
+        // The body must be read to use the connection again.
+        let body = Limited::new(body, ANSWER).collect().await.map(http_body_util::Collected::to_bytes);
+        Ok::<_, Failure>((head, body))
+    };
+    let (head, body) = tokio::time::timeout(options.timeout, answer).await.map_err(slow)??;
+    if let Ok(body) = &body {
+        *connection = Some(sender);
+        judge(&options.url, head.status, &head.headers, body)
+    } else {
+        judge(&options.url, head.status, &head.headers, &[])
+    }
+}
+
+async fn connect(url: &Uri, tls: Option<Arc<rustls::ClientConfig>>) -> Result<SendRequest<Full<Bytes>>, Failure> {
+    let host = url.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let secure = url.scheme() == Some(&http::uri::Scheme::HTTPS);
+    let port = url.port_u16().unwrap_or(if secure { 443 } else { 80 });
+    let unreachable = format!("failed to connect to {host}:{port}");
+    let stream = TcpStream::connect((host, port)).await.map_err(retry(&unreachable))?;
+    // Requests are whole: waiting for more to send helps nobody.
+    let _ = stream.set_nodelay(true);
+    let Some(config) = tls else { return handshake(stream).await };
+    let name = ServerName::try_from(host.to_owned()).map_err(retry(&unreachable))?;
+    let stream = TlsConnector::from(config).connect(name, stream).await.map_err(retry(&unreachable))?;
+    handshake(stream).await
+}
+
+async fn handshake<S>(stream: S) -> Result<SendRequest<Full<Bytes>>, Failure>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, driver) = http1::handshake(TokioIo::new(stream)).await.map_err(retry("HTTP handshake failed"))?;
+    // Its error is the same one the sender sees.
+    tokio::spawn(async move {
+        let _ = driver.await;
+    });
+    Ok(sender)
+}
+
+/// What an answer means for the records (RFC 9110 §15; OTLP and Loki use the same codes).
+fn judge(url: &Uri, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Result<(), Failure> {
+    if status.is_success() {
+        return Ok(());
+    }
+    let shown = String::from_utf8_lossy(&body[..body.len().min(SHOWN)]);
+    let shown = shown.split_whitespace().collect::<Vec<_>>().join(" ");
+    let reason = format!("{url} answered {status}{}{shown}", if shown.is_empty() { "" } else { ": " });
+    match status {
+        StatusCode::PAYLOAD_TOO_LARGE => Err(Failure::TooLarge(reason)),
+        StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY | StatusCode::UNSUPPORTED_MEDIA_TYPE => {
+            Err(Failure::Refused(reason))
+        }
+        // 401, 403 and 404 are somebody's mistake elsewhere, and get repaired.
+        _ => {
+            let after = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+            Err(Failure::Retry(reason, after.map(Duration::from_secs)))
+        }
+    }
+}
+
+fn value(text: &str) -> Result<HeaderValue, Failure> {
+    HeaderValue::from_str(text).map_err(|_| Failure::Retry("a header's value cannot be sent".to_owned(), None))
+}
+
+/// A failure to try again, with everything that caused it.
+fn retry<E: std::error::Error>(what: &str) -> impl FnOnce(E) -> Failure {
+    move |error| {
+        let mut text = format!("{what}: {error}");
+        let mut cause = error.source();
+        while let Some(inner) = cause {
+            text.push_str(&format!(": {inner}"));
+            cause = inner.source();
+        }
+        Failure::Retry(text, None)
+    }
+}
+
+#[cfg(test)]
+mod tests;
