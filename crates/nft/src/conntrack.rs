@@ -27,7 +27,8 @@ pub enum Flows {
 }
 
 impl Netfilter {
-    /// Makes the kernel forget these connections; that there are none is fine. Needs Linux 5.8.
+    /// Makes the kernel forget these connections; that there are none is fine. The kernel walks its whole table for it,
+    /// about a millisecond. Older kernels, which cannot delete selectively, refuse and forget nothing.
     pub fn forget(&self, flows: Flows) -> io::Result<()> {
         let forgotten = self.request(DELETE, IPV4, |out| match flows {
             Flows::ToPort(protocol, port) => {

@@ -30,7 +30,7 @@ pub struct SandboxSpec {
 pub enum PidMode {
     /// Each container has its own PID namespace, nested in the shim's.
     Container,
-    /// All containers live in the shim's PID namespace; the shim is PID 1 and reaps.
+    /// All containers live in one PID namespace, whose PID 1 is a keeper that only reaps (as Kubernetes' pause).
     Pod,
     /// The host's. The shim is then not an init: its death is answered by killing the pod's cgroup.
     Host,
@@ -91,7 +91,7 @@ pub struct ProcessSpec {
     /// Ready classic-BPF programs, 8 bytes an instruction (`struct sock_filter`, native endian), loaded in order.
     pub seccomp: Vec<Vec<u8>>,
     pub rlimits: Vec<Rlimit>,
-    /// `None` leaves what was inherited.
+    /// `None` is what the engine has.
     pub oom_score_adj: Option<i32>,
 }
 

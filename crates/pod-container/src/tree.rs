@@ -95,7 +95,7 @@ impl Tree {
         // mount(2) needs a place; any directory will do for this moment, nobody else sees this mount namespace.
         let place = *lower.first().ok_or(Errno::INVAL)?;
         rustix::mount::mount("overlay", place, "overlay", MountFlags::empty(), options.as_c_str())?;
-        let tree = Tree::of_path(place);
+        let tree = Tree::of_path(place, false);
         rustix::mount::unmount(place, UnmountFlags::DETACH)?;
         let tree = tree?;
         tree.set(attributes, false)?;
@@ -117,9 +117,12 @@ impl Tree {
         Ok(Tree { fd: open_tree(fd, c"", flags)? })
     }
 
-    /// A recursive bind of a path of the current root.
-    pub(crate) fn of_path(path: impl rustix::path::Arg) -> Result<Tree, Errno> {
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    /// A bind of a path of the current root.
+    pub(crate) fn of_path(path: impl rustix::path::Arg, recursive: bool) -> Result<Tree, Errno> {
+        let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        if recursive {
+            flags |= OpenTreeFlags::AT_RECURSIVE;
+        }
         Ok(Tree { fd: open_tree(CWD, path, flags)? })
     }
 
@@ -134,6 +137,12 @@ impl Tree {
             Propagation::Shared => libc::MS_SHARED,
         };
         set_attributes(&self.fd, true, Attributes { propagation, ..Attributes::default() })
+    }
+
+    /// Puts it on top of `name` in a directory. A link there is not followed, and no place for a mount.
+    pub(crate) fn attach_at(self, parent: impl AsFd, name: &str) -> Result<OwnedFd, Errno> {
+        move_mount(&self.fd, c"", parent, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+        Ok(self.fd)
     }
 
     /// Puts it on top of the place behind `target`; the result is its root there.

@@ -272,16 +272,27 @@ impl Client {
         };
         let [stdin, stdout, stderr] = &stdio;
         let fds = [spec_fd.as_fd(), stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
-        let (id, exit, answer) = connection.ask_exec(&request, &fds).await?;
-        let container = container.to_owned();
-        match answer {
-            Answer::ExecStarted { pid, identity } => {
-                Ok(Exec { id, pid, identity, exit, handle: Arc::clone(&self.handle), ended: false })
+        let (id, answer) = connection.register()?;
+        let (sender, exit) = oneshot::channel();
+        connection.waiting().exits.insert(id, sender);
+        // From here on a caller that loses interest drops this, and the process ends.
+        let mut exec =
+            Exec { id, pid: 0, identity: Identity::default(), exit, handle: Arc::clone(&self.handle), ended: false };
+        let answer = match connection.finish_ask(id, &request, &fds, answer).await {
+            Ok(Answer::ExecStarted { pid, identity }) => {
+                (exec.pid, exec.identity) = (pid, identity);
+                return Ok(exec);
             }
+            answer => answer,
+        };
+        exec.ended = true;
+        connection.waiting().exits.remove(&id);
+        let container = container.to_owned();
+        match answer? {
             Answer::ExecFailed { stage: Stage::Create, message } => Err(ExecError::Create { container, message }),
             Answer::ExecFailed { stage: Stage::Start, message } => Err(ExecError::Start { container, message }),
-            Answer::Done => Err(RequestError::Gone.into()),
             Answer::Refused(message) => Err(RequestError::Refused(message).into()),
+            Answer::Done | Answer::ExecStarted { .. } => Err(RequestError::Gone.into()),
         }
     }
 
@@ -346,24 +357,6 @@ impl Connection {
     async fn ask(&self, request: &Request<'_>, fds: &[BorrowedFd<'_>]) -> Result<Answer, RequestError> {
         let (id, answer) = self.register()?;
         self.finish_ask(id, request, fds, answer).await
-    }
-
-    /// As [`Connection::ask`], listening for the exec's end from before it can happen.
-    async fn ask_exec(
-        &self,
-        request: &Request<'_>,
-        fds: &[BorrowedFd<'_>],
-    ) -> Result<(u64, oneshot::Receiver<Exit>, Answer), RequestError> {
-        let (id, answer) = self.register()?;
-        let (sender, exit) = oneshot::channel();
-        self.waiting().exits.insert(id, sender);
-        match self.finish_ask(id, request, fds, answer).await {
-            Ok(answer) => Ok((id, exit, answer)),
-            Err(error) => {
-                self.waiting().exits.remove(&id);
-                Err(error)
-            }
-        }
     }
 
     fn register(&self) -> Result<(u64, oneshot::Receiver<Answer>), RequestError> {

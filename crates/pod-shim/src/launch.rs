@@ -154,12 +154,7 @@ fn try_become_shim(
         .mode(0o700)
         .create(directory)
         .map_err(|error| format!("failed to make {}: {error}", directory.display()))?;
-    let facts = fs::OpenOptions::new()
-        .read(true)
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(directory.join(FACTS))
+    let facts = open_facts(&directory.join(FACTS))
         .map_err(|error| format!("failed to open the facts in {}: {error}", directory.display()))?;
     let home = rustix::fs::open(directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(because("failed to open the shim's directory"))?;
@@ -238,6 +233,18 @@ fn mount_tmpfs(tmpfs: &Tmpfs) -> Result<(), String> {
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
     rustix::mount::mount("tmpfs", &tmpfs.path, "tmpfs", flags, options.as_c_str())
         .map_err(|errno| format!("failed to mount a tmpfs at {shown}: {errno}"))
+}
+
+/// A last line without its end (the machine lost power) is taken away: the next fact must not be glued to it.
+fn open_facts(path: &Path) -> std::io::Result<fs::File> {
+    let mut facts = fs::OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+    let mut text = Vec::new();
+    facts.read_to_end(&mut text)?;
+    let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    if whole < text.len() {
+        facts.set_len(whole as u64)?;
+    }
+    Ok(facts)
 }
 
 /// In the current directory.

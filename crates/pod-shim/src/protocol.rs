@@ -261,3 +261,62 @@ impl Request<'_> {
         packet
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fact_lines_are_read() {
+        let identity = Identity { uid: 7, gid: 8, groups: vec![8, 9] };
+        let container = || "web".to_owned();
+        #[rustfmt::skip]
+        let cases = [
+            ("started web 3 1700000000000000001 42 7 8 8,9",
+             Fact::Started { container: container(), attempt: 3, pid: 42, at_nanos: 1_700_000_000_000_000_001, identity }),
+            ("started web 0 5 42 0 0 -",
+             Fact::Started { container: container(), attempt: 0, pid: 42, at_nanos: 5, identity: Identity::default() }),
+            ("start-failed web 0 5 start exec: \"a\\nb\\\\c\": not found",
+             Fact::StartFailed { container: container(), attempt: 0, stage: Stage::Start, at_nanos: 5,
+                                 message: "exec: \"a\nb\\c\": not found".into() }),
+            ("exited web 0 5 137 9 oom",
+             Fact::Exited { container: container(), attempt: 0, at_nanos: 5,
+                            exit: Exit { code: 137, signal: Some(9), oom_killed: true } }),
+            ("exited web 0 5 3 - -",
+             Fact::Exited { container: container(), attempt: 0, at_nanos: 5,
+                            exit: Exit { code: 3, signal: None, oom_killed: false } }),
+        ];
+        for (line, fact) in cases {
+            assert_eq!(Fact::parse(line), Some(fact), "{line}");
+        }
+        for line in [
+            "",
+            "started",
+            "exited web 0 5 137 9",
+            "exited web x 5 3 - -",
+            "gone web 0 5 x",
+            "started web 0 5 1 0 0 1,x",
+        ] {
+            assert_eq!(Fact::parse(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn packets_are_told_apart() {
+        assert_eq!(Message::parse(b"done 7\n"), Some(Message::Answer { id: 7, answer: Answer::Done }));
+        let refused = Answer::Refused("the container is not running".into());
+        let packet = b"refused 8 the container is not running\n";
+        assert_eq!(Message::parse(packet), Some(Message::Answer { id: 8, answer: refused }));
+        let exit = Exit { code: 42, signal: None, oom_killed: false };
+        assert_eq!(Message::parse(b"exec-exited 9 42 - -\n"), Some(Message::ExecExited { id: 9, exit }));
+        assert!(matches!(Message::parse(b"exited a 0 1 0 - -\n"), Some(Message::Fact(Fact::Exited { .. }))));
+        assert_eq!(Message::parse(b"\xff"), None);
+    }
+
+    #[test]
+    fn only_whole_lines_are_facts() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        std::fs::write(directory.path().join(FACTS), "exited a 0 1 0 - -\nexited b 0").expect("written");
+        assert_eq!(read_facts(directory.path()).expect("facts").len(), 1);
+    }
+}

@@ -212,7 +212,7 @@ impl Shim {
         let mut warm = true;
         loop {
             let news = self.wait(warm);
-            if news.is_empty() && warm {
+            if news.is_empty() && warm && self.next_alarm().is_none_or(|ms| ms >= QUIET_MS) {
                 warm = false;
                 drop((news, std::mem::take(&mut buffer)));
                 sys::release_memory();

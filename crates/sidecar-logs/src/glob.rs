@@ -147,8 +147,6 @@ fn matches_path(pattern: &str, path: &[u8]) -> bool {
         text.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).map(<[u8]>::to_vec).collect()
     };
     let (pattern, path) = (split(pattern.as_bytes()), split(path));
-    let slices = |parts: &[Vec<u8>]| -> Vec<*const [u8]> { parts.iter().map(|part| part.as_slice() as *const _).collect() };
-    let _ = slices;
     let pattern: Vec<&[u8]> = pattern.iter().map(Vec::as_slice).collect();
     let path: Vec<&[u8]> = path.iter().map(Vec::as_slice).collect();
     parts(&pattern, &path)

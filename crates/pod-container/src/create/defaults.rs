@@ -1,9 +1,9 @@
 //! What every container finds mounted: `/proc`, `/dev` with its nodes, `/sys` and its own cgroup.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
@@ -53,9 +53,7 @@ fn attach(parent: impl AsFd, name: &str, shown: &str, tree: Tree) -> Result<Owne
         Ok(()) | Err(Errno::EXIST) => {}
         Err(errno) => return Err(errno).or_fail(what),
     }
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let place = rustix::fs::openat(parent, name, flags, Mode::empty()).or_fail(what)?;
-    tree.attach(place).or_fail(what)
+    tree.attach_at(parent, name).or_fail(what)
 }
 
 fn mount_dev(root: BorrowedFd<'_>, privileged: bool) -> Result<OwnedFd, Failure> {
@@ -132,7 +130,7 @@ fn mount_cgroups(sys: &OwnedFd, spec: &ContainerSpec, read_only: MountAttrFlags)
         == inside::CGROUP2;
     if unified && spec.privileged {
         // The host's, writable: what Kubernetes gives a privileged container.
-        return Tree::of_path(CGROUPS).and_then(|tree| tree.attach(place)).map(drop).or_fail(what);
+        return Tree::of_path(CGROUPS, true).and_then(|tree| tree.attach(place)).map(drop).or_fail(what);
     }
     if unified {
         sys::process::unshare(rustix::thread::UnshareFlags::NEWCGROUP)
@@ -143,7 +141,7 @@ fn mount_cgroups(sys: &OwnedFd, spec: &ContainerSpec, read_only: MountAttrFlags)
     let tree = Tree::new("tmpfs", &[("mode", "755"), ("size", "4k")], inert()).or_fail(what)?;
     let shelf = tree.attach(place).or_fail(what)?;
     for (name, directory) in spec.cgroups.iter().filter_map(|directory| Some((hierarchy(directory)?, directory))) {
-        let group = open_tree(directory).or_fail(what)?;
+        let group = Tree::of_path(directory, false).or_fail(what)?;
         group.set(inert() | read_only, true).or_fail(what)?;
         attach(&shelf, &name, &format!("{CGROUPS}/{name}"), group)?;
         for alias in name.split(',').filter(|alias| *alias != name) {
@@ -151,10 +149,6 @@ fn mount_cgroups(sys: &OwnedFd, spec: &ContainerSpec, read_only: MountAttrFlags)
         }
     }
     set_attributes(&shelf, false, Attributes::set(MountAttrFlags::MOUNT_ATTR_RDONLY)).or_fail(what)
-}
-
-fn open_tree(directory: &PathBuf) -> Result<Tree, Errno> {
-    Tree::of(rustix::fs::openat(CWD, directory, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?, false)
 }
 
 /// `memory` of `/sys/fs/cgroup/memory/outrigger/…`.

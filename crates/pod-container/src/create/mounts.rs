@@ -60,7 +60,7 @@ fn source(mount: &Mount, host_mounts: BorrowedFd<'_>) -> Result<Tree, Failure> {
     let what = || format!("failed to open {}", describe(&mount.source));
     match &mount.source {
         MountSource::Bind(path) if mount.propagation == Propagation::Shared => shared(path, host_mounts),
-        MountSource::Bind(path) => Tree::of_path(path).or_fail(what),
+        MountSource::Bind(path) => Tree::of_path(path, true).or_fail(what),
         MountSource::BindBelow { root, path } => {
             let volume = open(root).or_fail(what)?;
             let found = inside::open_below(volume.as_fd(), path).map_err(|errno| match errno {
@@ -119,7 +119,7 @@ fn shared_tree(path: &Path, what: impl Fn() -> String) -> Result<Tree, Failure> 
         let message = format!("path \"{}\" is mounted on \"{point}\" but it is not a shared mount", path.display());
         return Err(Failure::create(message));
     }
-    Tree::of_path(path).or_fail(&what)
+    Tree::of_path(path, true).or_fail(&what)
 }
 
 fn open(path: &Path) -> Result<OwnedFd, Errno> {

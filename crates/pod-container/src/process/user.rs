@@ -115,8 +115,9 @@ mod tests {
     #[test]
     fn resolves_as_an_image_user_line_is_meant() {
         // user line, group override, merge → uid, gid, groups, home
+        type Case = (&'static str, Option<u32>, bool, u32, u32, &'static [u32], &'static str);
         #[rustfmt::skip]
-        let cases: &[(&str, Option<u32>, bool, u32, u32, &[u32], &str)] = &[
+        let cases: &[Case] = &[
             ("",            None,    true,  0,    0,    &[0],          "/root"),
             ("web",         None,    true,  33,   33,   &[33, 50, 51], "/var/www"),
             ("web",         None,    false, 33,   33,   &[33],         "/var/www"),

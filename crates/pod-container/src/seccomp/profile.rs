@@ -100,8 +100,10 @@ impl Subject {
     fn concerns(&self, entry: &Entry) -> Result<bool, ProfileError> {
         if let Some(includes) = &entry.includes {
             let caps = includes.caps.iter().flatten().all(|name| self.has(name));
-            let arches =
-                includes.arches.as_ref().is_none_or(|arches| arches.is_empty() || arches.iter().any(is_native));
+            let arches = includes
+                .arches
+                .as_ref()
+                .is_none_or(|arches| arches.is_empty() || arches.iter().any(|name| is_native(name)));
             let kernel = self.is_at_least(includes.min_kernel.as_deref())?.unwrap_or(true);
             if !(caps && arches && kernel) {
                 return Ok(false);
@@ -109,7 +111,7 @@ impl Subject {
         }
         if let Some(excludes) = &entry.excludes {
             let caps = excludes.caps.iter().flatten().any(|name| self.has(name));
-            let arches = excludes.arches.iter().flatten().any(is_native);
+            let arches = excludes.arches.iter().flatten().any(|name| is_native(name));
             let kernel = self.is_at_least(excludes.min_kernel.as_deref())?.unwrap_or(false);
             if caps || arches || kernel {
                 return Ok(false);
@@ -130,9 +132,8 @@ impl Subject {
 }
 
 /// Go's names, as Docker uses them.
-fn is_native(name: &String) -> bool {
-    let native: &[&str] = if cfg!(target_arch = "x86_64") { &["amd64"] } else { &["arm64"] };
-    native.contains(&name.as_str())
+fn is_native(name: &str) -> bool {
+    name == if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" }
 }
 
 /// `6.18` of `6.18.44-cloud`.

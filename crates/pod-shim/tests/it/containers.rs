@@ -226,3 +226,91 @@ async fn exec(world: &crate::world::World, process: &ProcessSpec, input: &str) -
     let [stdout, stderr] = texts;
     (exit, stdout, stderr)
 }
+
+#[tokio::test]
+async fn a_cancelled_exec_ends() {
+    let world = world!();
+    let spec = world.spec("main", "sleep 1000");
+    world.client().start("main", 0, &spec).await.expect("start");
+    let count = || world.hierarchy.processes(&world.cgroup.join("main")).expect("processes").len();
+    let endless = process(&["sleep", "1000"], Capabilities::default());
+    for microseconds in [0, 50, 200, 500, 1000, 3000] {
+        let exec = world.client().exec("main", 0, &endless, null_stdio());
+        let _ = tokio::time::timeout(std::time::Duration::from_micros(microseconds), exec).await;
+    }
+    crate::world::eventually("only the container is left", || count() == 1).await;
+}
+
+#[tokio::test]
+async fn many_at_once_leave_nothing_behind() {
+    let mut world = world!();
+    let descriptors = |pid: u32| std::fs::read_dir(format!("/proc/{pid}/fd")).expect("descriptors").count();
+    // Any answer proves that this connection has been accepted.
+    let _ = world.client().signal("nobody", 0, 9).await;
+    let before = descriptors(world.shim);
+    let names: Vec<String> = (0..24).map(|number| format!("c{number}")).collect();
+    let starts = names.iter().map(|name| {
+        let spec = world.spec(name, "seq 1 2000; exec true");
+        let client = world.client().clone();
+        let name = name.clone();
+        tokio::spawn(async move { client.start(&name, 0, &spec).await.map(drop) })
+    });
+    let starts: Vec<_> = starts.collect();
+    for start in starts {
+        start.await.expect("joined").expect("start");
+    }
+    let mut exited = 0;
+    while exited < names.len() {
+        exited += usize::from(matches!(world.next_fact().await, Fact::Exited { exit: Exit { code: 0, .. }, .. }));
+    }
+    for name in &names {
+        assert_eq!(world.log(name).lines().count(), 2000, "{name}");
+    }
+    assert_eq!(descriptors(world.shim), before, "open descriptors of the shim");
+}
+
+#[tokio::test]
+async fn endless_output_neither_grows_the_shim_nor_delays_the_end() {
+    let mut world = world!();
+    let mut spec = world.spec("flood", "yes & sleep 0.2; kill -9 $!; exit 9");
+    spec.log.max_size = 1 << 20;
+    assert_eq!(world.run("flood", &spec).await.code, 9);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", world.shim)).expect("status");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmData:")).expect("VmData").trim();
+    let kilobytes: u64 = peak.trim_end_matches(" kB").trim().parse().expect("a number");
+    assert!(kilobytes < 2048, "{peak}");
+}
+
+#[tokio::test]
+async fn a_full_disk_holds_output_back_and_loses_none() {
+    let mut sandbox = crate::world::sandbox();
+    let disk = tempfile::tempdir().expect("temporary directory");
+    sandbox.tmpfs = vec![Tmpfs { path: disk.path().to_owned(), size: Some(256 << 10), mode: 0o755 }];
+    let mut world = world!(sandbox);
+    // The disk is the shim's own tmpfs; the way to it from here is through the shim's root.
+    let through = std::path::PathBuf::from(format!("/proc/{}/root{}", world.shim, disk.path().display()));
+    let ballast = through.join("ballast");
+    std::fs::write(&ballast, vec![b'x'; 200 << 10]).expect("ballast");
+    let mut spec = world.spec("writer", "seq 1 20000; echo end");
+    spec.log.path = disk.path().join("0.log");
+    spec.log.max_size = 10 << 20;
+    world.client().start("writer", 0, &spec).await.expect("start");
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    let status = world.client().signal("writer", 0, 0).await;
+    assert!(status.is_ok(), "it waits for room: {status:?}");
+    // Room for all of it: 20 000 lines with their 45 bytes of time and tag.
+    std::fs::remove_file(&ballast).expect("removed");
+    let shim = format!("/proc/{}/ns/mnt", world.shim);
+    let grown = std::process::Command::new("nsenter")
+        .arg(format!("--mount={shim}"))
+        .args(["mount", "-o", "remount,size=4m"])
+        .arg(disk.path())
+        .status();
+    assert!(grown.is_ok_and(|status| status.success()), "nsenter and mount are on every Debian");
+    assert_eq!(world.exit_of("writer").await.code, 0);
+    let home = through.join("0.log");
+    crate::world::eventually("all lines are written", || {
+        std::fs::read_to_string(&home).is_ok_and(|text| text.ends_with(" end\n") && text.lines().count() == 20_001)
+    })
+    .await;
+}
