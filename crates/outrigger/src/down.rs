@@ -43,8 +43,7 @@ fn targets(roots: &Roots, arguments: &Down) -> anyhow::Result<Vec<PodKey>> {
         return Ok(keys.filter(|key| namespace.is_none_or(|namespace| key.0 == namespace)).collect());
     }
     let default = namespace.unwrap_or("default");
-    let (files, names): (Vec<_>, Vec<_>) =
-        arguments.targets.iter().partition(|word| manifest::looks_like_file(word));
+    let (files, names): (Vec<_>, Vec<_>) = arguments.targets.iter().partition(|word| manifest::looks_like_file(word));
     let files: Vec<PathBuf> = files.into_iter().map(PathBuf::from).collect();
     let mut keys: Vec<PodKey> = Vec::new();
     if !files.is_empty() || !arguments.filenames.is_empty() {

@@ -66,7 +66,8 @@ pub(crate) fn usage(message: impl fmt::Display + fmt::Debug + Send + Sync + 'sta
 pub(crate) fn report(error: &anyhow::Error) -> (String, u8) {
     let coded = error.downcast_ref::<Coded>();
     let mut text = format!("error: {}\n", one_line(&format!("{error:#}")));
-    let hint = coded.and_then(|coded| coded.hint.clone()).or_else(|| guess(error, rustix::process::geteuid().is_root()));
+    let hint =
+        coded.and_then(|coded| coded.hint.clone()).or_else(|| guess(error, rustix::process::geteuid().is_root()));
     if let Some(hint) = hint {
         text.push_str(&format!("hint: {hint}\n"));
     }
@@ -78,9 +79,9 @@ fn guess(error: &anyhow::Error, root: bool) -> Option<String> {
     let kind = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind)?;
     match kind {
         io::ErrorKind::PermissionDenied if !root => Some("run as root (sudo)".into()),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            Some("the disk is full: `outrigger image list` shows what images take, `outrigger image remove` frees it".into())
-        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(
+            "the disk is full: `outrigger image list` shows what images take, `outrigger image remove` frees it".into(),
+        ),
         io::ErrorKind::ReadOnlyFilesystem => {
             Some("the file system is read-only: choose a writable place with --root DIR".into())
         }
@@ -112,7 +113,8 @@ mod tests {
 
     #[test]
     fn who_is_not_root_is_told_so() {
-        let error = Err::<(), _>(io::Error::from(io::ErrorKind::PermissionDenied)).context("failed to write").unwrap_err();
+        let error =
+            Err::<(), _>(io::Error::from(io::ErrorKind::PermissionDenied)).context("failed to write").unwrap_err();
         assert_eq!(guess(&error, false).as_deref(), Some("run as root (sudo)"));
         assert_eq!(guess(&error, true), None);
     }

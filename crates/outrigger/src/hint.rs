@@ -9,10 +9,14 @@ pub(crate) fn of_waiting(reason: &str, message: &str) -> Option<&'static str> {
 pub(crate) fn of_failure(reason: &str, message: &str) -> Option<&'static str> {
     let says = |words: &[&str]| words.iter().any(|word| message.to_ascii_lowercase().contains(word));
     Some(match reason {
-        "ErrImagePull" | "ImagePullBackOff" | "RegistryUnavailable" if says(&["unauthorized", "denied", "401", "403"]) => {
+        "ErrImagePull" | "ImagePullBackOff" | "RegistryUnavailable"
+            if says(&["unauthorized", "denied", "401", "403"]) =>
+        {
             "log in to the registry (docker login writes the file that is read here), or check the image's name"
         }
-        "ErrImagePull" | "ImagePullBackOff" | "RegistryUnavailable" if says(&["not found", "manifest unknown", "404"]) => {
+        "ErrImagePull" | "ImagePullBackOff" | "RegistryUnavailable"
+            if says(&["not found", "manifest unknown", "404"]) =>
+        {
             "check the image's name and tag"
         }
         "ErrImagePull" | "ImagePullBackOff" | "RegistryUnavailable" => {
@@ -43,9 +47,13 @@ mod tests {
 
     #[test]
     fn one_reason_may_have_several_causes() {
-        assert!(of_failure("ErrImagePull", "dial tcp: connection refused").is_some_and(|hint| hint.contains("--offline")));
+        assert!(
+            of_failure("ErrImagePull", "dial tcp: connection refused").is_some_and(|hint| hint.contains("--offline"))
+        );
         assert!(of_failure("ErrImagePull", "401 Unauthorized").is_some_and(|hint| hint.contains("log in")));
-        assert!(of_failure("FailedMount", "configmap \"x\" not found").is_some_and(|hint| hint.contains("-f config.yaml")));
+        assert!(
+            of_failure("FailedMount", "configmap \"x\" not found").is_some_and(|hint| hint.contains("-f config.yaml"))
+        );
         assert_eq!(of_failure("Strange", ""), None);
     }
 }

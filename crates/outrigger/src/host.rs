@@ -83,9 +83,9 @@ pub(crate) fn open(config: Config) -> anyhow::Result<Engine> {
 /// Why an engine (or a sweep, which opens one) could not be opened.
 pub(crate) fn refused(error: OpenError) -> anyhow::Error {
     let hint = match &error {
-        OpenError::Network(_) => Some(
-            "pods' networks need veth and nf_tables in the kernel (modprobe veth nf_tables) and a free --pod-cidr",
-        ),
+        OpenError::Network(_) => {
+            Some("pods' networks need veth and nf_tables in the kernel (modprobe veth nf_tables) and a free --pod-cidr")
+        }
         OpenError::Cgroups(_) => {
             Some("mount the cgroup file systems below /sys/fs/cgroup, with the cpu, memory and pids controllers")
         }

@@ -7,10 +7,11 @@ use std::io;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use pod_image::{
-    Credentials, ImportOptions, ImportSource, PackSpec, PullOptions, PullProgress, PushOptions, Reference, Registries, Store,
-};
 use pod_engine::Roots;
+use pod_image::{
+    Credentials, ImportOptions, ImportSource, PackSpec, PullOptions, PullProgress, PushOptions, Reference, Registries,
+    Store,
+};
 use tokio::sync::mpsc::unbounded_channel;
 
 use crate::cli::{Global, ImageImport, ImageList, ImagePack, ImagePull, ImagePush, ImageRemove, ImageSave, ImageVerb};
@@ -44,7 +45,8 @@ fn pull(store: &Store, arguments: &ImagePull) -> anyhow::Result<u8> {
         ..PullOptions::default()
     };
     for image in &images {
-        let pulled = show(Direction::Pull, image, async |progress| pod_image::pull(store, image, &options, progress).await)?;
+        let pulled =
+            show(Direction::Pull, image, async |progress| pod_image::pull(store, image, &options, progress).await)?;
         pulled.map_err(|error| with_hint(error.hint(), error))?;
         print(format!("{image}\n"))?;
     }

@@ -10,8 +10,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use jiff::{SignedDuration, Timestamp};
 use logfile::follow::{Follower, Options};
-use pod_engine::record::{Listed, find};
 use pod_engine::Roots;
+use pod_engine::record::{Listed, find};
 
 use self::choice::Chosen;
 use crate::cli::{Global, Logs};

@@ -87,13 +87,15 @@ mod tests {
 
     fn listed(namespace: &str, name: &str, owned: bool) -> Listed {
         let record = json!({
-            "uid": "u", "objects": {"config_maps": {}, "secrets": {}}, "origin": null, "created": "2025-01-01T00:00:00Z",
+            "uid": "u", "objects": {"config_maps": {}, "secrets": {}}, "origin": null, "created": "2025-01-01T00:00:00Z", "cgroup": "/outrigger/podu",
             "offline": false, "detached": true,
             "pod": {"metadata": {"name": name, "namespace": namespace, "creationTimestamp": "2025-01-01T00:00:00Z"},
                     "spec": {"initContainers": [{"name": "proxy", "image": "envoy", "restartPolicy": "Always"}],
                              "containers": [{"name": "app", "image": "alpine"}]}}});
-        let status = |name| json!({"name": name, "image": "i", "imageID": "", "ready": true, "started": true,
-            "restartCount": 0, "state": {"running": {}}});
+        let status = |name| {
+            json!({"name": name, "image": "i", "imageID": "", "ready": true, "started": true,
+            "restartCount": 0, "state": {"running": {}}})
+        };
         let status = json!({"phase": "Running", "podIPs": [{"ip": "10.1.2.3"}],
             "initContainerStatuses": [status("proxy")], "containerStatuses": [status("app")]});
         Listed {

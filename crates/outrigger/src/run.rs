@@ -27,8 +27,7 @@ pub(crate) fn run(global: &Global, arguments: Run) -> anyhow::Result<u8> {
     let (work, notes) = if arguments.adopt.is_empty() {
         let loaded = manifest::read(&arguments.files, &arguments.filenames, &arguments.namespace.namespace)?;
         let notes = loaded.notes().to_vec();
-        let wishes =
-            Wishes { offline: arguments.offline, detached: arguments.detach, recreate: arguments.recreate };
+        let wishes = Wishes { offline: arguments.offline, detached: arguments.detach, recreate: arguments.recreate };
         (Work::Run(loaded.requests(wishes)?), notes)
     } else {
         (Work::Adopt(adoptable(&roots, &arguments.namespace.namespace, &arguments.adopt)?), Vec::new())
@@ -49,7 +48,9 @@ fn adoptable(roots: &Roots, namespace: &str, names: &[String]) -> anyhow::Result
         let listed = listed.ok_or_else(|| Coded::new(FAILED, anyhow::anyhow!("pods \"{name}\" not found")))?;
         if listed.owned {
             let hint = format!("follow it with: outrigger logs -f {name}");
-            return Err(Coded::new(FAILED, anyhow::anyhow!("pod \"{name}\" has an engine that drives it")).hint(hint).into());
+            return Err(Coded::new(FAILED, anyhow::anyhow!("pod \"{name}\" has an engine that drives it"))
+                .hint(hint)
+                .into());
         }
         if let Some(phase @ ("Succeeded" | "Failed")) = listed.status.phase.as_deref() {
             return Err(usage(format!("pod \"{name}\" has ended ({phase}): there is nothing to take over")));

@@ -3,9 +3,8 @@
 pub(crate) fn render(header: &[&str], rows: &[Vec<String>]) -> String {
     let header: Vec<String> = header.iter().map(|&title| title.to_owned()).collect();
     let lines = || std::iter::once(&header).chain(rows);
-    let width = |column: usize| {
-        lines().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
+    let width =
+        |column: usize| lines().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..header.len()).map(width).collect();
     let mut text = String::new();
     for row in lines() {
@@ -60,7 +59,14 @@ name   b           x
 
     #[test]
     fn sizes_read_as_docker_writes_them() {
-        let sizes = [(0, "0B"), (999, "999B"), (1000, "1kB"), (7_138_000, "7.138MB"), (78_100_000, "78.1MB"), (1_234_500_000, "1.234GB")];
+        let sizes = [
+            (0, "0B"),
+            (999, "999B"),
+            (1000, "1kB"),
+            (7_138_000, "7.138MB"),
+            (78_100_000, "78.1MB"),
+            (1_234_500_000, "1.234GB"),
+        ];
         for (bytes, text) in sizes {
             assert_eq!(size(bytes), text);
         }

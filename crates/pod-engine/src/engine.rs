@@ -18,7 +18,7 @@ use crate::feed::{Feed, News};
 use crate::paths::Roots;
 use crate::record::{self, Ownership, Record};
 use crate::task::{Command, PodTask};
-use crate::teardown;
+use crate::teardown::Forgotten;
 
 /// How an engine is set up; everything has a default that fits one machine.
 #[derive(Debug, Clone)]
@@ -68,6 +68,12 @@ pub enum RunError {
     Owned(String),
     #[error("pod `{0}` is not known here")]
     Unknown(String),
+    #[error(
+        "pod `{0}` lives, and {1} cannot change while it does; replace the pod with --recreate, or take it down first"
+    )]
+    Differs(String, String),
+    #[error("the state of pod `{0}` cannot be read (another version of outrigger wrote it?); take it down first")]
+    Ledger(String, #[source] io::Error),
     #[error("failed to write down pod `{0}`")]
     Record(String, #[source] io::Error),
 }
@@ -152,39 +158,55 @@ impl Engine {
     }
 
     /// Runs a new pod, applies a changed manifest to one driven here, or adopts an orphan of the same name and then
-    /// applies the manifest.
+    /// applies the manifest. A pod that is on its way to its end is followed by a new one.
     pub fn run(&self, request: PodRequest) -> Result<(), RunError> {
         let key = (request.namespace().to_owned(), request.name().to_owned());
+        let full = format!("{}/{}", key.0, key.1);
+        let paths = self.cx.config.roots.pod(&key.0, &key.1);
+        let failed = |error| RunError::Record(full.clone(), error);
+        if self.drives(&key.0, &key.1) {
+            check_update(&full, &paths, &request)?;
+        }
         if let Some(commands) = self.pods.borrow().get(&key) {
             // A closed channel is a pod in its last instant; the name is free the moment it is gone.
             if commands.send(Command::Update(Box::new(request.clone()))).is_ok() {
                 return Ok(());
             }
         }
-        let full = format!("{}/{}", key.0, key.1);
-        let paths = self.cx.config.roots.pod(&key.0, &key.1);
-        create_private(&paths.run).map_err(|e| RunError::Record(full.clone(), e))?;
-        let ownership = Ownership::try_take(&paths)
-            .map_err(|e| RunError::Record(full.clone(), e))?
-            .ok_or_else(|| RunError::Owned(full.clone()))?;
-        if let Ok(lifecycle) = record::load::<Lifecycle>(&paths.ledger()) {
-            if !lifecycle.is_finished() {
+        create_private(&paths.run).map_err(failed)?;
+        let ownership =
+            Ownership::try_take(&paths).map_err(failed)?.ok_or_else(|| RunError::Owned(full.clone()))?;
+        match record::load::<Lifecycle>(&paths.ledger()) {
+            Ok(lifecycle) if lifecycle.is_finished() => self.put_away(&full, &paths)?,
+            Ok(_) => {
+                check_update(&full, &paths, &request)?;
                 self.adopt_owned(&key, ownership)?;
                 if let Some(commands) = self.pods.borrow().get(&key) {
                     let _ = commands.send(Command::Update(Box::new(request)));
                 }
                 return Ok(());
             }
-            // It ended earlier and was only kept to be looked at.
-            teardown::forget_files(&self.cx, &paths);
-            create_private(&paths.run).map_err(|e| RunError::Record(full.clone(), e))?;
+            // Nothing was begun yet.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // Not ours to guess about: it may run.
+            Err(error) => return Err(RunError::Ledger(full, error)),
         }
-        let uid = record::new_uid().map_err(|e| RunError::Record(full.clone(), e))?;
+        create_private(&paths.run).map_err(failed)?;
+        let record = self.new_record(request).map_err(failed)?;
+        record::save(&paths.record(), &record).map_err(failed)?;
+        self.sign(&paths).map_err(failed)?;
+        self.start_task(&key, PodTask::new(self.cx.clone(), paths, record, ownership));
+        Ok(())
+    }
+
+    fn new_record(&self, request: PodRequest) -> io::Result<Record> {
+        let uid = record::new_uid()?;
         let mut pod = request.pod;
-        pod.metadata.uid = Some(uid.clone());
         let created = self.cx.clock.now();
+        pod.metadata.uid = Some(uid.clone());
         pod.metadata.creation_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(created));
-        let record = Record {
+        Ok(Record {
+            cgroup: crate::running::cgroup_of(&self.cx.config.roots, &pod, &uid),
             uid,
             pod,
             objects: request.objects,
@@ -192,10 +214,16 @@ impl Engine {
             created,
             offline: request.offline,
             detached: request.detached,
-        };
-        record::save(&paths.record(), &record).map_err(|e| RunError::Record(full.clone(), e))?;
-        self.sign(&paths).map_err(|e| RunError::Record(full, e))?;
-        self.start_task(&key, PodTask::new(self.cx.clone(), paths, record, ownership));
+        })
+    }
+
+    /// A pod that ended earlier and was only kept to be looked at makes room; its files go in the background.
+    fn put_away(&self, full: &str, paths: &crate::PodPaths) -> Result<(), RunError> {
+        let failed = |error| RunError::Record(full.to_owned(), error);
+        let record: Record = record::load(&paths.record()).map_err(failed)?;
+        let forgotten =
+            Forgotten::of(&self.cx, paths, &record).map_err(|message| failed(io::Error::other(message)))?;
+        tokio::task::spawn_blocking(move || forgotten.remove());
         Ok(())
     }
 
@@ -242,14 +270,18 @@ impl Engine {
 
     fn start_task(&self, key: &(String, String), (task, commands): (PodTask, mpsc::UnboundedSender<Command>)) {
         self.pods.borrow_mut().insert(key.clone(), commands.clone());
-        let pods = self.pods.clone();
+        let engine = self.clone();
         let key = key.clone();
         tokio::task::spawn_local(async move {
-            task.drive().await;
-            // A successor of the same name may have taken the place.
-            let mut pods = pods.borrow_mut();
-            if pods.get(&key).is_some_and(|current| current.same_channel(&commands)) {
-                pods.remove(&key);
+            let successor = task.drive().await;
+            // Another pod of the same name may have taken the place.
+            if engine.pods.borrow().get(&key).is_some_and(|current| current.same_channel(&commands)) {
+                engine.pods.borrow_mut().remove(&key);
+            }
+            if let Some(request) = successor
+                && let Err(error) = engine.run(*request)
+            {
+                engine.trouble(&key.0, &key.1, crate::chain(&error));
             }
         });
     }
@@ -263,6 +295,17 @@ impl Engine {
     pub fn trouble(&self, namespace: &str, name: &str, text: String) {
         self.cx.feed.send(namespace, name, News::Trouble(text));
     }
+}
+
+/// Refuses before anything is changed what a live pod cannot take over.
+fn check_update(full: &str, paths: &crate::PodPaths, request: &PodRequest) -> Result<(), RunError> {
+    let stopping = record::load::<Lifecycle>(&paths.ledger()).is_ok_and(|lifecycle| lifecycle.is_stopping());
+    let Ok(record) = record::load::<Record>(&paths.record()) else { return Ok(()) };
+    let differing = crate::update::sandbox_differences(&record.pod, &request.pod);
+    if request.recreate || stopping || differing.is_empty() {
+        return Ok(());
+    }
+    Err(RunError::Differs(full.to_owned(), differing.join(", ")))
 }
 
 fn create_private(dir: &std::path::Path) -> io::Result<()> {

@@ -24,6 +24,7 @@ mod sandbox;
 mod shim_binary;
 mod task;
 mod teardown;
+mod update;
 mod termination;
 mod volumes;
 

@@ -2,6 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+/// Of a pod's directory name; see [`Roots::pod`].
+const LONGEST_KEY: usize = 200;
+
 /// The directories of one state root. `run` and `start` share the default one; a test brings its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Roots {
@@ -72,11 +75,14 @@ impl Roots {
     }
 
     pub fn pod(&self, namespace: &str, name: &str) -> PodPaths {
-        PodPaths {
-            run: self.pods().join(format!("{namespace}_{name}")),
-            data: self.data.join("pods"),
-            logs: self.logs.clone(),
+        let mut key = format!("{namespace}_{name}");
+        // A file name holds 255 bytes, and the log directory adds the uid.
+        if key.len() > LONGEST_KEY {
+            let hash = fnv1a(key.as_bytes());
+            key.truncate(LONGEST_KEY - 9);
+            key = format!("{key}~{hash:08x}");
         }
+        PodPaths { run: self.pods().join(key), data: self.data.join("pods"), logs: self.logs.clone() }
     }
 }
 
@@ -106,8 +112,14 @@ impl PodPaths {
     pub fn notices(&self) -> PathBuf {
         self.run.join("events.jsonl")
     }
+    /// Beside the pods' directories and never removed: a lock whose file can vanish can be held twice.
     pub fn lock(&self) -> PathBuf {
-        self.run.join("lock")
+        let key = self.run.file_name().unwrap_or_default();
+        self.run.ancestors().nth(2).unwrap_or(&self.run).join("locks").join(key)
+    }
+    /// Where the run directory goes when the pod is forgotten, in one rename, before its parts are removed.
+    pub fn gone(&self, uid: &str) -> PathBuf {
+        self.run.with_file_name(format!(".gone-{uid}"))
     }
     /// Names the socket of the engine that owns the pod.
     pub fn owner(&self) -> PathBuf {

@@ -23,6 +23,8 @@ pub struct Record {
     /// `Deployment/web` when the pod is a workload's template.
     pub origin: Option<String>,
     pub created: Time,
+    /// The pod's cgroup. Decided once: a changed manifest may change the QoS class, but not where the processes are.
+    pub cgroup: PathBuf,
     pub offline: bool,
     /// Outlives its `run`; listed by `ps` until `down`.
     pub detached: bool,
@@ -58,7 +60,12 @@ pub fn list(roots: &Roots) -> io::Result<Vec<Listed>> {
         Err(e) => return Err(e),
     };
     for entry in entries {
-        let paths = PodPaths::at(entry?.path(), roots);
+        let entry = entry?;
+        // Forgotten, and only not removed yet.
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        let paths = PodPaths::at(entry.path(), roots);
         if let Ok(listed) = read(paths) {
             found.push(listed);
         }
@@ -93,7 +100,11 @@ impl Ownership {
     /// `None`: another engine has it. A reader's look ([`Self::is_taken`]) holds the lock for microseconds, so one
     /// refusal is not believed.
     pub fn try_take(paths: &PodPaths) -> io::Result<Option<Self>> {
-        let file = File::options().create(true).truncate(false).write(true).open(paths.lock())?;
+        let path = paths.lock();
+        if let Some(dir) = path.parent() {
+            std::fs::create_dir_all(dir)?;
+        }
+        let file = File::options().create(true).truncate(false).write(true).open(path)?;
         for _ in 0..5 {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Ok(Some(Self { _file: file })),

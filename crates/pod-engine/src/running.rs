@@ -3,7 +3,8 @@
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
@@ -22,6 +23,19 @@ use crate::image::ReadyImage;
 use crate::paths::{PodPaths, Roots};
 use crate::record::{self, Record};
 use crate::{check, launch, sandbox, teardown, termination, volumes};
+
+/// Older than this, a fact that has just arrived was dated by a wall clock that has jumped.
+const LATE_FACT_NANOS: i128 = 5_000_000_000;
+
+/// A shim that answers.
+#[derive(Debug)]
+pub(crate) struct Attached {
+    pub(crate) pid: u32,
+    pub(crate) client: Client,
+    pub(crate) facts: mpsc::UnboundedReceiver<Fact>,
+    /// How many facts it had when we came.
+    pub(crate) replayed: usize,
+}
 
 /// The domain below which services would have names.
 pub(crate) const CLUSTER_DOMAIN: &str = "cluster.local";
@@ -43,6 +57,14 @@ pub(crate) struct Running {
     ips: RefCell<Vec<IpAddr>>,
     /// Containers that have an attempt running, for eviction and updates.
     volumes_ready: Cell<bool>,
+    /// One writer of volumes at a time: the atomic writer allows no other beside it.
+    pub(crate) volume_turn: tokio::sync::Mutex<()>,
+    /// Counts changes of the sources, so that a preparation under way notices one.
+    pub(crate) sources: Cell<u64>,
+    /// The pod is on its way to its end: nobody waits for a sandbox any more.
+    ending: Cell<bool>,
+    /// The root directory of the shim's mount namespace, pinned: a PID may come to mean another process.
+    shim_root: RefCell<Option<OwnedFd>>,
     /// Woken when the shim stands, for steps that need its mount namespace.
     pub(crate) shim_changed: tokio::sync::Notify,
 }
@@ -63,6 +85,10 @@ impl Running {
             warned: RefCell::default(),
             ips: RefCell::default(),
             volumes_ready: Cell::default(),
+            volume_turn: tokio::sync::Mutex::default(),
+            sources: Cell::default(),
+            ending: Cell::default(),
+            shim_root: RefCell::default(),
             shim_changed: tokio::sync::Notify::new(),
         }
     }
@@ -143,6 +169,7 @@ impl Running {
                 self.news(News::Trouble(format!("failed to save the changed pod: {error}")));
             }
         }
+        self.sources.set(self.sources.get() + 1);
         if self.volumes_ready.get() {
             let running = self.clone();
             tokio::task::spawn_local(async move {
@@ -183,9 +210,10 @@ impl Running {
         self.note(Notice { at: self.now(), warning: true, reason: reason.into(), message: message.into(), field_path });
     }
 
-    pub(crate) fn tell_fact(&self, fact: Fact) {
-        let event = self.event_of(fact);
-        self.tell(event);
+    /// What a shim had written down before now.
+    pub(crate) fn old_events(&self) -> Vec<Event> {
+        let facts = pod_shim::protocol::read_facts(&self.paths.run).unwrap_or_default();
+        facts.into_iter().map(|fact| self.event_of(fact, false)).collect()
     }
 
     // --- the shim ---
@@ -198,37 +226,58 @@ impl Running {
         self.shim_pid.get()
     }
 
-    /// Listens to a shim's facts from the first one on.
-    pub(crate) fn attach_shim(self: &Rc<Self>, pid: u32, client: Client, mut facts: mpsc::UnboundedReceiver<Fact>) {
+    /// Listens to a shim's facts from the first one on; the first `replayed` of them are old.
+    pub(crate) fn attach_shim(self: &Rc<Self>, shim: Attached) -> Result<(), String> {
+        let Attached { pid, client, mut facts, replayed } = shim;
+        // It answers, so the number is its own at this moment, and the descriptor stays its root.
+        let root = std::fs::File::open(format!("/proc/{pid}/root"))
+            .map_err(|error| format!("failed to reach the mounts of shim {pid}: {error}"))?;
+        *self.shim_root.borrow_mut() = Some(root.into());
         *self.shim.borrow_mut() = Some(client);
         self.shim_pid.set(Some(pid));
         self.shim_changed.notify_waiters();
         let running = self.clone();
         tokio::task::spawn_local(async move {
+            let mut heard = 0;
             while let Some(fact) = facts.recv().await {
-                let event = running.event_of(fact);
+                heard += 1;
+                let event = running.event_of(fact, heard > replayed);
                 running.tell(event);
             }
-            // A shim that is taken down on purpose was detached before.
+            // A shim that is taken down on purpose was detached before. What it leaves is removed by the plan's next
+            // step, after the ledger knows of the loss.
             if running.shim_pid.get() == Some(pid) {
                 running.detach_shim();
-                teardown::lost_sandbox(&running).await;
                 running.tell(Event::SandboxLost);
             }
         });
+        Ok(())
     }
 
     pub(crate) fn detach_shim(&self) -> Option<(u32, Client)> {
         let client = self.shim.borrow_mut().take();
+        self.shim_root.borrow_mut().take();
+        // What was in its memory is gone with it.
+        self.volumes_ready.set(false);
         Some((self.shim_pid.take()?, client?))
     }
 
-    /// After adoption: the shim may have lived on, or died meanwhile.
-    pub(crate) async fn reconnect(self: &Rc<Self>) {
-        sandbox::recall(self).await;
+    /// A path as the shim's mount namespace has it, and the descriptor it goes through, to be kept while it is used.
+    pub(crate) fn through_shim(&self, path: &Path) -> Result<(PathBuf, OwnedFd), String> {
+        let root = self.shim_root.borrow().as_ref().map(OwnedFd::try_clone).ok_or("the pod's sandbox is gone")?;
+        let root = root.map_err(|error| format!("failed to keep the sandbox's root open: {error}"))?;
+        let inside = path.strip_prefix("/").unwrap_or(path);
+        Ok((Path::new("/proc/self/fd").join(root.as_raw_fd().to_string()).join(inside), root))
     }
 
-    fn event_of(&self, fact: Fact) -> Event {
+    /// `live`: it has just happened. The shim tells wall time, the engine's clock does not follow the wall's steps
+    /// (suspend, NTP): a live fact is never from the future, nor from long ago.
+    fn event_of(&self, fact: Fact, live: bool) -> Event {
+        let from_nanos = |nanos: u64| {
+            let (now, at) = (self.now(), from_nanos(nanos));
+            let stale = now.as_nanosecond() - at.as_nanosecond() > LATE_FACT_NANOS;
+            if at > now || (live && stale) { now } else { at }
+        };
         match fact {
             Fact::Started { container, attempt, at_nanos, identity, .. } => Event::Started {
                 container_id: self.container_id(&container, attempt),
@@ -282,19 +331,35 @@ impl Running {
         self.volume_images.borrow_mut().insert(volume.into(), image);
     }
 
-    pub(crate) fn volumes_ready(&self) -> bool {
-        self.volumes_ready.get()
-    }
-
-    /// Waits for the shim, whose mount namespace holds the memory volumes.
-    pub(crate) async fn shim_standing(&self) {
+    /// Waits for the shim, whose mount namespace holds the memory volumes; not beyond the pod's end.
+    pub(crate) async fn shim_standing(&self) -> Result<(), String> {
         loop {
             let changed = self.shim_changed.notified();
             if self.shim_pid().is_some() {
-                return;
+                return Ok(());
+            }
+            if self.ending.get() {
+                return Err("the pod is being stopped".into());
             }
             changed.await;
         }
+    }
+
+    /// No step may wait for something that will not come any more.
+    pub(crate) fn end_waits(&self) {
+        self.ending.set(true);
+        self.shim_changed.notify_waiters();
+    }
+
+    /// After adoption: what the plan knew of the network.
+    pub(crate) fn recall_ips(&self, status: &PodStatus) {
+        let ips = status.pod_ips.iter().flatten().filter_map(|ip| ip.ip.parse().ok());
+        *self.ips.borrow_mut() = ips.collect();
+    }
+
+    /// After adoption: volumes that the plan takes for ready follow their sources again.
+    pub(crate) fn recall_volumes(&self) {
+        self.volumes_ready.set(true);
     }
 
     pub(crate) fn pod_ips(&self) -> Vec<IpAddr> {
@@ -303,11 +368,12 @@ impl Running {
 
     /// Where probes and hooks connect: the pod's address, or loopback on the host's network.
     pub(crate) fn target_ip(&self) -> IpAddr {
-        self.ips.borrow().first().copied().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+        // Never the host's loopback by mistake: its services are not the pod's.
+        self.ips.borrow().first().copied().unwrap_or(IpAddr::V4(Ipv4Addr::BROADCAST))
     }
 
     pub(crate) fn cgroup(&self) -> PathBuf {
-        cgroup_of(&self.cx.config.roots, &self.record())
+        self.record().cgroup.clone()
     }
 
     /// Runs `read` with everything that downward fields may refer to.
@@ -364,7 +430,7 @@ impl Running {
                 None
             }
             Step::RemoveSandbox => {
-                teardown::remove_sandbox(self).await;
+                teardown::remove_sandbox_for_good(self).await;
                 Some(Event::SandboxRemoved)
             }
         }
@@ -381,8 +447,8 @@ impl Running {
 }
 
 /// Guaranteed pods sit directly below the root, the others below their class, as a kubelet lays them out.
-pub(crate) fn cgroup_of(roots: &Roots, record: &Record) -> PathBuf {
-    let spec = record.pod.spec.clone().unwrap_or_default();
+pub(crate) fn cgroup_of(roots: &Roots, pod: &Pod, uid: &str) -> PathBuf {
+    let spec = pod.spec.clone().unwrap_or_default();
     let top = roots.cgroup();
     let top = match pod_api::qos::qos_class(&spec) {
         Ok(pod_api::qos::QosClass::Guaranteed) => top,
@@ -390,7 +456,7 @@ pub(crate) fn cgroup_of(roots: &Roots, record: &Record) -> PathBuf {
         // Validation lets no unreadable quantity through.
         Err(_) => top.join("besteffort"),
     };
-    top.join(format!("pod{}", record.uid))
+    top.join(format!("pod{uid}"))
 }
 
 /// Says which limits this machine does not hold, and why.

@@ -1,8 +1,10 @@
 //! `CreateSandbox`: the pod's cgroup, its shim with the namespaces, its network.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::PodSpec;
 use pod_api::names::{self, Names};
@@ -12,8 +14,14 @@ use pod_network::{HostPort, Protocol};
 use pod_plan::Event;
 use pod_shim::client::{self, Client};
 
-use crate::running::{CLUSTER_DOMAIN, Running, report_unapplied};
+use crate::feed::News;
+use crate::running::{Attached, CLUSTER_DOMAIN, Running, report_unapplied};
 use crate::{blocking, chain, teardown, volumes};
+
+/// No container can have this name: it is no DNS label.
+const SHIM_GROUP: &str = "_shim";
+
+const SPAWN_DEADLINE: Duration = Duration::from_secs(30);
 
 /// What containers of one pod share in `/dev/shm`, as container runtimes give it.
 const SHM_BYTES: u64 = 64 << 20;
@@ -22,7 +30,7 @@ pub(crate) async fn create(running: &Rc<Running>) -> Event {
     match try_create(running).await {
         Ok(ips) => Event::SandboxReady { ips, host_ip: running.cx.node.host_ips.first().copied() },
         Err(message) => {
-            teardown::remove_sandbox(running).await;
+            report(running, teardown::remove_sandbox(running).await);
             Event::SandboxFailed { message }
         }
     }
@@ -30,12 +38,18 @@ pub(crate) async fn create(running: &Rc<Running>) -> Event {
 
 async fn try_create(running: &Rc<Running>) -> Result<Vec<IpAddr>, String> {
     // A crash between making and telling leaves a shim nobody knows: never two.
-    teardown::remove_sandbox(running).await;
+    let left = teardown::remove_sandbox(running).await;
+    if let Some(first) = left.first() {
+        return Err(format!("what an earlier sandbox left cannot be removed: {first}"));
+    }
     let spec = running.spec();
     write_etc(running, &[])?;
     let sandbox = sandbox_spec(running, &spec)?;
     let (shim, dir) = (running.cx.shim.clone(), running.paths.run.clone());
-    let pid = blocking(move || client::spawn(&shim, &dir, &sandbox).map_err(|e| chain(&e))).await?;
+    let spawned = blocking(move || client::spawn(&shim, &dir, &sandbox).map_err(|e| chain(&e)));
+    let pid = tokio::time::timeout(SPAWN_DEADLINE, spawned)
+        .await
+        .map_err(|_| format!("the sandbox did not stand within {} s", SPAWN_DEADLINE.as_secs()))??;
 
     let ips = if spec.host_network == Some(true) {
         running.cx.node.host_ips.clone()
@@ -49,28 +63,41 @@ async fn try_create(running: &Rc<Running>) -> Result<Vec<IpAddr>, String> {
     };
     write_etc(running, &ips)?;
     let (client, facts) = Client::connect(&running.paths.run).await.map_err(|e| chain(&e))?;
-    running.attach_shim(pid, client, facts);
-    volumes::restore_memory(running).await?;
+    running.attach_shim(Attached { pid, client, facts, replayed: 0 })?;
     Ok(ips)
 }
 
-/// After adoption: takes the living shim, or tells the plan that it is gone.
-pub(crate) async fn recall(running: &Rc<Running>) {
-    if let (Ok((client, facts)), Ok(pid)) =
-        (Client::connect(&running.paths.run).await, client::read_pid(&running.paths.run))
-    {
-        running.attach_shim(pid, client, facts);
-        return;
-    }
-    // What the shim had written before it died still counts.
-    for fact in pod_shim::protocol::read_facts(&running.paths.run).unwrap_or_default() {
-        running.tell_fact(fact);
-    }
-    if running.paths.run.join("shim.pid").exists() {
-        teardown::lost_sandbox(running).await;
-        running.tell(Event::SandboxLost);
+fn report(running: &Running, complaints: Vec<String>) {
+    for complaint in complaints {
+        running.news(News::Trouble(complaint));
     }
 }
+
+/// After adoption: takes the living shim, or tells the plan that it is gone. Only a refused or missing socket is a dead
+/// shim; anything else (no descriptors left, a full backlog) passes.
+pub(crate) async fn recall(running: &Rc<Running>) {
+    let replayed = running.old_events().len();
+    loop {
+        match Client::connect(&running.paths.run).await {
+            Ok((client, facts)) => {
+                let pid = client::read_pid(&running.paths.run).unwrap_or(0);
+                match running.attach_shim(Attached { pid, client, facts, replayed }) {
+                    Ok(()) => return,
+                    Err(message) => running.news(News::Trouble(message)),
+                }
+            }
+            Err(client::ConnectError::Connect { source, .. })
+                if matches!(source.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) =>
+            {
+                running.tell(Event::SandboxLost);
+                return;
+            }
+            Err(error) => running.note_trouble_once(chain(&error)),
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
 
 fn sandbox_spec(running: &Rc<Running>, spec: &PodSpec) -> Result<SandboxSpec, String> {
     let host_network = spec.host_network == Some(true);
@@ -110,7 +137,7 @@ fn pod_cgroup(running: &Rc<Running>, spec: &PodSpec) -> Result<Vec<PathBuf>, Str
     };
     let made = make_group(running, &group, &limits)?;
     report_unapplied(running, "pod", &made.unapplied);
-    Ok(make_group(running, &group.join("shim"), &Limits::default())?.directories)
+    Ok(make_group(running, &group.join(SHIM_GROUP), &Limits::default())?.directories)
 }
 
 /// Makes a group, again if its parents were removed in between by an engine whose last pod just went.

@@ -24,7 +24,10 @@ use crate::feed::News;
 use crate::paths::PodPaths;
 use crate::record::{self, Ownership, Record};
 use crate::running::Running;
-use crate::{eviction, teardown};
+use crate::{eviction, sandbox, teardown, update};
+
+/// A full /run is somebody else's to empty; asking once a second costs nothing.
+const LEDGER_RETRY: Duration = Duration::from_secs(1);
 
 /// What people ask of a pod.
 #[derive(Debug)]
@@ -48,8 +51,9 @@ pub(crate) struct PodTask {
     commands: mpsc::UnboundedReceiver<Command>,
     published: Option<PodStatus>,
     adopted: bool,
-    stop_requested: bool,
     announced_end: bool,
+    /// What was asked of a pod that is on its way to its end: the next pod of its name.
+    successor: Option<Box<PodRequest>>,
     ownership: Ownership,
 }
 
@@ -94,37 +98,46 @@ impl PodTask {
             commands,
             published: None,
             adopted,
-            stop_requested: false,
             announced_end: false,
+            successor: None,
             ownership,
         };
         (task, command_sender)
     }
 
-    /// The whole life of the pod under this engine.
-    pub(crate) async fn drive(mut self) {
+    /// The whole life of the pod under this engine. Returns the request for the pod that is to follow it, if any.
+    pub(crate) async fn drive(mut self) -> Option<Box<PodRequest>> {
         self.announce();
         if self.adopted {
-            self.running.reconnect().await;
-            self.lifecycle.resume(self.running.now());
+            self.take_over().await;
         }
         let _eviction = eviction::watch(&self.running);
         loop {
             let now = self.running.now();
-            let plan = self.lifecycle.plan(now);
-            for step in &plan.steps {
-                self.lifecycle.begin(step, now);
+            if self.lifecycle.is_stopping() {
+                self.running.end_waits();
             }
-            self.publish();
+            let plan = self.lifecycle.plan(now);
             if plan.finished {
+                self.publish();
                 break;
             }
             if !plan.steps.is_empty() {
+                let before = self.lifecycle.clone();
+                for step in &plan.steps {
+                    self.lifecycle.begin(step, now);
+                }
                 // Written down before it is done: after a crash the outcome is looked for, not guessed.
-                self.save_ledger();
-                plan.steps.into_iter().for_each(|step| self.execute(step));
+                if self.save_ledger() {
+                    plan.steps.into_iter().for_each(|step| self.execute(step));
+                } else {
+                    self.lifecycle = before;
+                    tokio::time::sleep(LEDGER_RETRY).await;
+                }
+                self.publish();
                 continue;
             }
+            self.publish();
             let wake = plan.wake.map(|time| self.running.clock().until(time));
             match self.wait(wake).await {
                 Wake::Event(event) => self.apply(event),
@@ -136,7 +149,24 @@ impl PodTask {
                 self.apply(event);
             }
         }
-        self.finish().await;
+        self.finish().await
+    }
+
+    /// An earlier engine's pod: what its shim has told since, then what it does now.
+    async fn take_over(&mut self) {
+        let now = self.running.now();
+        let status = self.lifecycle.status(now);
+        self.running.recall_ips(&status);
+        if self.lifecycle.has_volumes() {
+            self.running.recall_volumes();
+        }
+        for event in self.running.old_events() {
+            self.lifecycle.apply(event, now);
+        }
+        self.lifecycle.resume(now);
+        if self.lifecycle.has_sandbox() {
+            sandbox::recall(&self.running).await;
+        }
     }
 
     async fn wait(&mut self, timeout: Option<Duration>) -> Wake {
@@ -158,9 +188,17 @@ impl PodTask {
         let now = self.running.now();
         match command {
             Command::Stop { grace } => {
-                self.stop_requested = true;
+                self.successor = None;
                 self.lifecycle.apply(Event::StopRequested { grace }, now);
                 self.save_ledger();
+            }
+            Command::Update(request) if self.lifecycle.is_stopping() => self.successor = Some(request),
+            Command::Update(request)
+                if request.recreate && !update::sandbox_differences(&self.running.pod(), &request.pod).is_empty() =>
+            {
+                self.lifecycle.apply(Event::StopRequested { grace: None }, now);
+                self.save_ledger();
+                self.successor = Some(request);
             }
             Command::Update(request) => {
                 let pod = self.running.update(&request);
@@ -190,10 +228,12 @@ impl PodTask {
         self.running.news(News::Accepted { uid: record.uid.clone(), containers });
     }
 
-    fn save_ledger(&self) {
-        if let Err(error) = record::save(&self.running.paths.ledger(), &self.lifecycle) {
-            self.running.news(News::Trouble(format!("failed to save the pod's ledger: {error}")));
+    fn save_ledger(&self) -> bool {
+        let saved = record::save(&self.running.paths.ledger(), &self.lifecycle);
+        if let Err(error) = &saved {
+            self.running.note_trouble_once(format!("failed to save the pod's ledger, nothing is done until it can be: {error}"));
         }
+        saved.is_ok()
     }
 
     /// Status and events, to files for other processes and to the feed.
@@ -211,7 +251,7 @@ impl PodTask {
         }
         self.running.news(News::Status(Box::new(status.clone())));
         if !self.announced_end
-            && !self.stop_requested
+            && !self.lifecycle.is_deleted()
             && let Some(phase) = status.phase.as_deref().filter(|phase| matches!(*phase, "Succeeded" | "Failed"))
         {
             self.announced_end = true;
@@ -223,18 +263,27 @@ impl PodTask {
 
     /// The plan is over. A detached pod that ended by itself stays listed with its logs until `down` or the next `run`
     /// of its name; nobody needs to own it for that.
-    async fn finish(mut self) {
+    async fn finish(mut self) -> Option<Box<PodRequest>> {
         self.save_ledger();
-        // A stop may have come while the last step was under way, or (`down` of a pod that ended long ago) before the first.
-        self.stop_requested |=
-            std::iter::from_fn(|| self.commands.try_recv().ok()).any(|c| matches!(c, Command::Stop { .. }));
-        if self.running.record().detached && !self.stop_requested {
+        let mut keep = self.running.record().detached && !self.lifecycle.is_deleted();
+        if keep {
             teardown::remove_data(&self.running).await;
-        } else {
+        }
+        // What was asked in the last moment is not lost: a stop while the last step was under way, `down` of a pod that
+        // ended long ago, the next pod of the name.
+        self.commands.close();
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Stop { .. } => (keep, self.successor) = (false, None),
+                Command::Update(request) => self.successor = Some(request),
+            }
+        }
+        if !keep {
             teardown::forget(&self.running).await;
             self.running.news(News::Removed);
         }
         drop(self.ownership);
+        self.successor
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
@@ -14,21 +14,30 @@ use crate::record::Record;
 use crate::running::Running;
 use crate::{blocking, chain};
 
-/// The shim and all its processes, mounts and namespaces; then the pod's address and cgroups.
-pub(crate) async fn remove_sandbox(running: &Rc<Running>) {
+/// The shim and all its processes, mounts and namespaces; then the pod's address and cgroups. Says what it could not
+/// remove.
+pub(crate) async fn remove_sandbox(running: &Rc<Running>) -> Vec<String> {
     if let Some((_, client)) = running.detach_shim() {
         // Refused or gone: the kill below is the answer.
         let _ = tokio::time::timeout(Duration::from_secs(2), client.shutdown()).await;
     }
-    lost_sandbox(running).await;
+    let leftovers = Leftovers::of(&running.cx, &running.paths, &running.record());
+    blocking(move || Ok(leftovers.remove())).await.unwrap_or_else(|panic| vec![panic])
 }
 
-/// What a dead shim leaves: nothing of its processes, but cgroups, the address and its files.
-pub(crate) async fn lost_sandbox(running: &Rc<Running>) {
-    let leftovers = Leftovers::of(&running.cx, &running.paths, &running.record());
-    let complaints = blocking(move || Ok(leftovers.remove())).await.unwrap_or_else(|panic| vec![panic]);
-    for complaint in complaints {
-        running.news(News::Trouble(complaint));
+/// The same until nothing is left: a pod whose processes or address remain must not be forgotten.
+pub(crate) async fn remove_sandbox_for_good(running: &Rc<Running>) {
+    let mut pause = Duration::from_millis(200);
+    loop {
+        let complaints = remove_sandbox(running).await;
+        if complaints.is_empty() {
+            return;
+        }
+        for complaint in complaints {
+            running.news(News::Trouble(complaint));
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(30));
     }
 }
 
@@ -72,24 +81,57 @@ pub(crate) async fn remove_data(running: &Rc<Running>) {
 
 /// Everything about the pod.
 pub(crate) async fn forget(running: &Rc<Running>) {
-    let (cx, paths) = (running.cx.clone(), running.paths.clone());
-    remove_data(running).await;
-    for complaint in forget_files(&cx, &paths) {
+    let forgotten = Forgotten::of(&running.cx, &running.paths, &running.record());
+    let complaints = match forgotten {
+        Ok(forgotten) => blocking(move || Ok(forgotten.remove())).await.unwrap_or_else(|panic| vec![panic]),
+        Err(complaint) => vec![complaint],
+    };
+    for complaint in complaints {
         running.news(News::Trouble(complaint));
     }
 }
 
-/// The files of a pod that no longer runs.
+/// The files of a pod that no longer runs, here and now.
 pub(crate) fn forget_files(cx: &Context, paths: &PodPaths) -> Vec<String> {
-    let mut complaints = Vec::new();
-    if let Ok(record) = crate::record::load::<Record>(&paths.record()) {
-        complaints.extend(Leftovers::of(cx, paths, &record).remove());
-        for dir in [paths.data(&record.uid), paths.logs(&record.uid)] {
-            complaints.extend(pod_volume::remove_tree(&dir).err().map(|e| chain(&e)));
-        }
+    match crate::record::load::<Record>(&paths.record()) {
+        Ok(record) => match Forgotten::of(cx, paths, &record) {
+            Ok(forgotten) => forgotten.remove(),
+            Err(complaint) => vec![complaint],
+        },
+        Err(_) => pod_volume::remove_tree(&paths.run).err().map(|e| chain(&e)).into_iter().collect(),
     }
-    complaints.extend(pod_volume::remove_tree(&paths.run).err().map(|e| chain(&e)));
-    complaints
+}
+
+/// A pod whose directory has its last name: nobody finds it any more, and removing it can be taken up again after a
+/// crash.
+#[derive(Debug)]
+pub(crate) struct Forgotten {
+    leftovers: Leftovers,
+    trees: Vec<PathBuf>,
+}
+
+// === impl Forgotten ===
+
+impl Forgotten {
+    pub(crate) fn of(cx: &Context, paths: &PodPaths, record: &Record) -> Result<Self, String> {
+        let gone = paths.gone(&record.uid);
+        let mut leftovers = Leftovers::of(cx, paths, record);
+        if paths.run != gone {
+            fs::rename(&paths.run, &gone)
+                .map_err(|error| format!("failed to put {} away: {error}", paths.run.display()))?;
+        }
+        leftovers.run.clone_from(&gone);
+        // The record goes last: it says what else there is.
+        Ok(Self { leftovers, trees: vec![paths.data(&record.uid), paths.logs(&record.uid), gone] })
+    }
+
+    pub(crate) fn remove(self) -> Vec<String> {
+        let mut complaints = self.leftovers.remove();
+        for tree in self.trees {
+            complaints.extend(pod_volume::remove_tree(&tree).err().map(|e| chain(&e)));
+        }
+        complaints
+    }
 }
 
 /// What to remove of a sandbox, as plain data, so that a blocking thread can do it.
@@ -108,7 +150,7 @@ impl Leftovers {
     fn of(cx: &Context, paths: &PodPaths, record: &Record) -> Self {
         Self {
             run: paths.run.clone(),
-            cgroup: crate::running::cgroup_of(&cx.config.roots, record),
+            cgroup: record.cgroup.clone(),
             network_id: cx.config.roots.network_id(&record.uid),
             network: cx.network.clone(),
             cgroups: cx.cgroups.clone(),
@@ -117,7 +159,7 @@ impl Leftovers {
 
     fn remove(self) -> Vec<String> {
         let mut complaints = Vec::new();
-        complaints.extend(kill_shim(&self.run).err());
+        complaints.extend(kill_shim(&self.run, &self.cgroup).err());
         complaints.extend(self.cgroups.kill(&self.cgroup).err().map(|e| chain(&e)));
         complaints.extend(self.network.detach(&self.network_id).err().map(|e| chain(&e)));
         complaints.extend(self.cgroups.remove(&self.cgroup).err().map(|e| chain(&e)));
@@ -143,31 +185,28 @@ fn remove_empty_parents(cgroups: &pod_container::cgroup::Hierarchy, pod: &Path) 
     }
 }
 
-/// Kills a shim by its pid file, if that process still is this directory's shim, and waits until it is gone.
-fn kill_shim(run: &Path) -> Result<(), String> {
+/// Kills a shim by its pid file, if that process still is this pod's shim, and waits until it is gone.
+fn kill_shim(run: &Path, cgroup: &Path) -> Result<(), String> {
     let Ok(pid) = pod_shim::client::read_pid(run) else { return Ok(()) };
     let Some(raw) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(()) };
     // Pinned before it is looked at: the number cannot become another process meanwhile.
     let Ok(process) = pidfd_open(raw, PidfdFlags::empty()) else { return Ok(()) };
-    if !is_shim_of(pid, run) {
+    if !is_shim_of(pid, cgroup) {
         return Ok(());
     }
     let _ = pidfd_send_signal(&process, Signal::KILL);
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while Instant::now() < deadline {
-        let mut fds = [rustix::event::PollFd::new(&process, rustix::event::PollFlags::IN)];
-        let timeout = rustix::event::Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
-        if rustix::event::poll(&mut fds, Some(&timeout)).is_ok_and(|ready| ready > 0) {
-            return Ok(());
-        }
+    let mut fds = [rustix::event::PollFd::new(&process, rustix::event::PollFlags::IN)];
+    let timeout = rustix::event::Timespec { tv_sec: 5, tv_nsec: 0 };
+    match rustix::event::poll(&mut fds, Some(&timeout)) {
+        Ok(ready) if ready > 0 => Ok(()),
+        _ => Err(format!("shim {pid} does not die")),
     }
-    Err(format!("shim {pid} does not die"))
 }
 
-fn is_shim_of(pid: u32, run: &Path) -> bool {
-    let Ok(line) = fs::read(format!("/proc/{pid}/cmdline")) else { return false };
-    let mut words = line.split(|byte| *byte == 0);
-    let program = words.next().unwrap_or_default();
-    let directory = words.next().unwrap_or_default();
-    String::from_utf8_lossy(program).contains("outrigger-shim") && directory == run.as_os_str().as_encoded_bytes()
+/// By its program and the pod's cgroup, which it joined first of all.
+fn is_shim_of(pid: u32, cgroup: &Path) -> bool {
+    let program = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let pod = cgroup.to_string_lossy();
+    program.to_string_lossy().contains("/outrigger-shim-") && groups.contains(&*pod)
 }

@@ -1,6 +1,6 @@
 //! `PrepareVolumes`: every volume of the pod as a directory (or file) that containers then bind.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use k8s_openapi::api::core::v1::{PodSpec, Volume};
@@ -31,16 +31,25 @@ pub(crate) async fn refresh(running: &Rc<Running>) -> Result<(), String> {
     prepare_all(running, true).await
 }
 
-/// A new shim has empty tmpfs mounts: what lived in memory is written again.
-pub(crate) async fn restore_memory(running: &Rc<Running>) -> Result<(), String> {
-    if running.volumes_ready() { prepare_all(running, false).await } else { Ok(()) }
+async fn prepare_all(running: &Rc<Running>, content_only: bool) -> Result<(), String> {
+    let _turn = running.volume_turn.lock().await;
+    let mut content_only = content_only;
+    loop {
+        let sources = running.sources.get();
+        prepare_round(running, content_only).await?;
+        // A source that changed meanwhile may have been read before the change.
+        if running.sources.get() == sources {
+            return Ok(());
+        }
+        content_only = true;
+    }
 }
 
-async fn prepare_all(running: &Rc<Running>, content_only: bool) -> Result<(), String> {
+async fn prepare_round(running: &Rc<Running>, content_only: bool) -> Result<(), String> {
     let spec = running.spec();
     let volumes = spec.volumes.clone().unwrap_or_default();
     if volumes.iter().any(in_memory) {
-        running.shim_standing().await;
+        running.shim_standing().await?;
     }
     let fs_group = fs_group(&spec);
     for volume in volumes {
@@ -57,8 +66,9 @@ async fn prepare_all(running: &Rc<Running>, content_only: bool) -> Result<(), St
 async fn prepare_one(running: &Rc<Running>, volume: &Volume, fs_group: Option<FsGroup>) -> Result<(), String> {
     if pod_api::content::is_content(volume) {
         let entries = running.with_context(|cx| pod_api::content::files(volume, cx)).map_err(|e| chain(&e))?;
-        let dir = through_shim(running, &content_dir(running, &volume.name))?;
+        let (dir, root) = running.through_shim(&content_dir(running, &volume.name))?;
         return blocking(move || {
+            let _root = root;
             let files: Vec<FileEntry<'_>> =
                 entries.iter().map(|f| FileEntry { path: &f.path, mode: f.mode, data: &f.data }).collect();
             pod_volume::write_atomic(&dir, &files, fs_group.as_ref()).map(|_| ()).map_err(|e| chain(&e))
@@ -73,12 +83,19 @@ async fn prepare_one(running: &Rc<Running>, volume: &Volume, fs_group: Option<Fs
     if volume.image.is_some() {
         return crate::image::ensure_volume(running, volume).await;
     }
-    let dir = match place(running, volume)? {
-        Place::Path(path) if in_memory(volume) => through_shim(running, &path)?,
-        Place::Path(path) => path,
+    let (dir, root) = match place(running, volume)? {
+        Place::Path(path) if in_memory(volume) => {
+            let (dir, root) = running.through_shim(&path)?;
+            (dir, Some(root))
+        }
+        Place::Path(path) => (path, None),
         Place::Layers(_) => return Ok(()),
     };
-    blocking(move || pod_volume::ensure_empty_dir(&dir, fs_group.as_ref()).map_err(|e| chain(&e))).await
+    blocking(move || {
+        let _root = root;
+        pod_volume::ensure_empty_dir(&dir, fs_group.as_ref()).map_err(|e| chain(&e))
+    })
+    .await
 }
 
 /// Where a prepared volume is, as the shim's mount namespace sees it.
@@ -138,13 +155,6 @@ fn named_dir(running: &Rc<Running>, claim: &str) -> PathBuf {
 
 fn content_dir(running: &Rc<Running>, volume: &str) -> PathBuf {
     running.paths.memory().join(volume)
-}
-
-/// The shim's mounts are its own; `/proc/PID/root` is the door to them.
-fn through_shim(running: &Rc<Running>, path: &Path) -> Result<PathBuf, String> {
-    let pid = running.shim_pid().ok_or("the pod's shim is gone")?;
-    let inside = path.strip_prefix("/").unwrap_or(path);
-    Ok(Path::new("/proc").join(pid.to_string()).join("root").join(inside))
 }
 
 fn is_memory_empty_dir(volume: &Volume) -> bool {

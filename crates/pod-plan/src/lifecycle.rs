@@ -261,6 +261,21 @@ impl Lifecycle {
         self.stop.is_some()
     }
 
+    /// Somebody asked for the pod to be gone; it did not merely come to its end.
+    pub fn is_deleted(&self) -> bool {
+        self.deleted
+    }
+
+    /// The sandbox stood when last heard of.
+    pub fn has_sandbox(&self) -> bool {
+        self.sandbox.state == SandboxState::Ready
+    }
+
+    /// The volumes are prepared.
+    pub fn has_volumes(&self) -> bool {
+        self.volumes == Volumes::Ready
+    }
+
     pub fn phase(&self) -> Phase {
         self.phase_of(&self.container_statuses())
     }

@@ -58,20 +58,6 @@ document! {
         max_line: Size = default(Size(256 << 10)),
         /// How often everything is looked at without an event: the fallback where inotify(7) sees nothing.
         poll: Seconds = default(Seconds::new(1)),
-        /// How the bytes are to be read.
-        encoding: Encoding = default(Encoding::Utf8),
-    }
-}
-
-choice! {
-    /// How bytes become text.
-    pub enum Encoding {
-        /// UTF-8; other bytes become U+FFFD where a receiver wants text.
-        Utf8 = "utf-8",
-        /// UTF-16, little endian.
-        Utf16Le = "utf-16le",
-        /// UTF-16, big endian.
-        Utf16Be = "utf-16be",
     }
 }
 

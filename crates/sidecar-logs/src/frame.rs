@@ -122,7 +122,8 @@ impl Framer {
             }
             at = newline + 1;
         }
-        let finish = matches!(end, End::Idle | End::Final) || (end == End::Full && hold.is_some_and(|hold| hold.start == 0));
+        let finish =
+            matches!(end, End::Idle | End::Final) || (end == End::Full && hold.is_some_and(|hold| hold.start == 0));
         match hold {
             Some(_) if finish => {
                 for (stream, group) in groups.iter_mut().enumerate() {

@@ -132,7 +132,7 @@ impl Selection {
 }
 
 /// Whole paths; `**` as a component takes any number of them.
-fn matches_path(pattern: &str, path: &[u8]) -> bool {
+pub fn matches_path(pattern: &str, path: &[u8]) -> bool {
     fn parts(pattern: &[&[u8]], path: &[&[u8]]) -> bool {
         match (pattern.split_first(), path.split_first()) {
             (None, None) => true,

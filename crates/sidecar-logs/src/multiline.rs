@@ -51,16 +51,13 @@ fn joins(preset: Preset, inside: Inside, line: &[u8]) -> (bool, Inside) {
     let yes = |joins: bool| (joins, Inside::Nothing);
     match preset {
         Preset::Indented => yes(indented),
-        Preset::Java => yes(
-            indented && begins(&["at ", "... ", "Suppressed: ", "Caused by: ", "- locked", "- waiting"])
-                || line.starts_with(b"Caused by: ")
-                || indented && line.starts_with(b"\t"),
-        ),
+        Preset::Java => yes(indented
+            && begins(&["at ", "... ", "Suppressed: ", "Caused by: ", "- locked", "- waiting"])
+            || line.starts_with(b"Caused by: ")
+            || indented && line.starts_with(b"\t")),
         Preset::Node => yes(indented && begins(&["at ", "[cause]:", "...", "}"]) || indented),
-        Preset::Dotnet => yes(
-            indented && begins(&["at ", "--- End of ", "---> "])
-                || begins(&["---> ", "--- End of stack trace", "--- End of inner exception"]),
-        ),
+        Preset::Dotnet => yes(indented && begins(&["at ", "--- End of ", "---> "])
+            || begins(&["---> ", "--- End of stack trace", "--- End of inner exception"])),
         Preset::Ruby => yes(indented && (begins(&["from "]) || contains_place(text))),
         Preset::Python => python(inside, line, text, indented),
         Preset::Go => go(inside, line, text),
@@ -93,7 +90,8 @@ fn python(inside: Inside, line: &[u8], text: &[u8], indented: bool) -> (bool, In
 }
 
 fn go(inside: Inside, line: &[u8], text: &[u8]) -> (bool, Inside) {
-    let starts = ["panic: ", "fatal error: ", "http: panic serving"].iter().any(|word| line.starts_with(word.as_bytes()));
+    let starts =
+        ["panic: ", "fatal error: ", "http: panic serving"].iter().any(|word| line.starts_with(word.as_bytes()));
     let frame = text.len() < line.len()
         || text.is_empty()
         || text.starts_with(b"goroutine ")
@@ -150,7 +148,10 @@ mod tests {
             Preset::Dotnet,
             "|System.Exception: no\n  ---> System.IO.IOException: z\n    at A.B() in a.cs:line 1\n    --- End of inner exception stack trace ---\n    at C.D()\n|next\n",
         );
-        check(Preset::Ruby, "|a.rb:1:in `f': no (RuntimeError)\n \tfrom a.rb:2:in `g'\n \tfrom a.rb:3:in `<main>'\n|next\n");
+        check(
+            Preset::Ruby,
+            "|a.rb:1:in `f': no (RuntimeError)\n \tfrom a.rb:2:in `g'\n \tfrom a.rb:3:in `<main>'\n|next\n",
+        );
         check(Preset::Indented, "|a\n  b\n\u{20}\tc\n|d\n");
     }
 

@@ -154,7 +154,9 @@ mod tests {
     fn run(config: &[Stage], body: &str, severity: Severity) -> Option<String> {
         let record = Record { time: 0, flags: Flags(0), severity, body: body.as_bytes(), fields: b"" };
         let mut left = None;
-        Stages::new(config).unwrap().apply(&record, |record| left = Some(String::from_utf8(record.body.to_vec()).unwrap()));
+        Stages::new(config)
+            .unwrap()
+            .apply(&record, |record| left = Some(String::from_utf8(record.body.to_vec()).unwrap()));
         left
     }
 

@@ -59,7 +59,8 @@ fn default(pod: &Pod) -> (String, Option<String>) {
     }
     let name = spec.containers.first().map(|main| main.name.clone()).unwrap_or_default();
     let mains = containers(spec).filter(|(role, _)| *role == Role::Main).map(|(_, main)| main.name.clone());
-    let inits = containers(spec).filter(|(role, _)| *role != Role::Main).map(|(_, init)| format!("{} (init)", init.name));
+    let inits =
+        containers(spec).filter(|(role, _)| *role != Role::Main).map(|(_, init)| format!("{} (init)", init.name));
     let others: Vec<String> = mains.chain(inits).collect();
     let note = (others.len() > 1).then(|| format!("Defaulted container \"{name}\" out of: {}", others.join(", ")));
     (name, note)
@@ -122,8 +123,10 @@ mod tests {
     }
 
     fn status(restarts: i32, state: Value, last: Value) -> PodStatus {
-        let container = |name| json!({"name": name, "image": "i", "imageID": "", "ready": false,
-            "restartCount": restarts, "state": state, "lastState": last});
+        let container = |name| {
+            json!({"name": name, "image": "i", "imageID": "", "ready": false,
+            "restartCount": restarts, "state": state, "lastState": last})
+        };
         let value = json!({"initContainerStatuses": [container("proxy")],
             "containerStatuses": [container("app"), container("side")]});
         serde_json::from_value(value).expect("a status")
@@ -152,7 +155,10 @@ mod tests {
         let ended = json!({"terminated": {"exitCode": 1}});
         assert_eq!(choose(&status(2, json!({"running": {}}), ended.clone()), Some("app"), false), Ok(2));
         assert_eq!(choose(&status(2, json!({"running": {}}), ended.clone()), Some("app"), true), Ok(1));
-        assert_eq!(choose(&status(2, json!({"waiting": {"reason": "CrashLoopBackOff"}}), ended.clone()), Some("app"), false), Ok(2));
+        assert_eq!(
+            choose(&status(2, json!({"waiting": {"reason": "CrashLoopBackOff"}}), ended.clone()), Some("app"), false),
+            Ok(2)
+        );
         assert_eq!(choose(&status(0, ended, json!({})), Some("app"), false), Ok(0));
     }
 
@@ -160,8 +166,14 @@ mod tests {
     fn refusals_are_the_servers() {
         let waiting = |reason| status(0, json!({"waiting": {"reason": reason}}), json!({}));
         let refusal = |status: &PodStatus, wanted, previous| choose(status, Some(wanted), previous).unwrap_err();
-        assert_eq!(refusal(&waiting("PodInitializing"), "app", false), "container \"app\" in pod \"web\" is waiting to start: PodInitializing");
-        assert_eq!(refusal(&waiting("ErrImagePull"), "app", false), "container \"app\" in pod \"web\" is waiting to start: image can't be pulled");
+        assert_eq!(
+            refusal(&waiting("PodInitializing"), "app", false),
+            "container \"app\" in pod \"web\" is waiting to start: PodInitializing"
+        );
+        assert_eq!(
+            refusal(&waiting("ErrImagePull"), "app", false),
+            "container \"app\" in pod \"web\" is waiting to start: image can't be pulled"
+        );
         assert_eq!(refusal(&waiting(""), "nope", false), "container nope is not valid for pod web");
         let running = status(0, json!({"running": {}}), json!({}));
         assert_eq!(refusal(&running, "app", true), "previous terminated container \"app\" in pod \"web\" not found");

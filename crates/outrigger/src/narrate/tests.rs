@@ -47,10 +47,7 @@ fn a_pod_comes_up() {
     let mut second = pod("Running", &[container("app", 0, running(1), json!({}), true)]);
     second["podIP"] = json!("10.4.0.2");
     second["conditions"] = json!([{"type": "Ready", "status": "True"}]);
-    assert_eq!(
-        tell(Some(first), second),
-        "- Quiet: address 10.4.0.2\napp Quiet: started\n- Quiet: running, ready\n"
-    );
+    assert_eq!(tell(Some(first), second), "- Quiet: address 10.4.0.2\napp Quiet: started\n- Quiet: running, ready\n");
 }
 
 #[test]
@@ -101,14 +98,16 @@ fn what_never_ran_is_not_lost() {
 fn failures_say_why() {
     let oom = json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}});
     let start = json!({"terminated": {"exitCode": 128, "reason": "StartError", "message": "no such file: /nope"}});
-    let mut failed = pod("Failed", &[container("a", 0, oom, json!({}), false), container("b", 0, start, json!({}), false)]);
+    let mut failed =
+        pod("Failed", &[container("a", 0, oom, json!({}), false), container("b", 0, start, json!({}), false)]);
     failed["reason"] = json!("DeadlineExceeded");
     failed["message"] = json!("Pod was active too long");
     let expected = "a Bad: killed: it used more memory than its limit (exit code 137)\n\
                     b Bad: could not start: no such file: /nope\n\
                     - Bad: failed: DeadlineExceeded: Pod was active too long\n";
     assert_eq!(tell(None, failed), expected);
-    let pull = pod("Pending", &[container("a", 0, waiting("ErrImagePull", "failed to pull: refused"), json!({}), false)]);
+    let pull =
+        pod("Pending", &[container("a", 0, waiting("ErrImagePull", "failed to pull: refused"), json!({}), false)]);
     assert_eq!(tell(None, pull), "a Notable: ErrImagePull: failed to pull: refused\n");
 }
 

@@ -93,14 +93,15 @@ impl Hand {
             Request::Adopt { pods } | Request::Watch { pods } | Request::Stop { pods, .. } => pods.clone(),
         };
         for _ in 0..TRIES {
-            let socket = match &socket {
-                Some(other) => other.clone(),
-                None => {
+            // Asked at once: mostly an engine listens, and looking first would cost a connection.
+            let replies = match ask(socket.as_deref().unwrap_or(&roots.socket()), &request).await {
+                Err(_) if socket.is_none() => {
                     background::ensure(roots, pod_cidr)?;
-                    roots.socket()
+                    ask(&roots.socket(), &request).await
                 }
+                other => other,
             };
-            let Ok(mut replies) = ask(&socket, &request).await else { continue };
+            let Ok(mut replies) = replies else { continue };
             let mut any = false;
             while mine.iter().any(|key| self.waiting.contains(key)) {
                 match replies.next().await {

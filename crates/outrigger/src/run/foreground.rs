@@ -311,7 +311,11 @@ impl Session {
     async fn end(mut self) -> anyhow::Result<u8> {
         let code = self.exit_code();
         let mut signals = self.signals;
-        self.terminal.finish(async move { let _ = signals.next().await; }).await;
+        self.terminal
+            .finish(async move {
+                let _ = signals.next().await;
+            })
+            .await;
         drop(self.own.take());
         self.failure.map_or(Ok(code), Err)
     }

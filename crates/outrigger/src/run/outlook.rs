@@ -10,7 +10,11 @@ pub(crate) enum Outlook {
     /// Mains run or have completed, sidecars have started.
     Up,
     /// A definite failure. The engine goes on trying by the pod's policy.
-    Broken { container: Option<String>, reason: String, message: String },
+    Broken {
+        container: Option<String>,
+        reason: String,
+        message: String,
+    },
 }
 
 /// Waiting reasons after which waiting longer is hoping. An `ErrImagePull` may pass, but the person should hear of it.
@@ -72,7 +76,8 @@ fn broken(status: &ContainerStatus) -> Option<Outlook> {
     let mut message = waiting.message.clone().unwrap_or_default();
     if reason == "CrashLoopBackOff" {
         let last = status.last_state.as_ref().and_then(|state| state.terminated.as_ref());
-        message = last.map_or(message, |last| format!("it exited with code {} and is restarted with back-off", last.exit_code));
+        message = last
+            .map_or(message, |last| format!("it exited with code {} and is restarted with back-off", last.exit_code));
     }
     Some(Outlook::Broken { container: Some(status.name.clone()), reason: reason.into(), message })
 }
@@ -121,7 +126,10 @@ mod tests {
 
     #[test]
     fn up_means_mains_run_or_completed_and_sidecars_started() {
-        assert_eq!(judge("Pending", (false, running()), json!({"waiting": {"reason": "PodInitializing"}})), Outlook::Coming);
+        assert_eq!(
+            judge("Pending", (false, running()), json!({"waiting": {"reason": "PodInitializing"}})),
+            Outlook::Coming
+        );
         assert_eq!(judge("Running", (false, running()), running()), Outlook::Coming);
         assert_eq!(judge("Running", (true, running()), running()), Outlook::Up);
         assert_eq!(judge("Running", (true, running()), json!({"terminated": {"exitCode": 0}})), Outlook::Up);
@@ -132,11 +140,15 @@ mod tests {
     #[test]
     fn a_definite_failure_is_named() {
         let pull = json!({"waiting": {"reason": "ErrImagePull", "message": "refused"}});
-        let expected = Outlook::Broken { container: Some("app".into()), reason: "ErrImagePull".into(), message: "refused".into() };
+        let expected =
+            Outlook::Broken { container: Some("app".into()), reason: "ErrImagePull".into(), message: "refused".into() };
         assert_eq!(judge("Pending", (true, running()), pull), expected);
         let end = json!({"terminated": {"exitCode": 3, "reason": "Error"}});
-        let expected =
-            Outlook::Broken { container: Some("app".into()), reason: "Error".into(), message: "exited with code 3".into() };
+        let expected = Outlook::Broken {
+            container: Some("app".into()),
+            reason: "Error".into(),
+            message: "exited with code 3".into(),
+        };
         assert_eq!(judge("Failed", (true, json!({"terminated": {"exitCode": 0}})), end), expected);
     }
 }

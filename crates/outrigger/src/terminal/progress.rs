@@ -161,7 +161,10 @@ mod tests {
         pulls.hear("a/longer:name", layer("b", 10, 10));
         assert_eq!(
             pulls.bars(80),
-            ["alpine         [>                       ] 0B / 10B", "a/longer:name  [========================] 10B / 10B"]
+            [
+                "alpine         [>                       ] 0B / 10B",
+                "a/longer:name  [========================] 10B / 10B"
+            ]
         );
         pulls.forget("alpine");
         assert_eq!(pulls.bars(80).len(), 1);

@@ -16,7 +16,10 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// Must be called inside a runtime.
-    #[expect(deprecated, reason = "deprecated for types that lend out descriptors they do not own; an OwnedFd owns its own")]
+    #[expect(
+        deprecated,
+        reason = "deprecated for types that lend out descriptors they do not own; an OwnedFd owns its own"
+    )]
     pub(crate) fn new() -> io::Result<Self> {
         let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
         Ok(Self { inotify: AsyncFd::new(inotify)? })

@@ -54,8 +54,17 @@ fn a_packed_image_goes_through_a_registry_into_a_pod() {
     let name = format!("127.0.0.1:{}/team/tool:1", registry.port);
     // Debian's busybox-static: one file that needs nothing else.
     world.ok(&[
-        "image", "pack", &name, "--add", "/bin/busybox:/bin/busybox", "--entrypoint", "/bin/busybox", "--cmd",
-        "echo", "--cmd", "said by the image",
+        "image",
+        "pack",
+        &name,
+        "--add",
+        "/bin/busybox:/bin/busybox",
+        "--entrypoint",
+        "/bin/busybox",
+        "--cmd",
+        "echo",
+        "--cmd",
+        "said by the image",
     ]);
     world.ok(&["image", "push", &name]);
     world.ok(&["image", "remove", &name]);

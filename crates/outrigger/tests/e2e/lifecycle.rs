@@ -87,7 +87,8 @@ fn t1() {
     world.assert_nothing_left();
 }
 
-const TRAPPED: &str = r#"trap "say @-term; sleep $N; say @-exit; exit 0" TERM; say @-start; while :; do sleep 0.05; done"#;
+const TRAPPED: &str =
+    r#"trap "say @-term; sleep $N; say @-exit; exit 0" TERM; say @-start; while :; do sleep 0.05; done"#;
 
 fn trapped(name: &str, seconds: u32) -> String {
     format!("@say {}", TRAPPED.replace('@', name).replace("$N", &seconds.to_string()))
@@ -123,7 +124,8 @@ fn t2() {
 /// The grace runs out: sidecars get their two seconds together.
 fn t3() {
     let world = World::new();
-    let sidecar = |name: &str| format!(r#"@say trap "say {name}-term" TERM; say {name}-start; while :; do sleep 0.05; done"#);
+    let sidecar =
+        |name: &str| format!(r#"@say trap "say {name}-term" TERM; say {name}-start; while :; do sleep 0.05; done"#);
     let spec = format!(
         r#"
   terminationGracePeriodSeconds: 4
@@ -304,7 +306,9 @@ spec:
     readinessProbe: {tcpSocket: {port: 81}, periodSeconds: 1, failureThreshold: 1}
 "#,
     );
-    eventually(10, "a restart of the sick one", || world.container("probed", "sick").is_some_and(|c| c.restart_count >= 1));
+    eventually(10, "a restart of the sick one", || {
+        world.container("probed", "sick").is_some_and(|c| c.restart_count >= 1)
+    });
     let unready = world.container("probed", "unready").unwrap();
     assert_eq!((unready.restart_count, unready.ready), (0, false));
     let messages: Vec<String> = world.notices("probed").into_iter().map(|notice| notice.message).collect();
@@ -336,7 +340,8 @@ spec:
         "  - {name: added, image: busybox, command: [sh, -c, 'trap \"exit 0\" TERM; while :; do sleep 0.05; done']}\n",
     ));
     eventually(10, "the changed and the added container", || {
-        world.log("changing", "other", 1).contains("two") && world.container("changing", "added").is_some_and(|c| c.ready)
+        world.log("changing", "other", 1).contains("two")
+            && world.container("changing", "added").is_some_and(|c| c.ready)
     });
     assert_eq!(world.container("changing", "same").unwrap().restart_count, 0);
     world.detach(&pod("two", ""));

@@ -56,12 +56,22 @@ fn users_groups_and_the_locked_down_context_take_effect() {
       seccompProfile: {type: RuntimeDefault}"#,
         "id -u; id -g; id -G; grep -E \"CapBnd|NoNewPrivs|Seccomp:\" /proc/1/status; touch /x 2>/dev/null || echo read-only; touch /v/file && stat -c %g /v/file; unshare -U true 2>/dev/null || echo no-unshare",
     );
-    for expected in
-        ["1234", "2345", "2345 3456 4567", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2", "read-only", "no-unshare"]
-    {
+    for expected in [
+        "1234",
+        "2345",
+        "2345 3456 4567",
+        "CapBnd:\t0000000000000000",
+        "NoNewPrivs:\t1",
+        "Seccomp:\t2",
+        "read-only",
+        "no-unshare",
+    ] {
         assert!(said.contains(expected), "`{expected}` in {said}");
     }
-    assert!(said.lines().any(|line| line.trim_end().ends_with("3456") && !line.contains("2345")), "fsGroup owns: {said}");
+    assert!(
+        said.lines().any(|line| line.trim_end().ends_with("3456") && !line.contains("2345")),
+        "fsGroup owns: {said}"
+    );
 }
 
 #[test]

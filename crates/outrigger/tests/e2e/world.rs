@@ -27,7 +27,11 @@ impl World {
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_outrigger"));
-        command.args(arguments).env("OUTRIGGER_ROOT", self.path("root")).env("NO_COLOR", "1").current_dir(self.dir.path());
+        command
+            .args(arguments)
+            .env("OUTRIGGER_ROOT", self.path("root"))
+            .env("NO_COLOR", "1")
+            .current_dir(self.dir.path());
         command
     }
 
@@ -78,7 +82,8 @@ impl World {
 
     pub(crate) fn container(&self, pod: &str, name: &str) -> Option<ContainerStatus> {
         let status = self.status(pod)?;
-        let all = status.init_container_statuses.into_iter().flatten().chain(status.container_statuses.into_iter().flatten());
+        let all =
+            status.init_container_statuses.into_iter().flatten().chain(status.container_statuses.into_iter().flatten());
         all.into_iter().find(|container| container.name == name)
     }
 
@@ -88,7 +93,9 @@ impl World {
 
     /// Waits until the phase is reached, at most `seconds`.
     pub(crate) fn await_phase(&self, pod: &str, phase: &str, seconds: u64) {
-        eventually(seconds, &format!("pod {pod} to be {phase}, it is {}", self.phase(pod)), || self.phase(pod) == phase);
+        eventually(seconds, &format!("pod {pod} to be {phase}, it is {}", self.phase(pod)), || {
+            self.phase(pod) == phase
+        });
     }
 
     pub(crate) fn notices(&self, pod: &str) -> Vec<pod_plan::Notice> {
@@ -210,7 +217,8 @@ impl Foreground {
             }
             std::thread::sleep(Duration::from_millis(5));
         };
-        let join = |reader: Option<std::thread::JoinHandle<Vec<u8>>>| reader.map(|r| r.join().unwrap()).unwrap_or_default();
+        let join =
+            |reader: Option<std::thread::JoinHandle<Vec<u8>>>| reader.map(|r| r.join().unwrap()).unwrap_or_default();
         let output = Output { status, stdout: join(out), stderr: join(err) };
         eprintln!("{}{}", text(&output.stdout), text(&output.stderr));
         output

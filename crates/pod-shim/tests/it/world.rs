@@ -66,7 +66,13 @@ impl World {
         sandbox.cgroups.clone_from(&pod.directories);
         let directory = tempfile::tempdir().expect("temporary directory");
         let home = directory.path().join("shim");
-        let shim = client::spawn(&shim_binary(), &home, &sandbox).expect("spawn");
+        let shim = match client::spawn(&shim_binary(), &home, &sandbox) {
+            Ok(shim) => shim,
+            Err(error) => {
+                let _ = hierarchy.remove(&cgroup);
+                panic!("{error}");
+            }
+        };
         let (client, facts) = Client::connect(&home).await.expect("connect");
         World { directory, shim, client: Some(client), facts, cgroup, hierarchy, pod_cgroups: pod.directories }
     }

@@ -99,7 +99,9 @@ mod tests {
     }
 
     fn said(opened: Vec<(OpenLog, bool)>) -> Vec<(u32, String)> {
-        let lines = |log: OpenLog| log.first.into_iter().map(|line| (line.attempt, String::from_utf8_lossy(&line.content).into_owned()));
+        let lines = |log: OpenLog| {
+            log.first.into_iter().map(|line| (line.attempt, String::from_utf8_lossy(&line.content).into_owned()))
+        };
         opened.into_iter().map(|(log, _)| log).flat_map(lines).collect()
     }
 

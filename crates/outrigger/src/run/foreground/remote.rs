@@ -12,9 +12,14 @@ use crate::terminal::label::PodKey;
 #[derive(Debug)]
 pub(crate) enum Heard {
     News(Box<Message>),
-    Refused { key: PodKey, message: String },
+    Refused {
+        key: PodKey,
+        message: String,
+    },
     /// The engine has nothing more to say about these, or is gone.
-    Ended { keys: Vec<PodKey> },
+    Ended {
+        keys: Vec<PodKey>,
+    },
 }
 
 /// All conversations, merged.
