@@ -36,10 +36,10 @@ impl Line {
 /// the past.
 pub(crate) fn changes(before: Option<&PodStatus>, after: &PodStatus) -> Vec<Line> {
     let mut lines = Vec::new();
-    if let Some(ip) = after.pod_ip.as_deref().filter(|ip| before.and_then(|b| b.pod_ip.as_deref()) != Some(*ip)) {
-        if after.host_ip.as_deref() != Some(ip) {
-            lines.push(Line::pod(Tone::Quiet, format!("address {ip}")));
-        }
+    // The host's own address (hostNetwork) is no news.
+    let known = [before.and_then(|before| before.pod_ip.as_deref()), after.host_ip.as_deref()];
+    if let Some(ip) = after.pod_ip.as_deref().filter(|ip| !known.contains(&Some(*ip))) {
+        lines.push(Line::pod(Tone::Quiet, format!("address {ip}")));
     }
     for status in containers(after) {
         let old = before.and_then(|before| containers(before).find(|old| old.name == status.name));
@@ -92,12 +92,11 @@ fn container_changes(old: Option<&ContainerStatus>, new: &ContainerStatus, first
             Some(old) if same => (old.started == Some(true), old.ready),
             _ => (new.started == Some(true), new.ready),
         };
-        if new.started == Some(true) && !was_started && !(new.ready && !was_ready) {
-            push(Tone::Quiet, "start-up finished".into());
-        }
         match (was_ready, new.ready) {
             (false, true) => push(Tone::Quiet, "ready".into()),
             (true, false) => push(Tone::Notable, "not ready".into()),
+            // Being ready says it, too.
+            _ if new.started == Some(true) && !was_started => push(Tone::Quiet, "start-up finished".into()),
             _ => {}
         }
     }

@@ -379,7 +379,8 @@ impl Follower {
         self.files.retain(|file| {
             let acknowledged = queue.acknowledged(file.origin.id).unwrap_or_default().end;
             // A spool that still holds its entries needs the position to know that they were delivered.
-            let over = file.ended && acknowledged >= file.position && depth_is_zero;
+            // One that is still there is remembered: it may go on.
+            let over = file.gone && file.ended && acknowledged >= file.position && depth_is_zero;
             if over {
                 queue.forget(file.origin.id);
                 finished.0 += 1;

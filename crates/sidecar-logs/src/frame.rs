@@ -41,6 +41,8 @@ pub struct Framer {
 struct Group {
     /// Where it begins; `None`: there is none.
     start: Option<usize>,
+    /// Behind its last line so far.
+    end: usize,
     time: i64,
     body: Vec<u8>,
     /// The last piece ended without a newline.
@@ -48,7 +50,15 @@ struct Group {
     inside: Inside,
 }
 
-/// Where consuming must stop: the beginning of the oldest open group, and what the batch held then.
+/// Both streams' groups, and how far the lines of finished records reach.
+#[derive(Debug, Default)]
+struct Groups {
+    streams: [Group; 2],
+    finished: usize,
+}
+
+/// Where consuming must stop: the beginning of an open group, with no finished record beyond it; and what the batch held
+/// then. Streams interleave, so a record that was finished later may have lines on both sides of another's beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Hold {
     start: usize,
@@ -110,24 +120,26 @@ impl Framer {
     }
 
     fn frame_groups(&self, bytes: &[u8], end: End, now: i64, batch: &mut Batch) -> usize {
-        let mut groups = [Group::default(), Group::default()];
+        let mut groups = Groups::default();
         let mut hold: Option<Hold> = None;
         let mut at = 0;
         for newline in memchr_iter(b'\n', bytes) {
             let line = self.clean(&bytes[at..newline]);
-            self.add(&mut groups, at, line, now, batch);
-            let oldest = groups.iter().filter_map(|group| group.start).min();
-            if hold.map(|hold| hold.start) != oldest {
-                hold = oldest.map(|start| Hold { start, frames: batch.frames.len(), count: batch.count });
-            }
+            self.add(&mut groups, (at, newline + 1), line, now, batch);
+            let oldest = groups.streams.iter().filter_map(|group| group.start).min();
+            hold = match (oldest, hold) {
+                (Some(start), Some(hold)) if start == hold.start || groups.finished > start => Some(hold),
+                (Some(start), _) => Some(Hold { start, frames: batch.frames.len(), count: batch.count }),
+                (None, _) => None,
+            };
             at = newline + 1;
         }
         let finish =
             matches!(end, End::Idle | End::Final) || (end == End::Full && hold.is_some_and(|hold| hold.start == 0));
         match hold {
             Some(_) if finish => {
-                for (stream, group) in groups.iter_mut().enumerate() {
-                    self.close(group, stream, batch);
+                for stream in 0..2 {
+                    self.close(&mut groups, stream, batch);
                 }
                 at
             }
@@ -140,7 +152,8 @@ impl Framer {
         }
     }
 
-    fn add(&self, groups: &mut [Group; 2], at: usize, line: &[u8], now: i64, batch: &mut Batch) {
+    /// One line, with where it begins and ends.
+    fn add(&self, groups: &mut Groups, (at, end): (usize, usize), line: &[u8], now: i64, batch: &mut Batch) {
         let mut stream = 0;
         let (mut when, mut content, mut partial) = (now, line, false);
         if self.format == Format::Cri {
@@ -150,50 +163,44 @@ impl Framer {
                 (when, content, partial) = (entry.time, entry.content, entry.partial);
             }
         }
-        let group = &mut groups[stream];
+        let group = &groups.streams[stream];
         let open = group.start.is_some();
-        if open && group.partial {
-            group.body.extend_from_slice(content);
-        } else {
-            let joined = match &self.rule {
-                // Only a line's beginning decides; for a split line that is its first piece.
-                Some(rule) => {
-                    let (joins, inside) = rule.joins(group.inside, content);
-                    let joins = joins && open && group.body.len() + content.len() < self.max_line;
-                    if !joins {
-                        self.close(group, stream, batch);
-                    }
-                    group.inside = inside;
-                    joins
-                }
-                None => {
-                    self.close(group, stream, batch);
-                    false
-                }
-            };
+        // Only a line's beginning decides; for a split line that is its first piece.
+        if !(open && group.partial) {
+            let mut joined = false;
+            if let Some(rule) = &self.rule {
+                let (joins, inside) = rule.joins(group.inside, content);
+                joined = joins && open && group.body.len() + content.len() < self.max_line;
+                groups.streams[stream].inside = inside;
+            }
             if joined {
-                group.body.push(b'\n');
+                groups.streams[stream].body.push(b'\n');
             } else {
+                self.close(groups, stream, batch);
                 if !partial && self.rule.is_none() {
                     // The common case: nothing to wait for.
+                    groups.finished = end;
                     return self.text(when, flags_of(self.format, stream), content, batch);
                 }
-                group.start = Some(at);
-                group.time = when;
+                let group = &mut groups.streams[stream];
+                (group.start, group.time) = (Some(at), when);
                 group.body.clear();
             }
-            group.body.extend_from_slice(content);
         }
-        group.partial = partial;
+        let group = &mut groups.streams[stream];
+        group.body.extend_from_slice(content);
+        (group.partial, group.end) = (partial, end);
         if !partial && self.rule.is_none() {
-            self.close(group, stream, batch);
+            self.close(groups, stream, batch);
         }
     }
 
-    fn close(&self, group: &mut Group, stream: usize, batch: &mut Batch) {
+    fn close(&self, groups: &mut Groups, stream: usize, batch: &mut Batch) {
+        let group = &mut groups.streams[stream];
         if group.start.take().is_some() {
-            self.text(group.time, flags_of(self.format, stream), &group.body, batch);
             group.partial = false;
+            groups.finished = groups.finished.max(group.end);
+            self.text(group.time, flags_of(self.format, stream), &group.body, batch);
         }
     }
 

@@ -157,3 +157,43 @@ fn cleanup_removes_what_a_dead_engine_and_a_dead_shim_left() {
     world.ok(&["cleanup"]);
     world.assert_nothing_left();
 }
+
+#[test]
+fn a_shim_and_then_its_engine_killed_leave_a_pod_that_can_be_taken_down() {
+    let world = World::new();
+    let path = world.manifest("pod.yaml", TWO);
+    let run = world.foreground(&["run", "--offline", path.to_str().unwrap()]);
+    eventually(5, "both containers", || world.container("two", "app").is_some_and(|c| c.ready));
+    let shim = Pid::from_raw(world.shim_pid("two") as i32).unwrap();
+    kill_process(shim, Signal::KILL).unwrap();
+    run.signal(Signal::KILL);
+    drop(run);
+    world.ok(&["down", "two", "--force"]);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_pod_without_a_sandbox_can_be_stopped() {
+    let world = World::new();
+    let taken = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let output = world.detach_badly(&format!(
+        r#"
+apiVersion: v1
+kind: ConfigMap
+metadata: {{name: words}}
+data: {{a: b}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: two}}
+spec:
+  volumes: [{{name: c, configMap: {{name: words}}}}]
+  containers:
+  - {{name: app, image: busybox, command: [sleep, "100"], ports: [{{containerPort: 80, hostPort: {port}}}]}}
+"#
+    ));
+    assert!(text(&output.stderr).contains(&format!("{port}")), "it says which port: {}", text(&output.stderr));
+    world.ok(&["down", "two", "--force"]);
+    world.assert_nothing_left();
+}

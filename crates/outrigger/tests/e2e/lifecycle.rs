@@ -393,3 +393,48 @@ spec:
     assert!(text(&output.stdout).contains("hello from the map"));
     assert!(text(&output.stderr).contains("Job"), "it says that a template is run");
 }
+
+#[test]
+fn a_pod_that_ended_makes_room_for_the_next_of_its_name() {
+    let world = World::new();
+    let job = |word: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: again}}\nspec:\n  restartPolicy: Never\n  containers:\n  - {{name: m, image: busybox, command: [sh, -c, 'echo {word}; sleep 0.2']}}\n"
+        )
+    };
+    world.detach(&job("one"));
+    world.await_phase("again", "Succeeded", 5);
+    let first = world.uid("again");
+    world.detach(&job("two"));
+    assert_ne!(world.uid("again"), first);
+    let listed = world.run(&["ps"]);
+    assert!(!text(&listed.stdout).contains("no engine") && text(&listed.stderr).is_empty(), "{listed:?}");
+    world.await_phase("again", "Succeeded", 5);
+    assert_eq!(world.log("again", "m", 0), "two\n");
+    world.ok(&["down", "again"]);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn what_a_live_pod_cannot_take_over_is_refused_unless_it_is_recreated() {
+    let world = World::new();
+    let pod = |spec: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: fixed}}\nspec:\n  terminationGracePeriodSeconds: 1\n{spec}  containers:\n  - {{name: m, image: busybox, command: [sh, -c, 'trap \"exit 0\" TERM; while :; do sleep 0.05; done']}}\n"
+        )
+    };
+    world.detach(&pod(""));
+    let uid = world.uid("fixed");
+    let output = world.detach_badly(&pod("  hostname: other\n"));
+    assert!(!output.status.success());
+    assert!(text(&output.stderr).contains("spec.hostname") && text(&output.stderr).contains("--recreate"));
+    assert_eq!(world.uid("fixed"), uid);
+    let path = world.path("pod.yaml");
+    world.ok(&["run", "--offline", "--detach", "--recreate", path.to_str().unwrap()]);
+    eventually(10, "a new pod in its place", || {
+        pod_engine::record::find(&world.roots(), "default", "fixed").unwrap().is_some_and(|listed| listed.record.uid != uid)
+            && world.container("fixed", "m").is_some_and(|c| c.ready)
+    });
+    world.ok(&["down", "fixed"]);
+    world.assert_nothing_left();
+}
