@@ -1,7 +1,8 @@
 //! The background engine of `run --detach`: found or started by whoever needs it, gone a few seconds after its last pod.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -16,12 +17,15 @@ use crate::host;
 
 /// How long an engine without pods waits for the next one: long enough for a script's next command.
 const IDLE: Duration = Duration::from_secs(3);
+/// How long after a pod's end it is looked whether it was the last one, and how often then and otherwise.
+const SELDOM: Duration = Duration::from_secs(60);
+const OFTEN: Duration = Duration::from_millis(250);
 /// Opening an engine takes milliseconds; a machine in trouble gets more.
 const START: Duration = Duration::from_secs(20);
 
 /// Makes sure that an engine listens on the root's socket.
 pub(crate) fn ensure(roots: &Roots, pod_cidr: ipnet::Ipv4Net) -> anyhow::Result<()> {
-    if answers(&roots.socket()) {
+    if control::answers(&roots.socket()) {
         return Ok(());
     }
     host::require_root()?;
@@ -29,10 +33,9 @@ pub(crate) fn ensure(roots: &Roots, pod_cidr: ipnet::Ipv4Net) -> anyhow::Result<
 }
 
 fn start(roots: &Roots, pod_cidr: ipnet::Ipv4Net) -> anyhow::Result<()> {
-    std::fs::create_dir_all(&roots.run).with_context(|| format!("failed to make `{}`", roots.run.display()))?;
+    roots.make_run().with_context(|| format!("failed to make `{}`", roots.run.display()))?;
     let log_path = roots.run.join("engine.log");
-    let log = File::options().create(true).append(true).open(&log_path);
-    let log = log.with_context(|| format!("failed to open `{}`", log_path.display()))?;
+    let log = open_log(&log_path).with_context(|| format!("failed to open `{}`", log_path.display()))?;
     // The running program itself, also when its file was replaced meanwhile.
     let mut command = Command::new("/proc/self/exe");
     command.arg0("outrigger").arg("__engine").arg("--pod-cidr").arg(pod_cidr.to_string());
@@ -41,6 +44,9 @@ fn start(roots: &Roots, pod_cidr: ipnet::Ipv4Net) -> anyhow::Result<()> {
         None => command.env_remove("OUTRIGGER_ROOT"),
     };
     let mut child = command
+        // Its memory is counted in megabytes: blocking threads share two arenas instead of leaving one each behind
+        // (mallopt(3), M_ARENA_MAX).
+        .env("MALLOC_ARENA_MAX", "2")
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -64,8 +70,11 @@ fn roots_argument(roots: &Roots) -> Option<&Path> {
     if *roots == Roots::system() { None } else { roots.run.parent() }
 }
 
-fn answers(socket: &Path) -> bool {
-    std::os::unix::net::UnixStream::connect(socket).is_ok()
+/// Root's alone, whatever the umask and whoever made it first.
+fn open_log(path: &Path) -> io::Result<File> {
+    let log = File::options().create(true).append(true).mode(0o600).open(path)?;
+    log.set_permissions(Permissions::from_mode(0o600))?;
+    Ok(log)
 }
 
 /// `outrigger __engine`: serves until idle. Its starter reads one line from stdout.
@@ -78,7 +87,7 @@ pub(crate) fn serve(roots: &Roots, pod_cidr: ipnet::Ipv4Net) -> anyhow::Result<u
             break lock;
         }
         // Someone else was faster and listens already; or someone is on the way out and the lock comes free.
-        if answers(&roots.socket()) {
+        if control::answers(&roots.socket()) {
             tell("ready elsewhere");
             return Ok(0);
         }
@@ -88,7 +97,7 @@ pub(crate) fn serve(roots: &Roots, pod_cidr: ipnet::Ipv4Net) -> anyhow::Result<u
         }
         std::thread::sleep(Duration::from_millis(1));
     };
-    let served = host::block_on(serve_until_idle(roots, pod_cidr))?;
+    let served = block_on(serve_until_idle(roots, pod_cidr))?;
     if let Err(error) = &served {
         tell(&format!("failed {}", report(error).0.lines().next().unwrap_or_default().trim_start_matches("error: ")));
     }
@@ -96,6 +105,16 @@ pub(crate) fn serve(roots: &Roots, pod_cidr: ipnet::Ipv4Net) -> anyhow::Result<u
     let _ = std::fs::remove_file(roots.socket());
     drop(lock);
     served.map(|()| 0)
+}
+
+/// As [`host::block_on`], for a process that mostly sleeps: an idle blocking thread ends at once.
+fn block_on<T>(future: impl Future<Output = T>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .thread_keep_alive(Duration::from_secs(1))
+        .build()
+        .context("failed to set up the event loop")?;
+    Ok(tokio::task::LocalSet::new().block_on(&runtime, future))
 }
 
 async fn serve_until_idle(roots: &Roots, pod_cidr: ipnet::Ipv4Net) -> anyhow::Result<()> {
@@ -110,23 +129,35 @@ async fn serve_until_idle(roots: &Roots, pod_cidr: ipnet::Ipv4Net) -> anyhow::Re
     Ok(())
 }
 
-/// Returns when the engine has had nothing to drive for [`IDLE`]. While pods run it is woken by their news only.
+/// Now that there is time: unpacked images need not be made again after the next boot.
+async fn settle(engine: &Engine) {
+    let store = engine.store().clone();
+    let synced = tokio::task::spawn_blocking(move || store.sync()).await;
+    if let Ok(Err(error)) = synced {
+        // The engine's log. Nothing is lost but time.
+        eprintln!("{}", pod_engine::chain(&error));
+    }
+}
+
+/// Returns when the engine has had nothing to drive for [`IDLE`]. While pods run it is woken by their ends, and, since
+/// taking down what is left of a pod takes its time, [`SELDOM`] without one.
 async fn until_idle(engine: &Engine) {
-    let mut news = engine.feed().subscribe();
-    let mut idle_since = Instant::now();
-    let mut ending = true;
+    let mut ends = engine.feed().subscribe_ends();
+    let (mut idle_since, mut last_end) = (Instant::now(), Instant::now());
+    let mut settled = false;
     loop {
-        let wait = if ending { Duration::from_millis(250) } else { Duration::from_secs(3600) };
-        if let Ok(message) = tokio::time::timeout(wait, news.recv()).await {
-            let Some(message) = message else { return };
-            ending |= matches!(message.news, News::Finished { .. } | News::Removed);
-            idle_since = Instant::now();
-            continue;
-        }
-        if !engine.driven().is_empty() {
-            (idle_since, ending) = (Instant::now(), false);
-        } else if idle_since.elapsed() >= IDLE {
-            return;
+        let wait = if last_end.elapsed() < SELDOM { OFTEN } else { SELDOM };
+        match tokio::time::timeout(wait, ends.recv()).await {
+            Ok(None) => return,
+            Ok(Some(_)) => (idle_since, last_end, settled) = (Instant::now(), Instant::now(), false),
+            Err(_) if !engine.driven().is_empty() => (idle_since, settled) = (Instant::now(), false),
+            Err(_) if idle_since.elapsed() < IDLE => {}
+            Err(_) if settled => return,
+            // What begins meanwhile is seen by the next look.
+            Err(_) => {
+                settle(engine).await;
+                settled = true;
+            }
         }
     }
 }

@@ -1,45 +1,48 @@
-//! Probes and hooks: from the manifest's handler to its run against a container of this pod.
+//! Probes and hooks: from the handler an attempt was launched with to its run against that attempt.
 
 use std::fs::File;
-use std::io::Read;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
 use pod_plan::{Hook, ProbeKind, ProbeOutcome};
+use tokio::net::unix::pipe;
 
+use crate::chain;
 use crate::hook::{handler_of_hook, run_hook_told};
-use crate::probe::{self, ExecError, ExecResult, handler_of_probe};
+use crate::launch::Snapshot;
+use crate::probe::{self, ExecError, ExecResult, OUTPUT_BYTES, handler_of_probe};
 use crate::running::{Running, hook_name};
-use crate::{chain, launch};
 
-/// What is kept of an exec probe's output.
-const OUTPUT_BYTES: u64 = probe::OUTPUT_BYTES as u64;
+/// A grandchild may hold the pipe open for ever; what the command itself wrote is in the pipe when it ends.
+const OUTPUT_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Runs commands inside one attempt of one container.
 #[derive(Debug, Clone)]
 struct Inside {
     running: Rc<Running>,
-    container: String,
+    launched: Rc<Snapshot>,
     attempt: u32,
 }
 
 pub(crate) async fn run_probe(running: &Rc<Running>, name: &str, attempt: u32, kind: ProbeKind) -> ProbeOutcome {
-    let Some(container) = running.container(name) else {
-        return ProbeOutcome::Unknown("the container left the manifest".into());
+    let Some(launched) = running.launched(name, attempt) else {
+        return ProbeOutcome::Unknown(unknown(name, attempt));
     };
+    let container = &launched.container;
     let probe = match kind {
         ProbeKind::Startup => &container.startup_probe,
         ProbeKind::Liveness => &container.liveness_probe,
         ProbeKind::Readiness => &container.readiness_probe,
     };
     let Some(probe) = probe else {
-        return ProbeOutcome::Unknown("the probe left the manifest".into());
+        return ProbeOutcome::Unknown("the container was started without this probe".into());
     };
     let timeout = Duration::from_secs(u64::try_from(probe.timeout_seconds.unwrap_or(1)).unwrap_or(1));
-    match handler_of_probe(probe, &container) {
+    match handler_of_probe(probe, container) {
         Ok(handler) => {
-            let inside = Inside { running: running.clone(), container: name.into(), attempt };
+            let inside = Inside { running: running.clone(), launched: launched.clone(), attempt };
             probe::run_probe(&handler, running.target_ip(), timeout, &inside).await
         }
         Err(message) => ProbeOutcome::Unknown(message),
@@ -54,15 +57,15 @@ pub(crate) async fn run_hook(
     hook: Hook,
     abandon_after: Option<u64>,
 ) -> Result<(), String> {
-    let container = running.container(name).ok_or("the container left the manifest")?;
-    let lifecycle = container.lifecycle.clone().unwrap_or_default();
+    let launched = running.launched(name, attempt).ok_or_else(|| unknown(name, attempt))?;
+    let lifecycle = launched.container.lifecycle.as_ref();
     let handler = match hook {
-        Hook::PostStart => lifecycle.post_start,
-        Hook::PreStop => lifecycle.pre_stop,
+        Hook::PostStart => lifecycle.and_then(|lifecycle| lifecycle.post_start.as_ref()),
+        Hook::PreStop => lifecycle.and_then(|lifecycle| lifecycle.pre_stop.as_ref()),
     };
     let handler = handler.ok_or_else(|| format!("no {} hook", hook_name(hook)))?;
-    let handler = handler_of_hook(&handler, &container)?;
-    let inside = Inside { running: running.clone(), container: name.into(), attempt };
+    let handler = handler_of_hook(handler, &launched.container)?;
+    let inside = Inside { running: running.clone(), launched, attempt };
     let ip = running.target_ip();
     let work = tokio::task::spawn_local(async move { run_hook_told(&handler, ip, &inside).await });
     let ended = match abandon_after {
@@ -79,42 +82,114 @@ pub(crate) async fn run_hook(
     Ok(())
 }
 
+fn unknown(container: &str, attempt: u32) -> String {
+    format!("nothing is written down about attempt {attempt} of container {container}")
+}
+
 impl crate::probe::Exec for Inside {
     async fn exec(&self, command: &[String], timeout: Option<Duration>) -> Result<ExecResult, ExecError> {
         let broken = |message: String| ExecError::Broken(message);
         let shim = self.running.shim().ok_or_else(|| broken("the pod's sandbox is gone".into()))?;
-        let spec = launch::exec_spec(&self.running, &self.container, command).map_err(broken)?;
-        let (read, write) =
-            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| broken(e.to_string()))?;
-        let null = File::open("/dev/null").map_err(|e| broken(e.to_string()))?;
-        let error = write.try_clone().map_err(|e| broken(e.to_string()))?;
-        let mut exec = shim
-            .exec(&self.container, self.attempt, &spec, [OwnedFd::from(null), write, error])
-            .await
-            .map_err(|e| broken(chain(&e)))?;
-        let output = tokio::task::spawn_blocking(move || read_some(File::from(read)));
+        let (mut output, stdio) = Output::pipe().map_err(|error| broken(error.to_string()))?;
+        let (name, process) = (&self.launched.container.name, self.launched.exec(command));
+        let started = shim.exec(name, self.attempt, &process, stdio).await;
+        let mut exec = started.map_err(|error| broken(chain(&error)))?;
+        let ended = async {
+            // Both keep what they have when the other is first.
+            tokio::select! {
+                exit = exec.wait() => exit,
+                never = output.drain() => match never {},
+            }
+        };
         let exit = match timeout {
-            Some(limit) => match tokio::time::timeout(limit, exec.wait()).await {
+            Some(limit) => match tokio::time::timeout(limit, ended).await {
                 Ok(exit) => exit,
                 Err(_) => {
                     let _ = exec.kill().await;
                     return Err(ExecError::TimedOut);
                 }
             },
-            None => exec.wait().await,
+            None => ended.await,
         };
-        let exit = exit.map_err(|e| broken(chain(&e)))?;
-        // A grandchild may hold the pipe open for ever; the verdict does not wait for it.
-        let output = tokio::time::timeout(Duration::from_millis(100), output).await;
-        let output = output.ok().and_then(Result::ok).unwrap_or_default();
-        Ok(ExecResult { exit_code: exit.code, output })
+        let exit = exit.map_err(|error| broken(chain(&error)))?;
+        let _ = tokio::time::timeout(OUTPUT_PATIENCE, output.read_to_end()).await;
+        Ok(ExecResult { exit_code: exit.code, output: output.kept })
     }
 }
 
-/// Keeps the beginning and swallows the rest, so that the command never blocks on a full pipe.
-fn read_some(mut pipe: File) -> Vec<u8> {
-    let mut kept = Vec::new();
-    let _ = (&mut pipe).take(OUTPUT_BYTES).read_to_end(&mut kept);
-    let _ = std::io::copy(&mut pipe, &mut std::io::sink());
-    kept
+/// The reading end of a command's output: keeps the beginning and swallows the rest, so that the command never blocks on
+/// a full pipe. Dropping it closes the pipe, whoever still holds the other end.
+#[derive(Debug)]
+struct Output {
+    pipe: pipe::Receiver,
+    kept: Vec<u8>,
+}
+
+// === impl Output ===
+
+impl Output {
+    /// And the command's standard input, output and error.
+    fn pipe() -> io::Result<(Output, [OwnedFd; 3])> {
+        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let null = File::open("/dev/null")?;
+        let error = write.try_clone()?;
+        let output = Output { pipe: pipe::Receiver::from_owned_fd(read)?, kept: Vec::new() };
+        Ok((output, [null.into(), write, error]))
+    }
+
+    /// May be cancelled: what was read is kept.
+    async fn read_to_end(&mut self) {
+        let mut chunk = [0; 4096];
+        // An error is the end, too: the exit code is the verdict.
+        while self.pipe.readable().await.is_ok() {
+            match self.pipe.try_read(&mut chunk) {
+                Ok(0) => return,
+                Ok(length) => {
+                    let room = OUTPUT_BYTES.saturating_sub(self.kept.len());
+                    self.kept.extend_from_slice(&chunk[..length.min(room)]);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Does not end by itself.
+    async fn drain(&mut self) -> std::convert::Infallible {
+        self.read_to_end().await;
+        std::future::pending().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_beginning_is_kept_and_the_rest_never_blocks_the_writer() {
+        let (mut output, [_, stdout, stderr]) = Output::pipe().unwrap();
+        // More than a pipe holds.
+        let writer = std::thread::spawn(move || {
+            let mut stdout = File::from(stdout);
+            stdout.write_all(b"first ").unwrap();
+            stdout.write_all(&vec![b'x'; 1 << 20]).unwrap();
+        });
+        drop(stderr);
+        output.read_to_end().await;
+        writer.join().unwrap();
+        assert_eq!(output.kept.len(), OUTPUT_BYTES);
+        assert!(output.kept.starts_with(b"first xxx"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_held_pipe_is_given_up() {
+        let (mut output, [_, stdout, stderr]) = Output::pipe().unwrap();
+        File::from(stdout).write_all(b"said").unwrap();
+        assert!(tokio::time::timeout(OUTPUT_PATIENCE, output.read_to_end()).await.is_err());
+        assert_eq!(output.kept, b"said");
+        drop(output);
+        assert!(File::from(stderr).write_all(b"more").is_err(), "the grandchild is told");
+    }
 }

@@ -1,15 +1,21 @@
 //! Talking to an engine in another process: one JSON document a line over its Unix socket. A client sends one
 //! [`Request`]; the engine answers with [`Reply`] lines until [`Reply::End`].
 
+use std::collections::BTreeSet;
 use std::io;
-use std::path::Path;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use rustix::fs::{Mode, OFlags};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
 
 use crate::engine::{Engine, PodRequest};
-use crate::feed::{Message, News};
+use crate::feed::{Message, News, Subscription};
 
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Request {
@@ -35,17 +41,78 @@ pub enum Reply {
     End,
 }
 
-/// Binds the engine's socket, replacing one whose engine is dead.
+impl Request {
+    /// The pods it is about, by namespace and name.
+    fn pods(&self) -> BTreeSet<Key> {
+        match self {
+            Request::Run { pods } => pods.iter().map(|pod| (pod.namespace().into(), pod.name().into())).collect(),
+            Request::Adopt { pods } | Request::Stop { pods, .. } | Request::Watch { pods } => {
+                pods.iter().cloned().collect()
+            }
+        }
+    }
+}
+
+/// Longest request, in bytes: a manifest with all its objects is a megabyte at most, as in a cluster.
+const LONGEST_REQUEST: u64 = 16 << 20;
+/// How long a client may take from connecting to the end of its request.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
+/// Connections not yet accepted: an engine that is busy for a moment refuses nobody.
+const BACKLOG: i32 = 1024;
+/// How long a client that has fallen behind has for the last word.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
+/// Binds the engine's socket for root alone, replacing one whose engine is dead.
 pub fn bind(socket: &Path) -> io::Result<UnixListener> {
-    match UnixListener::bind(socket) {
+    let near = Near::to(socket)?;
+    let listener = match near.listen() {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            if std::os::unix::net::UnixStream::connect(socket).is_ok() {
+            if answers(socket) {
                 return Err(error);
             }
             std::fs::remove_file(socket)?;
-            UnixListener::bind(socket)
+            near.listen()?
         }
-        other => other,
+        other => other?,
+    };
+    UnixListener::from_std(listener)
+}
+
+/// Whether an engine listens there. Only a refused connection and a missing socket say that there is none.
+pub fn answers(socket: &Path) -> bool {
+    let connected = Near::to(socket).and_then(|near| std::os::unix::net::UnixStream::connect(&near.path));
+    match connected {
+        Ok(_) => true,
+        Err(error) => !matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound),
+    }
+}
+
+/// A socket by a short name. Its address holds 107 bytes (unix(7)) and a state root may be deeper than that, so the
+/// name goes through a descriptor of its directory.
+struct Near {
+    path: PathBuf,
+    _directory: OwnedFd,
+}
+
+impl Near {
+    fn to(socket: &Path) -> io::Result<Self> {
+        let (Some(directory), Some(name)) = (socket.parent(), socket.file_name()) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(directory, flags, Mode::empty())?;
+        let path = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name);
+        Ok(Self { path, _directory: directory })
+    }
+
+    fn listen(&self) -> io::Result<std::os::unix::net::UnixListener> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        // The file gets the mode that the socket has when it is bound, so it is never open to others.
+        rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+        rustix::net::bind(&socket, &SocketAddrUnix::new(&self.path)?)?;
+        rustix::net::listen(&socket, BACKLOG)?;
+        Ok(socket.into())
     }
 }
 
@@ -54,27 +121,84 @@ pub async fn serve(engine: Engine, listener: UnixListener) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                tokio::task::spawn_local(answer(engine.clone(), stream));
+                let engine = engine.clone();
+                tokio::task::spawn_local(async move { answer(&engine, stream).await });
             }
             // Out of file descriptors: wait for some to be given back rather than spin.
-            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(100)).await,
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }
     }
 }
 
-async fn answer(engine: Engine, stream: UnixStream) {
-    let (read, mut write) = stream.into_split();
-    let mut lines = BufReader::new(read).lines();
-    let Ok(Some(line)) = lines.next_line().await else { return };
-    let Ok(request) = serde_json::from_str::<Request>(&line) else { return };
+async fn answer(engine: &Engine, stream: UnixStream) {
+    let (read, write) = stream.into_split();
+    let (mut read, mut pen) = (BufReader::new(read), Pen::new(write));
+    let request = match read_request(&mut read).await {
+        Ok(Some(request)) => request,
+        Ok(None) => return,
+        Err(message) => {
+            // Whose pods were meant is not known. A client that is gone needs no answer.
+            let key = (String::new(), String::new());
+            let _ = tokio::time::timeout(LAST_WORD, pen.last_word(&[key], &message)).await;
+            return;
+        }
+    };
     // Subscribed before anything begins, so that nothing is missed.
-    let mut messages = engine.feed().subscribe();
-    let (mut awaited, until_removed, refused) = begin(&engine, request);
+    let subscription = engine.feed().subscribe_client(request.pods());
+    let (awaited, until_removed, refused) = begin(engine, request);
     for (namespace, name, message) in refused {
-        if send(&mut write, &Reply::Refused { namespace, name, message }).await.is_err() {
+        if pen.write(&Reply::Refused { namespace, name, message }).await.is_err() {
             return;
         }
     }
+    converse(read, pen, subscription, awaited, until_removed).await;
+}
+
+/// One line of at most [`LONGEST_REQUEST`], within [`REQUEST_DEADLINE`]. `None`: the client left without asking. An
+/// error is what to tell the client.
+async fn read_request(read: &mut (impl AsyncBufRead + Unpin)) -> Result<Option<Request>, String> {
+    let mut line = Vec::new();
+    let mut limited = read.take(LONGEST_REQUEST + 1);
+    let reading = limited.read_until(b'\n', &mut line);
+    match tokio::time::timeout(REQUEST_DEADLINE, reading).await {
+        Err(_) => Err(format!("the request did not come within {} s", REQUEST_DEADLINE.as_secs())),
+        Ok(Ok(_)) if line.ends_with(b"\n") => serde_json::from_slice(&line)
+            .map(Some)
+            .map_err(|error| format!("the request is not understood (another version of outrigger?): {error}")),
+        Ok(Ok(_)) if line.len() as u64 > LONGEST_REQUEST => {
+            Err(format!("the request is longer than {} MiB", LONGEST_REQUEST >> 20))
+        }
+        Ok(Ok(_) | Err(_)) => Ok(None),
+    }
+}
+
+/// Tells the client what it waits for, until that is over, the client is gone, or it does not keep up.
+async fn converse<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
+    read: R,
+    mut pen: Pen<W>,
+    subscription: Subscription,
+    mut awaited: Vec<Key>,
+    until_removed: bool,
+) {
+    let Subscription { mut messages, lost } = subscription;
+    // Whatever is interrupted here, the pen knows what is left of its line, and `awaited` who is.
+    tokio::select! {
+        biased;
+        _ = lost => {
+            let message = "this client does not read what the engine tells it; the pods go on";
+            let _ = tokio::time::timeout(LAST_WORD, pen.last_word(&awaited, message)).await;
+        }
+        () = gone(read) => {}
+        () = tell(&mut pen, &mut messages, &mut awaited, until_removed) => {}
+    }
+}
+
+async fn tell<W: AsyncWrite + Unpin>(
+    pen: &mut Pen<W>,
+    messages: &mut mpsc::Receiver<Message>,
+    awaited: &mut Vec<Key>,
+    until_removed: bool,
+) {
     while !awaited.is_empty() {
         let Some(message) = messages.recv().await else { break };
         let key = (message.namespace.clone(), message.name.clone());
@@ -86,14 +210,59 @@ async fn answer(engine: Engine, stream: UnixStream) {
             News::Finished { .. } => !until_removed,
             _ => false,
         };
-        if send(&mut write, &Reply::News(message)).await.is_err() {
+        if pen.write(&Reply::News(message)).await.is_err() {
             return;
         }
         if ended {
             awaited.retain(|other| *other != key);
         }
     }
-    let _ = send(&mut write, &Reply::End).await;
+    let _ = pen.write(&Reply::End).await;
+}
+
+/// Returns when the client has closed its end. It has nothing to say after its request.
+async fn gone(mut read: impl AsyncRead + Unpin) {
+    let mut ignored = [0; 64];
+    while read.read(&mut ignored).await.is_ok_and(|length| length > 0) {}
+}
+
+/// Writes replies; cancelled in the middle of one, it can still finish the line.
+struct Pen<W> {
+    write: W,
+    line: Vec<u8>,
+    written: usize,
+}
+
+impl<W: AsyncWrite + Unpin> Pen<W> {
+    fn new(write: W) -> Self {
+        Self { write, line: Vec::new(), written: 0 }
+    }
+
+    async fn write(&mut self, reply: &Reply) -> io::Result<()> {
+        self.finish_line().await?;
+        self.line = serde_json::to_vec(reply)?;
+        self.line.push(b'\n');
+        self.written = 0;
+        self.finish_line().await
+    }
+
+    async fn finish_line(&mut self) -> io::Result<()> {
+        while self.written < self.line.len() {
+            match self.write.write(&self.line[self.written..]).await? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                length => self.written += length,
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses whatever is still awaited, and ends.
+    async fn last_word(&mut self, awaited: &[Key], message: &str) -> io::Result<()> {
+        for (namespace, name) in awaited.iter().cloned() {
+            self.write(&Reply::Refused { namespace, name, message: message.into() }).await?;
+        }
+        self.write(&Reply::End).await
+    }
 }
 
 type Key = (String, String);
@@ -139,12 +308,6 @@ fn begin(engine: &Engine, request: Request) -> (Vec<Key>, bool, Vec<(String, Str
     (awaited, until_removed, refused)
 }
 
-async fn send(write: &mut (impl AsyncWriteExt + Unpin), reply: &Reply) -> io::Result<()> {
-    let mut line = serde_json::to_vec(reply)?;
-    line.push(b'\n');
-    write.write_all(&line).await
-}
-
 /// The replies to one request.
 #[derive(Debug)]
 pub struct Replies {
@@ -153,10 +316,15 @@ pub struct Replies {
 
 /// Sends a request to the engine at `socket`.
 pub async fn ask(socket: &Path, request: &Request) -> io::Result<Replies> {
-    let mut stream = UnixStream::connect(socket).await?;
+    let near = Near::to(socket)?;
+    let mut stream = UnixStream::connect(&near.path).await?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
-    stream.write_all(&line).await?;
+    match stream.write_all(&line).await {
+        // Refused before it was read to its end: the answer says why.
+        Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {}
+        other => other?,
+    }
     Ok(Replies { lines: BufReader::new(stream).lines() })
 }
 
@@ -170,3 +338,6 @@ impl Replies {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

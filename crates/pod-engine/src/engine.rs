@@ -43,7 +43,11 @@ pub(crate) struct Context {
     pub(crate) may_lower_oom_score: bool,
     /// One pull at a time of one image; the others wait for its result.
     pub(crate) pulls: RefCell<BTreeMap<String, Rc<tokio::sync::Mutex<()>>>>,
+    /// What stands in for images that are not here, once it was asked for.
+    pub(crate) host_userland: RefCell<Option<pod_image::HostUserland>>,
     pub(crate) feed: Feed,
+    /// Who still reads pods' logs.
+    pub(crate) holds: crate::hold::Holds,
 }
 
 /// Why an engine could not be opened. The message says what; the source says why.
@@ -113,6 +117,7 @@ type Driven = BTreeMap<(String, String), mpsc::UnboundedSender<Command>>;
 
 impl Engine {
     pub fn open(config: Config) -> Result<Self, OpenError> {
+        config.roots.make_run().map_err(|e| OpenError::Directory(config.roots.run.clone(), e))?;
         for dir in [config.roots.pods(), config.roots.data.join("pods"), config.roots.logs.clone()] {
             create_private(&dir).map_err(|e| OpenError::Directory(dir, e))?;
         }
@@ -126,7 +131,9 @@ impl Engine {
             may_lower_oom_score: crate::node::may_lower_oom_score(),
             clock: Clock::start(),
             pulls: RefCell::default(),
+            host_userland: RefCell::default(),
             feed: Feed::default(),
+            holds: crate::hold::Holds::default(),
             config,
             store,
             network,
@@ -138,6 +145,12 @@ impl Engine {
 
     pub fn feed(&self) -> &Feed {
         &self.cx.feed
+    }
+
+    /// Keeps the logs of a pod of this engine until the hold is dropped: [`News::Ended`] says when to read the rest and do
+    /// so. A stop without grace does not wait.
+    pub fn hold(&self, namespace: &str, name: &str) -> crate::Hold {
+        self.cx.holds.hold(namespace, name)
     }
 
     pub fn store(&self) -> &pod_image::Store {
@@ -174,8 +187,7 @@ impl Engine {
             }
         }
         create_private(&paths.run).map_err(failed)?;
-        let ownership =
-            Ownership::try_take(&paths).map_err(failed)?.ok_or_else(|| RunError::Owned(full.clone()))?;
+        let ownership = Ownership::try_take(&paths).map_err(failed)?.ok_or_else(|| RunError::Owned(full.clone()))?;
         match record::load::<Lifecycle>(&paths.ledger()) {
             Ok(lifecycle) if lifecycle.is_finished() => self.put_away(&full, &paths)?,
             Ok(_) => {
@@ -221,8 +233,7 @@ impl Engine {
     fn put_away(&self, full: &str, paths: &crate::PodPaths) -> Result<(), RunError> {
         let failed = |error| RunError::Record(full.to_owned(), error);
         let record: Record = record::load(&paths.record()).map_err(failed)?;
-        let forgotten =
-            Forgotten::of(&self.cx, paths, &record).map_err(|message| failed(io::Error::other(message)))?;
+        let forgotten = Forgotten::of(&self.cx, paths, &record).map_err(|message| failed(io::Error::other(message)))?;
         tokio::task::spawn_blocking(move || forgotten.remove());
         Ok(())
     }

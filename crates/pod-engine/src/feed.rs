@@ -11,8 +11,10 @@ use pod_plan::Notice;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
-/// How far a client may fall behind. A pod's start is some dozens of messages, so this is a client that does not read.
+/// How many messages a client may fall behind. A pod's start is some dozens, so that is a client that does not read.
 const BACKLOG: usize = 1024;
+/// When many pods are asked for at once, all their first messages come at once.
+const BACKLOG_PER_POD: usize = 64;
 
 /// `namespace/name` of the pod a message is about, with the message.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -34,6 +36,9 @@ pub enum News {
     Pull { container: String, image: String, progress: PullProgress },
     /// The pod came to its end; `exit_code` as `run` reports it.
     Finished { phase: String, exit_code: i32 },
+    /// Every container is down and has said its last word. Its logs are removed when this process's holds on them
+    /// ([`crate::Engine::hold`]) are dropped; told only where there are any.
+    Ended,
     /// Nothing of the pod is left.
     Removed,
     /// The engine could not do something it promised; it goes on.
@@ -83,7 +88,7 @@ impl Feed {
 
     /// What happens to `pods` (namespace, name), for a client that may not read.
     pub(crate) fn subscribe_client(&self, pods: BTreeSet<(String, String)>) -> Subscription {
-        let (sender, messages) = mpsc::channel(BACKLOG);
+        let (sender, messages) = mpsc::channel(BACKLOG.max(pods.len() * BACKLOG_PER_POD));
         let (here, lost) = oneshot::channel();
         self.listeners.borrow_mut().push(Listener::Client { pods, sender, _here: here });
         Subscription { messages, lost }
@@ -107,7 +112,8 @@ impl Listener {
                 _ => !sender.is_closed(),
             },
             Listener::Client { pods, sender, .. } => {
-                let wanted = pods.iter().any(|(namespace, name)| *namespace == message.namespace && *name == message.name);
+                let wanted =
+                    pods.iter().any(|(namespace, name)| *namespace == message.namespace && *name == message.name);
                 if wanted { sender.try_send(message.clone()).is_ok() } else { !sender.is_closed() }
             }
         }

@@ -10,8 +10,10 @@ pub mod cleanup;
 mod clock;
 pub mod control;
 mod engine;
+mod events;
 mod eviction;
 mod feed;
+mod hold;
 pub mod hook;
 mod image;
 mod launch;
@@ -24,13 +26,14 @@ mod sandbox;
 mod shim_binary;
 mod task;
 mod teardown;
-mod update;
 mod termination;
+mod update;
 mod volumes;
 
 pub use clock::Clock;
 pub use engine::{Config, Engine, OpenError, PodRequest, RunError};
 pub use feed::{Feed, Message, News};
+pub use hold::Hold;
 pub use paths::{PodPaths, Roots};
 
 /// An error with all its causes, as people read it: `a: b: c`.

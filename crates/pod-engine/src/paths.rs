@@ -40,6 +40,14 @@ impl Roots {
         }
     }
 
+    /// Makes the run directory, for root alone whatever the umask is and whoever made it before. Everything below it is
+    /// protected by that.
+    pub fn make_run(&self) -> std::io::Result<()> {
+        use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.run)?;
+        std::fs::set_permissions(&self.run, std::fs::Permissions::from_mode(0o700))
+    }
+
     pub fn pods(&self) -> PathBuf {
         self.run.join("pods")
     }
@@ -125,12 +133,6 @@ impl PodPaths {
     pub fn owner(&self) -> PathBuf {
         self.run.join("owner")
     }
-    pub fn hosts(&self) -> PathBuf {
-        self.run.join("etc/hosts")
-    }
-    pub fn etc(&self) -> PathBuf {
-        self.run.join("etc")
-    }
     /// A tmpfs of the shim: configMap, secret, projected and downward volumes.
     pub fn memory(&self) -> PathBuf {
         self.run.join("memory")
@@ -139,11 +141,16 @@ impl PodPaths {
     pub fn memory_volume(&self, volume: &str) -> PathBuf {
         self.run.join("empty").join(volume)
     }
+    /// The images of `image` volumes.
+    pub fn volume_images(&self) -> PathBuf {
+        self.run.join("volume-images.json")
+    }
     pub fn shm(&self) -> PathBuf {
         self.run.join("shm")
     }
-    pub fn termination_log(&self, container: &str, attempt: u32) -> PathBuf {
-        self.run.join("containers").join(container).join(attempt.to_string()).join("termination-log")
+    /// What an attempt was launched with; alone in its directory.
+    pub fn launch(&self, container: &str, attempt: u32) -> PathBuf {
+        self.run.join("containers").join(container).join(attempt.to_string()).join("launch.json")
     }
 
     pub fn data(&self, uid: &str) -> PathBuf {
@@ -154,6 +161,10 @@ impl PodPaths {
     }
     pub fn attempt(&self, uid: &str, container: &str, attempt: u32) -> PathBuf {
         self.data(uid).join("containers").join(container).join(attempt.to_string())
+    }
+    /// Beside the attempt's writable layer, in a directory of the files that are the attempt's own.
+    pub fn termination_log(&self, uid: &str, container: &str, attempt: u32) -> PathBuf {
+        self.attempt(uid, container, attempt).join("files/termination-log")
     }
 
     pub fn logs(&self, uid: &str) -> PathBuf {

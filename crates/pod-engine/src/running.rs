@@ -12,7 +12,7 @@ use pod_api::context::PodContext;
 use pod_api::names::Names;
 use pod_container::cgroup::Unapplied;
 use pod_plan::{Event, Hook, Notice, Step, Time};
-use pod_shim::client::Client;
+use pod_shim::client::{Client, RequestError};
 use pod_shim::protocol::{Fact, Stage};
 use tokio::sync::mpsc;
 
@@ -20,9 +20,10 @@ use crate::clock::{Clock, from_nanos};
 use crate::engine::{Context, PodRequest};
 use crate::feed::News;
 use crate::image::ReadyImage;
+use crate::launch::Snapshot;
 use crate::paths::{PodPaths, Roots};
 use crate::record::{self, Record};
-use crate::{check, launch, sandbox, teardown, termination, volumes};
+use crate::{chain, check, events, launch, sandbox, teardown, termination, volumes};
 
 /// Older than this, a fact that has just arrived was dated by a wall clock that has jumped.
 const LATE_FACT_NANOS: i128 = 5_000_000_000;
@@ -52,6 +53,9 @@ pub(crate) struct Running {
     shim_pid: Cell<Option<u32>>,
     images: RefCell<BTreeMap<String, ReadyImage>>,
     volume_images: RefCell<BTreeMap<String, ReadyImage>>,
+    /// Per container the latest attempt; older ones are read from their files.
+    launches: RefCell<BTreeMap<String, (u32, Rc<Snapshot>)>>,
+    journal: events::Journal,
     /// Warnings about the pod as a whole that were given already.
     warned: RefCell<std::collections::BTreeSet<String>>,
     ips: RefCell<Vec<IpAddr>>,
@@ -61,6 +65,8 @@ pub(crate) struct Running {
     pub(crate) volume_turn: tokio::sync::Mutex<()>,
     /// Counts changes of the sources, so that a preparation under way notices one.
     pub(crate) sources: Cell<u64>,
+    /// Nothing of a sandbox can have been left: the pod is new and this is its first.
+    pub(crate) pristine: Cell<bool>,
     /// The pod is on its way to its end: nobody waits for a sandbox any more.
     ending: Cell<bool>,
     /// The root directory of the shim's mount namespace, pinned: a PID may come to mean another process.
@@ -74,6 +80,7 @@ pub(crate) struct Running {
 impl Running {
     pub(crate) fn new(cx: Rc<Context>, paths: PodPaths, record: Record, events: mpsc::UnboundedSender<Event>) -> Self {
         Self {
+            journal: events::Journal::new(paths.notices()),
             cx,
             paths,
             record: RefCell::new(record),
@@ -82,11 +89,13 @@ impl Running {
             shim_pid: Cell::default(),
             images: RefCell::default(),
             volume_images: RefCell::default(),
+            launches: RefCell::default(),
             warned: RefCell::default(),
             ips: RefCell::default(),
             volumes_ready: Cell::default(),
             volume_turn: tokio::sync::Mutex::default(),
             sources: Cell::default(),
+            pristine: Cell::default(),
             ending: Cell::default(),
             shim_root: RefCell::default(),
             shim_changed: tokio::sync::Notify::new(),
@@ -124,13 +133,10 @@ impl Running {
     }
 
     /// A Kubernetes event: to people now, and to the file for those who ask later.
-    pub(crate) fn note(&self, notice: Notice) {
-        if let Ok(mut line) = serde_json::to_vec(&notice) {
-            line.push(b'\n');
-            let file = std::fs::File::options().create(true).append(true).open(self.paths.notices());
-            if let Err(error) = file.and_then(|mut file| std::io::Write::write_all(&mut file, &line)) {
-                self.news(News::Trouble(format!("failed to record an event: {error}")));
-            }
+    pub(crate) fn note(&self, mut notice: Notice) {
+        notice.message = events::cut(notice.message);
+        if let Err(error) = self.journal.write(&notice) {
+            self.news(News::Trouble(format!("failed to record an event: {error}")));
         }
         self.news(News::Notice(notice));
     }
@@ -311,24 +317,68 @@ impl Running {
     }
 
     pub(crate) fn container(&self, name: &str) -> Option<Container> {
-        let spec = self.record().pod.spec.clone()?;
-        spec.init_containers.into_iter().flatten().chain(spec.containers).find(|c| c.name == name)
+        let record = self.record();
+        let spec = record.pod.spec.as_ref()?;
+        spec.init_containers.iter().flatten().chain(&spec.containers).find(|c| c.name == name).cloned()
     }
 
-    pub(crate) fn image(&self, container: &str) -> Option<ReadyImage> {
-        self.images.borrow().get(container).cloned()
+    /// For one start: each begins with `EnsureImage`.
+    pub(crate) fn take_image(&self, container: &str) -> Option<ReadyImage> {
+        self.images.borrow_mut().remove(container)
     }
 
     pub(crate) fn remember_image(&self, container: &str, image: ReadyImage) {
         self.images.borrow_mut().insert(container.into(), image);
     }
 
+    /// In the file after adoption.
     pub(crate) fn volume_image(&self, volume: &str) -> Option<ReadyImage> {
-        self.volume_images.borrow().get(volume).cloned()
+        if let Some(image) = self.volume_images.borrow().get(volume) {
+            return Some(image.clone());
+        }
+        let written: BTreeMap<String, ReadyImage> = record::load(&self.paths.volume_images()).ok()?;
+        let found = written.get(volume).cloned();
+        self.volume_images.borrow_mut().extend(written);
+        found
     }
 
-    pub(crate) fn remember_volume_image(&self, volume: &str, image: ReadyImage) {
-        self.volume_images.borrow_mut().insert(volume.into(), image);
+    pub(crate) fn remember_volume_image(&self, volume: &str, image: ReadyImage) -> Result<(), String> {
+        let mut images = self.volume_images.borrow_mut();
+        images.insert(volume.into(), image);
+        let path = self.paths.volume_images();
+        record::save(&path, &*images).map_err(|error| format!("failed to write {}: {error}", path.display()))
+    }
+
+    pub(crate) fn remember_launch(&self, attempt: u32, snapshot: Snapshot) {
+        let container = snapshot.container.name.clone();
+        self.launches.borrow_mut().insert(container, (attempt, Rc::new(snapshot)));
+    }
+
+    /// An attempt as it was launched, by this engine or an earlier one.
+    pub(crate) fn launched(&self, container: &str, attempt: u32) -> Option<Rc<Snapshot>> {
+        if let Some((known, snapshot)) = self.launches.borrow().get(container)
+            && *known == attempt
+        {
+            return Some(snapshot.clone());
+        }
+        let snapshot: Snapshot = record::load(&self.paths.launch(container, attempt)).ok()?;
+        let snapshot = Rc::new(snapshot);
+        let mut launches = self.launches.borrow_mut();
+        if launches.get(container).is_none_or(|(known, _)| *known < attempt) {
+            launches.insert(container.into(), (attempt, snapshot.clone()));
+        }
+        Some(snapshot)
+    }
+
+    /// When the pod is on its way to its end.
+    pub(crate) async fn ended(&self) {
+        loop {
+            let changed = self.shim_changed.notified();
+            if self.ending.get() {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// Waits for the shim, whose mount namespace holds the memory volumes; not beyond the pod's end.
@@ -417,7 +467,7 @@ impl Running {
                 Some(Event::ProbeEnded { container, attempt, probe, at: self.now(), outcome })
             }
             Step::Terminate { container, attempt } => {
-                let signal = launch::stop_signal(self, &container);
+                let signal = launch::stop_signal(self, &container, attempt);
                 self.signal(&container, attempt, signal).await;
                 None
             }
@@ -438,10 +488,12 @@ impl Running {
 
     /// A container that is already gone needs no signal: its exit is on the way.
     async fn signal(&self, container: &str, attempt: u32, signal: i32) {
-        if let Some(shim) = self.shim()
-            && let Err(error) = shim.signal(container, attempt, signal).await
-        {
-            self.news(News::Trouble(format!("failed to signal container {container}: {error}")));
+        let Some(shim) = self.shim() else { return };
+        match shim.signal(container, attempt, signal).await {
+            Ok(()) | Err(RequestError::Refused(_) | RequestError::Gone) => {}
+            Err(error) => {
+                self.news(News::Trouble(format!("failed to signal container {container}: {}", chain(&error))))
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::PodSpec;
-use pod_api::names::{self, Names};
+use pod_api::names::Names;
 use pod_container::cgroup::{Created, Limits};
 use pod_container::spec::{PidMode, SandboxSpec, Tmpfs};
 use pod_network::{HostPort, Protocol};
@@ -38,14 +38,24 @@ pub(crate) async fn create(running: &Rc<Running>) -> Event {
 
 async fn try_create(running: &Rc<Running>) -> Result<Vec<IpAddr>, String> {
     // A crash between making and telling leaves a shim nobody knows: never two.
-    let left = teardown::remove_sandbox(running).await;
-    if let Some(first) = left.first() {
-        return Err(format!("what an earlier sandbox left cannot be removed: {first}"));
+    if !running.pristine.replace(false) {
+        let left = teardown::remove_sandbox(running).await;
+        if let Some(first) = left.first() {
+            return Err(format!("what an earlier sandbox left cannot be removed: {first}"));
+        }
     }
+    let directories = first_attempts(running);
     let spec = running.spec();
-    write_etc(running, &[])?;
     let sandbox = sandbox_spec(running, &spec)?;
     let (shim, dir) = (running.cx.shim.clone(), running.paths.run.clone());
+    // On the other core, while the kernel makes namespaces on this one.
+    let made = blocking(move || {
+        directories
+            .iter()
+            .try_for_each(|dir| make_readable(dir))
+            .map_err(|error| format!("failed to make the pod's directories: {error}"))
+    });
+    let made = tokio::task::spawn_local(made);
     let spawned = blocking(move || client::spawn(&shim, &dir, &sandbox).map_err(|e| chain(&e)));
     let pid = tokio::time::timeout(SPAWN_DEADLINE, spawned)
         .await
@@ -61,7 +71,7 @@ async fn try_create(running: &Rc<Running>) -> Result<Vec<IpAddr>, String> {
         let attachment = blocking(move || cx.attach(&id, &netns, &ports).map_err(|e| chain(&e))).await?;
         vec![IpAddr::V4(attachment.ip)]
     };
-    write_etc(running, &ips)?;
+    made.await.map_err(|panic| panic.to_string())??;
     let (client, facts) = Client::connect(&running.paths.run).await.map_err(|e| chain(&e))?;
     running.attach_shim(Attached { pid, client, facts, replayed: 0 })?;
     Ok(ips)
@@ -71,6 +81,27 @@ fn report(running: &Running, complaints: Vec<String>) {
     for complaint in complaints {
         running.news(News::Trouble(complaint));
     }
+}
+
+/// Directories that the first attempt of each container will want: making one on a disk takes longer than most of what
+/// starting a container takes. Whoever comes later makes what is missing.
+fn first_attempts(running: &Rc<Running>) -> Vec<PathBuf> {
+    let spec = running.spec();
+    let uid = running.uid();
+    let names = spec.init_containers.iter().flatten().chain(&spec.containers).map(|container| &container.name);
+    names
+        .flat_map(|name| {
+            let attempt = running.paths.attempt(&uid, name, 0);
+            [attempt.join("upper"), running.paths.logs(&uid).join(name)]
+        })
+        .collect()
+}
+
+/// Mode 0755 whatever the umask: the container's root directory gets its mode from here.
+fn make_readable(dir: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::create_dir_all(dir)?;
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755))
 }
 
 /// After adoption: takes the living shim, or tells the plan that it is gone. Only a refused or missing socket is a dead
@@ -97,7 +128,6 @@ pub(crate) async fn recall(running: &Rc<Running>) {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
-
 
 fn sandbox_spec(running: &Rc<Running>, spec: &PodSpec) -> Result<SandboxSpec, String> {
     let host_network = spec.host_network == Some(true);
@@ -176,45 +206,4 @@ fn host_ports(spec: &PodSpec) -> Result<Vec<HostPort>, String> {
         }
     }
     Ok(ports)
-}
-
-/// `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf` of the pod.
-pub(crate) fn write_etc(running: &Rc<Running>, ips: &[IpAddr]) -> Result<(), String> {
-    let pod = running.pod();
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let names = Names::of(&pod, CLUSTER_DOMAIN).map_err(|e| chain(&e))?;
-    let spec = pod.spec.clone().unwrap_or_default();
-    let aliases = spec.host_aliases.unwrap_or_default();
-    let (hosts, hostname) = if spec.host_network == Some(true) {
-        let hosts = names::host_network_hosts_file(&read("/etc/hosts"), &aliases);
-        (hosts, format!("{}\n", running.cx.node.name))
-    } else {
-        (names::hosts_file(&names, ips, &aliases), format!("{}\n", names.hostname))
-    };
-    let (resolv, warnings) = names::resolv_conf(&pod, &running.uid(), &host_resolver(), None);
-    // No cluster DNS is how one machine is, not something to warn about in every pod.
-    for warning in warnings.iter().filter(|warning| warning.reason != "MissingClusterDNS") {
-        running.note_once(warning.reason, &warning.message);
-    }
-    let dir = running.paths.etc();
-    let write = |name: &str, text: &str| {
-        let path = dir.join(name);
-        std::fs::write(&path, text).map_err(|e| format!("failed to write {}: {e}", path.display()))
-    };
-    std::fs::create_dir_all(&dir).map_err(|e| format!("failed to make {}: {e}", dir.display()))?;
-    write("hosts", &hosts)?;
-    write("resolv.conf", &resolv)?;
-    write("hostname", &hostname)
-}
-
-/// The host's resolver configuration; where that is a stub on loopback, which a pod's own network cannot reach, the
-/// stub's upstream servers (systemd-resolved.service(8)).
-fn host_resolver() -> String {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let own = read("/etc/resolv.conf");
-    if !names::is_loopback_only(&own) {
-        return own;
-    }
-    let upstream = read("/run/systemd/resolve/resolv.conf");
-    if upstream.is_empty() { own } else { upstream }
 }

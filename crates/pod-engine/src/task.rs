@@ -91,6 +91,7 @@ impl PodTask {
         let (event_sender, events) = mpsc::unbounded_channel();
         let (command_sender, commands) = mpsc::unbounded_channel();
         let running = Rc::new(Running::new(cx, paths, record, event_sender));
+        running.pristine.set(!adopted);
         let task = Self {
             running,
             lifecycle,
@@ -231,7 +232,9 @@ impl PodTask {
     fn save_ledger(&self) -> bool {
         let saved = record::save(&self.running.paths.ledger(), &self.lifecycle);
         if let Err(error) = &saved {
-            self.running.note_trouble_once(format!("failed to save the pod's ledger, nothing is done until it can be: {error}"));
+            self.running.note_trouble_once(format!(
+                "failed to save the pod's ledger, nothing is done until it can be: {error}"
+            ));
         }
         saved.is_ok()
     }
@@ -268,6 +271,8 @@ impl PodTask {
         let mut keep = self.running.record().detached && !self.lifecycle.is_deleted();
         if keep {
             teardown::remove_data(&self.running).await;
+        } else {
+            self.let_readers_finish().await;
         }
         // What was asked in the last moment is not lost: a stop while the last step was under way, `down` of a pod that
         // ended long ago, the next pod of the name.
@@ -284,6 +289,31 @@ impl PodTask {
         }
         drop(self.ownership);
         self.successor
+    }
+
+    /// Who reads the logs may be slower than the pod was; a stop without grace is somebody who does not want to wait.
+    async fn let_readers_finish(&mut self) {
+        let (namespace, name) = {
+            let record = self.running.record();
+            (record.namespace().to_owned(), record.name().to_owned())
+        };
+        let Some(mut released) = self.running.cx.holds.close(&namespace, &name) else { return };
+        self.running.news(News::Ended);
+        loop {
+            // Neither loses anything when the other wins.
+            tokio::select! {
+                () = released.wait() => return,
+                Some(command) = self.commands.recv() => match command {
+                    Command::Update(request) => self.successor = Some(request),
+                    Command::Stop { grace } => {
+                        self.successor = None;
+                        if grace == Some(0) {
+                            return;
+                        }
+                    }
+                },
+            }
+        }
     }
 }
 

@@ -46,7 +46,7 @@ pub(crate) async fn remove_attempt(running: &Rc<Running>, container: &str, attem
     let uid = running.uid();
     let layer = running.paths.attempt(&uid, container, attempt);
     let log = running.paths.log(&uid, container, attempt);
-    let run = running.paths.termination_log(container, attempt);
+    let run = running.paths.launch(container, attempt);
     let removed = blocking(move || {
         remove_log(&log);
         if let Some(dir) = run.parent() {

@@ -5,8 +5,19 @@ use serde_json::Value;
 
 /// Fields of the spec that the sandbox or the volumes were made from.
 const FIXED: [&str; 14] = [
-    "hostNetwork", "hostPID", "hostIPC", "hostUsers", "shareProcessNamespace", "hostname", "hostnameOverride",
-    "subdomain", "setHostnameAsFQDN", "dnsPolicy", "dnsConfig", "volumes", "securityContext.sysctls",
+    "hostNetwork",
+    "hostPID",
+    "hostIPC",
+    "hostUsers",
+    "shareProcessNamespace",
+    "hostname",
+    "hostnameOverride",
+    "subdomain",
+    "setHostnameAsFQDN",
+    "dnsPolicy",
+    "dnsConfig",
+    "volumes",
+    "securityContext.sysctls",
     "securityContext.fsGroup",
 ];
 
@@ -52,15 +63,13 @@ mod tests {
     #[test]
     fn only_what_the_sandbox_is_made_of_counts() {
         let old = pod(json!({"containers": [{"name": "a", "image": "x"}], "volumes": [{"name": "v", "emptyDir": {}}]}));
-        let image = pod(json!({"containers": [{"name": "a", "image": "y"}], "volumes": [{"name": "v", "emptyDir": {}}]}));
+        let image =
+            pod(json!({"containers": [{"name": "a", "image": "y"}], "volumes": [{"name": "v", "emptyDir": {}}]}));
         assert_eq!(sandbox_differences(&old, &image), Vec::<String>::new());
         let other = pod(json!({
             "hostNetwork": true,
             "containers": [{"name": "a", "image": "x", "ports": [{"containerPort": 80, "hostPort": 8080}]}],
         }));
-        assert_eq!(
-            sandbox_differences(&old, &other),
-            ["spec.hostNetwork", "spec.volumes", "hostPort of a container"]
-        );
+        assert_eq!(sandbox_differences(&old, &other), ["spec.hostNetwork", "spec.volumes", "hostPort of a container"]);
     }
 }

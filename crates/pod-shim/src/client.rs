@@ -137,6 +137,20 @@ pub fn read_pid(directory: &Path) -> io::Result<u32> {
     text.trim().parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidData, text))
 }
 
+/// Whether a shim lives in `directory`, for callers without an event loop. Does not block.
+///
+/// # Errors
+/// When that cannot be told: only a refused connection and a missing socket are a dead shim.
+pub fn is_alive(directory: &Path) -> io::Result<bool> {
+    match connect_socket(directory) {
+        Ok(_) => Ok(true),
+        // Its backlog is full, so it has one.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
+        Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// What the last [`Client`] to go closes.
 #[derive(Debug)]
 struct Handle {

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use pod_engine::control::Request;
-use pod_engine::{Message, News, PodRequest, Roots, RunError, record};
+use pod_engine::{Hold, Message, News, PodRequest, Roots, RunError, record};
 use rustix::process::Signal;
 use tokio::signal::unix::{Signal as Listener, SignalKind, signal};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -75,6 +75,8 @@ struct Followed {
     joined: bool,
     /// Nothing more will be heard of it.
     gone: bool,
+    /// Its logs stay until they are printed.
+    hold: Option<Hold>,
 }
 
 // === impl Session ===
@@ -116,7 +118,16 @@ impl Session {
     fn follow(&mut self, pod: Pod) {
         let key = manifest::key(&pod);
         self.terminal.show(Show::Expect(key.clone(), manifest::containers(&pod)));
-        self.pods.push(Followed { key, pod, elsewhere: None, status: None, code: None, joined: false, gone: false });
+        self.pods.push(Followed {
+            key,
+            pod,
+            elsewhere: None,
+            status: None,
+            code: None,
+            joined: false,
+            gone: false,
+            hold: None,
+        });
     }
 
     fn engine(&mut self) -> anyhow::Result<&OwnEngine> {
@@ -144,10 +155,15 @@ impl Session {
                 self.find_mut(&key, |pod| pod.elsewhere = Some(socket));
                 return Ok(());
             }
-            match self.engine()?.engine.run(request.clone()) {
+            let own = self.engine()?;
+            let hold = own.engine.hold(&key.0, &key.1);
+            match own.engine.run(request.clone()) {
                 Err(RunError::Owned(_)) => std::thread::sleep(std::time::Duration::from_millis(5)),
                 Err(error) => return Err(Coded::new(ENGINE, error).into()),
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    self.find_mut(&key, |pod| pod.hold = Some(hold));
+                    return Ok(());
+                }
             }
         }
         Err(Coded::new(ENGINE, RunError::Owned(format!("{}/{}", key.0, key.1))).into())
@@ -162,7 +178,11 @@ impl Session {
         self.join(key);
         let text = format!("taken over; earlier output: outrigger logs {}", key.1);
         self.terminal.show(Show::Line(key.clone(), Line::pod(Tone::Quiet, text)));
-        self.engine()?.engine.adopt(&key.0, &key.1).map_err(|error| Coded::new(ENGINE, error).into())
+        let own = self.engine()?;
+        let hold = own.engine.hold(&key.0, &key.1);
+        own.engine.adopt(&key.0, &key.1).map_err(|error| Coded::new(ENGINE, error))?;
+        self.find_mut(key, |pod| pod.hold = Some(hold));
+        Ok(())
     }
 
     /// The command has failed: pods it began are stopped, those that ran before are left alone.
@@ -197,9 +217,12 @@ impl Session {
             let text = grace::promise(left.len(), grace::longest(left.iter().copied()));
             self.terminal.show(Show::Stopping(text));
             self.stop(None);
-        } else if !self.hurried {
-            self.hurried = true;
-            self.terminal.show(Show::Say(Tone::Notable, "killing what still runs".into()));
+        } else {
+            if !self.hurried {
+                self.hurried = true;
+                self.terminal.show(Show::Say(Tone::Notable, "killing what still runs".into()));
+            }
+            // Said again each time: a terminal that stands still is not waited for either.
             self.stop(Some(0));
         }
     }
@@ -259,6 +282,13 @@ impl Session {
                 });
             }
             News::Removed => self.find_mut(&key, |pod| pod.gone = true),
+            News::Ended => {
+                let hold = self.pods.iter_mut().find(|pod| pod.key == key).and_then(|pod| pod.hold.take());
+                if let Some(hold) = hold {
+                    self.terminal.show(Show::Rest(key, hold));
+                }
+                return;
+            }
             News::Notice(_) | News::Pull { .. } | News::Trouble(_) => {}
         }
         self.terminal.show(Show::News(Box::new(message)));

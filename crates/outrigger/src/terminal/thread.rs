@@ -6,7 +6,7 @@ use std::io;
 use std::path::PathBuf;
 
 use logfile::follow::{Follower, Line as LogLine};
-use pod_engine::{Message, News};
+use pod_engine::{Hold, Message, News};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::narrate::{Line, Tone};
@@ -25,6 +25,8 @@ pub(crate) enum Show {
     Log(Box<OpenLog>),
     Line(PodKey, Line),
     Say(Tone, String),
+    /// The pod's containers are down: print the rest of their logs, then let go of them.
+    Rest(PodKey, Hold),
     /// A person asked for the end, and this answers; that pods fail by it is no news.
     Stopping(String),
 }
@@ -137,6 +139,10 @@ impl Logs {
             Show::Expect(pod, containers) => view.expect(pod, containers),
             Show::Line(pod, line) => view.line(&pod, &line)?,
             Show::Say(tone, text) => view.say(tone, &text)?,
+            Show::Rest(pod, hold) => {
+                self.print_rest(&pod, view)?;
+                drop(hold);
+            }
             Show::Stopping(text) => view.stopping(&text)?,
             Show::News(message) => {
                 // What containers said before something happened is shown before it.
@@ -169,6 +175,14 @@ impl Logs {
             more |= print_block(key, follower, view)?;
         }
         Ok(more)
+    }
+
+    /// To the end of the logs of a pod whose containers are down.
+    fn print_rest(&mut self, pod: &PodKey, view: &mut Terminal) -> io::Result<()> {
+        for (key, follower) in self.open.iter_mut().filter(|((owner, _), _)| owner == pod) {
+            while print_block(key, follower, view)? {}
+        }
+        view.flush()
     }
 
     /// Everything that is there now. What a loud container adds meanwhile may wait.

@@ -105,7 +105,7 @@ impl<O: Write, E: Write> View<O, E> {
             }
             News::Trouble(text) => self.line(&pod, &Line::pod(Tone::Notable, format!("warning: {text}")))?,
             // How it ended was told by the status.
-            News::Finished { .. } => {}
+            News::Finished { .. } | News::Ended => {}
             News::Removed => self.line(&pod, &Line::pod(Tone::Quiet, "removed"))?,
         }
         Ok(())

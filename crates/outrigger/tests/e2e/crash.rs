@@ -197,3 +197,64 @@ spec:
     world.ok(&["down", "two", "--force"]);
     world.assert_nothing_left();
 }
+
+/// Serves anything on port 8080.
+const SERVER: &str = r#"use IO::Socket::INET; my $s = IO::Socket::INET->new(LocalPort => 8080, Listen => 9, ReuseAddr => 1) or die; while (my $c = $s->accept) { <$c>; print $c "HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n"; close $c }"#;
+
+#[test]
+fn an_adopted_container_keeps_its_probes_hook_and_stop_signal() {
+    let world = World::new();
+    let shared = world.path("shared");
+    std::fs::create_dir_all(&shared).unwrap();
+    let manifest = format!(
+        r#"
+apiVersion: v1
+kind: Pod
+metadata: {{name: kept}}
+spec:
+  os: {{name: linux}}
+  terminationGracePeriodSeconds: 5
+  volumes: [{{name: w, hostPath: {{path: {}}}}}]
+  containers:
+  - name: app
+    image: busybox
+    env: [{{name: WORD, value: said}}]
+    command: [sh, -c, 'trap "echo usr1 > /w/signal; exit 0" USR1; touch /tmp/alive; while :; do sleep 0.05; done']
+    volumeMounts: [{{name: w, mountPath: /w}}]
+    livenessProbe: {{exec: {{command: [test, -e, /tmp/alive]}}, periodSeconds: 1, failureThreshold: 1}}
+    lifecycle:
+      stopSignal: SIGUSR1
+      preStop: {{exec: {{command: [sh, -c, 'echo $WORD > /w/hook']}}}}
+  - name: web
+    image: busybox
+    command: [perl, -e, '{SERVER}']
+    startupProbe: {{httpGet: {{port: 8080}}, periodSeconds: 1, failureThreshold: 20}}
+    livenessProbe: {{httpGet: {{port: 8080}}, periodSeconds: 1, failureThreshold: 1}}
+"#,
+        shared.display()
+    );
+    let path = world.manifest("pod.yaml", &manifest);
+    let run = world.foreground(&["run", "--offline", path.to_str().unwrap()]);
+    eventually(10, "both containers", || {
+        ["app", "web"].iter().all(|name| world.container("kept", name).is_some_and(|c| c.ready))
+    });
+    run.signal(Signal::KILL);
+    drop(run);
+
+    let adopted = world.foreground(&["run", "--adopt", "kept"]);
+    eventually(5, "the pod to have an owner", || {
+        pod_engine::record::find(&world.roots(), "default", "kept").unwrap().unwrap().owned
+    });
+    // Two rounds of each probe.
+    std::thread::sleep(Duration::from_millis(2500));
+    let unhealthy: Vec<_> = world.notices("kept").into_iter().filter(|notice| notice.reason == "Unhealthy").collect();
+    for name in ["app", "web"] {
+        let container = world.container("kept", name).unwrap();
+        assert!(container.ready && container.restart_count == 0, "{name} is let alone: {unhealthy:#?}");
+    }
+    world.ok(&["down", "kept"]);
+    drop(adopted);
+    let told = |file: &str| std::fs::read_to_string(shared.join(file)).unwrap_or_default();
+    assert_eq!((told("hook").as_str(), told("signal").as_str()), ("said\n", "usr1\n"));
+    world.assert_nothing_left();
+}

@@ -432,7 +432,9 @@ fn what_a_live_pod_cannot_take_over_is_refused_unless_it_is_recreated() {
     let path = world.path("pod.yaml");
     world.ok(&["run", "--offline", "--detach", "--recreate", path.to_str().unwrap()]);
     eventually(10, "a new pod in its place", || {
-        pod_engine::record::find(&world.roots(), "default", "fixed").unwrap().is_some_and(|listed| listed.record.uid != uid)
+        pod_engine::record::find(&world.roots(), "default", "fixed")
+            .unwrap()
+            .is_some_and(|listed| listed.record.uid != uid)
             && world.container("fixed", "m").is_some_and(|c| c.ready)
     });
     world.ok(&["down", "fixed"]);

@@ -159,3 +159,67 @@ spec:
     assert_eq!(message("log").as_deref(), Some("it broke\n"));
     world.ok(&["down", "last-words"]);
 }
+
+#[test]
+fn a_claim_that_is_read_only_is_mounted_so() {
+    let world = World::new();
+    let path = world.manifest(
+        "pod.yaml",
+        r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: claimed}
+spec:
+  restartPolicy: Never
+  volumes:
+  - {name: writable, persistentVolumeClaim: {claimName: data}}
+  - {name: fixed, persistentVolumeClaim: {claimName: data, readOnly: true}}
+  containers:
+  - name: m
+    image: busybox
+    command: [sh, -c, 'echo word > /w/file; cat /r/file; touch /r/x 2>/dev/null || echo read-only']
+    volumeMounts: [{name: writable, mountPath: /w}, {name: fixed, mountPath: /r}]
+"#,
+    );
+    let output = world.run(&["run", "--offline", path.to_str().unwrap()]);
+    let said = text(&output.stdout);
+    assert!(said.contains("word") && said.contains("read-only"), "{said}");
+}
+
+#[test]
+fn edits_of_the_hosts_file_reach_no_sibling_and_no_later_attempt() {
+    let world = World::new();
+    let path = world.manifest(
+        "pod.yaml",
+        r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: hosts}
+spec:
+  restartPolicy: OnFailure
+  volumes: [{name: e, emptyDir: {}}]
+  containers:
+  - name: editor
+    image: busybox
+    command:
+    - sh
+    - -c
+    - |
+      echo seen $(grep -c edited /etc/hosts) mode $(stat -c %a /etc/hosts)
+      echo 192.0.2.1 edited >> /etc/hosts
+      [ -e /e/again ] && exit
+      touch /e/again
+      exit 1
+    volumeMounts: [{name: e, mountPath: /e}]
+  - name: sibling
+    image: busybox
+    command: [sh, -c, 'until [ -e /e/again ]; do sleep 0.05; done; echo sibling $(grep -c edited /etc/hosts)']
+    volumeMounts: [{name: e, mountPath: /e}]
+"#,
+    );
+    let output = world.run(&["run", "--offline", path.to_str().unwrap()]);
+    let said = text(&output.stdout);
+    assert_eq!(said.matches("seen 0 mode 644").count(), 2, "{said}");
+    assert!(said.contains("sibling 0"), "{said}");
+    world.assert_nothing_left();
+}

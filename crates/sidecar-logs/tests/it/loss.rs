@@ -1,0 +1,211 @@
+//! Nothing is lost: kills, rotations, truncations, outages, ends.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::thread;
+use std::time::Duration;
+
+use crate::harness::{Receiver, World, append, eventually, to_http};
+
+#[test]
+fn an_agent_killed_again_and_again_loses_nothing() {
+    let receiver = Receiver::start();
+    let mut world = World::new();
+    let config = world.configure(&to_http(receiver.address, ""));
+    let log = world.path("log/app.log");
+    let total = 20_000;
+    let writer = thread::spawn({
+        let log = log.clone();
+        move || {
+            for start in (0..total).step_by(100) {
+                append(&log, start..start + 100);
+                // Renamed away in the middle of it all.
+                if start % 3000 == 2900 {
+                    fs::rename(&log, log.with_extension(format!("log.{start}"))).unwrap();
+                }
+                thread::sleep(Duration::from_millis(10));
+            }
+        }
+    });
+    let mut agent = world.start(&config);
+    while !writer.is_finished() {
+        thread::sleep(Duration::from_millis(200));
+        world.kill(agent);
+        agent = world.start(&config);
+    }
+    writer.join().unwrap();
+    eventually("every line", || receiver.unique() == total as usize);
+    assert!(world.terminate(agent).success());
+    assert!(receiver.missing(0..total).is_empty());
+    // At least once, and not much more.
+    assert!(receiver.repeated() < total, "{} repeats", receiver.repeated());
+}
+
+#[test]
+fn the_last_lines_before_the_end_arrive() {
+    for round in 0..3 {
+        let receiver = Receiver::start();
+        let mut world = World::new();
+        let config = world.configure(&to_http(receiver.address, ""));
+        let agent = world.start(&config);
+        append(&world.path("log/app.log"), 0..20_000);
+        // A last line without its newline is a line all the same.
+        let mut file = OpenOptions::new().append(true).open(world.path("log/app.log")).unwrap();
+        file.write_all(b"line 00020000 and no more").unwrap();
+        let status = world.terminate(agent);
+        assert!(receiver.missing(0..20_001).is_empty(), "round {round}: {}", world.read("stderr"));
+        assert!(status.success(), "{}", world.read("stderr"));
+        let last = world.read("stderr").lines().last().unwrap().to_owned();
+        assert!(last.contains("; balances"), "{last}");
+        assert!(last.contains(&world.read("termination")), "{last}");
+        assert_eq!(receiver.repeated(), 0);
+    }
+}
+
+#[test]
+fn rotation_by_rename_loses_nothing_even_if_the_old_file_is_deleted() {
+    let receiver = Receiver::start();
+    let mut world = World::new();
+    let config = world.configure(&to_http(receiver.address, ""));
+    let agent = world.start(&config);
+    let log = world.path("log/app.log");
+    for round in 0..20u32 {
+        append(&log, round * 500..round * 500 + 100);
+        // A name that is gone before anybody looked can be followed by nobody.
+        eventually("the first lines", || receiver.missing(round * 500..round * 500 + 1).is_empty());
+        append(&log, round * 500 + 100..round * 500 + 500);
+        let old = world.path("log/app.log.1");
+        // As logrotate does: rename, and the program goes on writing to the old one for a moment.
+        let mut late = OpenOptions::new().append(true).open(&log).unwrap();
+        fs::rename(&log, &old).unwrap();
+        thread::sleep(Duration::from_millis(25));
+        late.write_all(format!("line {:08} late\n", 1_000_000 + round).as_bytes()).unwrap();
+        if round % 2 == 0 {
+            thread::sleep(Duration::from_millis(25));
+            fs::remove_file(&old).unwrap();
+        }
+    }
+    let status = world.terminate(agent);
+    assert!(status.success(), "{}", world.read("stderr"));
+    assert!(receiver.missing(0..10_000).is_empty());
+    assert!(receiver.missing(1_000_000..1_000_020).is_empty());
+}
+
+#[test]
+fn a_file_copied_and_truncated_is_read_to_the_end_of_its_copy() {
+    let receiver = Receiver::start();
+    let mut world = World::new();
+    let config = world.configure(&to_http(receiver.address, ""));
+    let log = world.path("log/app.log");
+    append(&log, 0..100);
+    let agent = world.start(&config);
+    eventually("the first lines", || receiver.unique() == 100);
+    // The writer and the rotation win the race against the agent: it is stopped meanwhile.
+    world.signal(agent, rustix::process::Signal::STOP);
+    append(&log, 100..300);
+    fs::copy(&log, world.path("log/app.log.1")).unwrap();
+    OpenOptions::new().write(true).open(&log).unwrap().set_len(0).unwrap();
+    append(&log, 300..2000);
+    world.signal(agent, rustix::process::Signal::CONT);
+    eventually("every line", || receiver.unique() == 2000);
+    let status = world.terminate(agent);
+    assert!(status.success(), "{}", world.read("stderr"));
+    assert_eq!(receiver.repeated(), 0);
+}
+
+#[test]
+fn a_truncation_that_took_unread_text_is_said() {
+    let receiver = Receiver::start();
+    let mut world = World::new();
+    let config = world.configure(&to_http(receiver.address, ""));
+    let log = world.path("log/app.log");
+    append(&log, 0..100);
+    let agent = world.start(&config);
+    eventually("the first lines", || receiver.unique() == 100);
+    OpenOptions::new().write(true).open(&log).unwrap().set_len(0).unwrap();
+    append(&log, 100..150);
+    eventually("the lines after it", || receiver.unique() == 150);
+    assert_eq!(world.terminate(agent).code(), Some(4));
+    let last = world.read("stderr").lines().last().unwrap().to_owned();
+    assert!(last.contains("truncated unseen 1 time(s)"), "{last}");
+}
+
+#[test]
+fn what_was_rotated_while_nobody_looked_is_found_again() {
+    let receiver = Receiver::start();
+    let mut world = World::new();
+    let config = world.configure(&to_http(receiver.address, ""));
+    let log = world.path("log/app.log");
+    append(&log, 0..100);
+    let first = world.start(&config);
+    assert!(world.terminate(first).success());
+    // Renamed with unread lines; then another file, copied, compressed and truncated with unread lines.
+    append(&log, 100..200);
+    fs::rename(&log, world.path("log/app.log.1")).unwrap();
+    append(&log, 200..300);
+    let second = world.start(&config);
+    eventually("the renamed one's lines", || receiver.unique() == 300);
+    assert!(world.terminate(second).success());
+    append(&log, 300..400);
+    let packed = fs::File::create(world.path("log/app.log.2.gz")).unwrap();
+    let mut packed = flate2::write::GzEncoder::new(packed, flate2::Compression::fast());
+    packed.write_all(&fs::read(&log).unwrap()).unwrap();
+    packed.finish().unwrap();
+    OpenOptions::new().write(true).open(&log).unwrap().set_len(0).unwrap();
+    append(&log, 400..500);
+    let third = world.start(&config);
+    eventually("the compressed one's lines", || receiver.unique() == 500);
+    assert!(world.terminate(third).success(), "{}", world.read("stderr"));
+    assert_eq!(receiver.repeated(), 0);
+}
+
+#[test]
+fn an_outage_is_bridged_by_the_spool_within_its_bounds() {
+    let receiver = Receiver::start();
+    let mut world = World::new();
+    let config = world.configure(&to_http(receiver.address, ""));
+    let text = fs::read_to_string(&config).unwrap() + "    memory: 64Ki\n    spoolMaxBytes: 2Mi\n";
+    fs::write(&config, text).unwrap();
+    let agent = world.start(&config);
+    receiver.set_down(true);
+    let log = world.path("log/app.log");
+    // Three times what the spool may hold: reading waits for the rest.
+    let total = 150_000;
+    append(&log, 0..total);
+    let spooled = || {
+        let text = world.admin("/metrics");
+        let value = text.lines().find_map(|line| line.strip_prefix("outrigger_logs_spool_bytes "));
+        value.and_then(|value| value.parse::<u64>().ok()).unwrap_or(0)
+    };
+    eventually("a full spool", || spooled() >= 2 << 20);
+    assert!(spooled() < 3 << 20);
+    let verbose = world.admin("/readyz?verbose");
+    assert!(verbose.starts_with("HTTP/1.1 200") && verbose.contains("[!]sink out failing"), "{verbose}");
+    // The file may even go: what was read is on disk, and it is open.
+    fs::remove_file(&log).unwrap();
+    receiver.set_down(false);
+    eventually("every line", || receiver.unique() == total as usize);
+    assert_eq!(receiver.repeated(), 0);
+    assert!(world.terminate(agent).success(), "{}", world.read("stderr"));
+}
+
+#[test]
+fn what_cannot_be_delivered_in_time_waits_on_the_spool() {
+    let receiver = Receiver::start();
+    let mut world = World::new();
+    let config = world.configure(&to_http(receiver.address, "drain: {reserve: 19s}\n"));
+    receiver.set_down(true);
+    let agent = world.start(&config);
+    let log = world.path("log/app.log");
+    append(&log, 0..1000);
+    let status = world.terminate(agent);
+    assert_eq!(status.code(), Some(4), "{}", world.read("stderr"));
+    assert!(world.read("termination").contains("kept on the spool"), "{}", world.read("termination"));
+    // Even the source may be gone by now.
+    fs::remove_file(&log).unwrap();
+    receiver.set_down(false);
+    let again = world.start(&config);
+    eventually("every line", || receiver.unique() == 1000);
+    assert_eq!(receiver.repeated(), 0);
+    world.terminate(again);
+}

@@ -1,0 +1,7 @@
+//! The binary against real files, a receiver that can be taken away, and signals. What must hold every time: each line
+//! written arrives.
+
+mod config;
+mod harness;
+mod loss;
+mod operate;
