@@ -34,13 +34,36 @@ const ARROWS: &[(&str, &[&str])] = &[
 
 /// Reasons in `docs/decisions/0003-dependencies.md`.
 const BANNED: &[&str] = &[
-    "aws-lc-sys", "aws-lc-rs", "openssl", "openssl-sys", "native-tls", "libcontainer", "libseccomp", "rustables",
-    "nftnl", "mnl", "openmetrics-parser", "serde_yaml",
+    "aws-lc-sys",
+    "aws-lc-rs",
+    "openssl",
+    "openssl-sys",
+    "native-tls",
+    "libcontainer",
+    "libseccomp",
+    "rustables",
+    "nftnl",
+    "mnl",
+    "openmetrics-parser",
+    "serde_yaml",
 ];
 
 const LICENCES: &[&str] = &[
-    "Apache-2.0", "Apache-2.0 WITH LLVM-exception", "MIT", "MIT-0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "MPL-2.0", "Zlib",
-    "Unicode-3.0", "CC0-1.0", "BSL-1.0", "0BSD", "Unlicense", "CDLA-Permissive-2.0",
+    "Apache-2.0",
+    "Apache-2.0 WITH LLVM-exception",
+    "MIT",
+    "MIT-0",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "ISC",
+    "MPL-2.0",
+    "Zlib",
+    "Unicode-3.0",
+    "CC0-1.0",
+    "BSL-1.0",
+    "0BSD",
+    "Unlicense",
+    "CDLA-Permissive-2.0",
 ];
 
 const VAGUE: &[&str] = &["utils", "util", "common", "helpers", "misc"];
@@ -53,6 +76,7 @@ pub(crate) fn check() -> anyhow::Result<()> {
     let mut problems = Vec::new();
     check_packages(&metadata, &mut problems);
     check_sources(Path::new("."), &mut problems)?;
+    check_used(Path::new("."), &mut problems)?;
     if problems.is_empty() {
         return Ok(());
     }
@@ -120,6 +144,29 @@ fn check_sources(root: &Path, problems: &mut Vec<String>) -> anyhow::Result<()> 
     Ok(())
 }
 
+/// A dependency of the workspace that no crate takes is a claim nobody makes any more.
+fn check_used(root: &Path, problems: &mut Vec<String>) -> anyhow::Result<()> {
+    let workspace = std::fs::read_to_string(root.join("Cargo.toml")).context("failed to read Cargo.toml")?;
+    let mut taken =
+        std::fs::read_to_string(root.join("xtask/Cargo.toml")).context("failed to read xtask/Cargo.toml")?;
+    for entry in std::fs::read_dir(root.join("crates")).context("failed to list crates")? {
+        taken.push_str(&std::fs::read_to_string(entry?.path().join("Cargo.toml")).unwrap_or_default());
+    }
+    let listed = workspace.split("[workspace.dependencies]").nth(1).unwrap_or_default();
+    let listed = listed.split("\n[").next().unwrap_or_default();
+    for line in listed.lines() {
+        let Some((name, _)) = line.split_once(" = ").filter(|(name, _)| !name.starts_with('#')) else { continue };
+        let used = taken.lines().any(|line| {
+            line.strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with(".workspace") || rest.starts_with(" = { workspace"))
+        });
+        if !used {
+            problems.push(format!("Cargo.toml: no crate uses the workspace dependency {name}"));
+        }
+    }
+    Ok(())
+}
+
 fn walk(folder: &Path, problems: &mut Vec<String>) -> anyhow::Result<()> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Ok(()) };
     for entry in entries {
@@ -146,12 +193,14 @@ fn check_file(path: &Path, problems: &mut Vec<String>) -> anyhow::Result<()> {
     if lines > LONG_FILE {
         problems.push(format!("{shown}: {lines} lines; what is the second idea in it?"));
     }
-    if !text.trim_start().starts_with("//!") && !text.starts_with("#!") {
+    // A module's tests are introduced by the module.
+    if stem != "tests" && !text.trim_start().starts_with("//!") && !text.starts_with("#!") {
         problems.push(format!("{shown}: begins without a `//!` that says what it is for"));
     }
     let in_sys = path.components().any(|part| part.as_os_str() == "sys") || stem == "sys";
     let in_test = path.components().any(|part| part.as_os_str() == "tests") || stem == "tests";
-    let opens = text.lines().any(|line| line.trim_start().starts_with("unsafe ") || line.contains(" unsafe {"));
+    let block = concat!(" unsafe", " {");
+    let opens = text.lines().any(|line| line.trim_start().starts_with("unsafe ") || line.contains(block));
     if opens && !in_sys && !in_test {
         problems.push(format!("{shown}: `unsafe` outside a `sys` module"));
     }

@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,12 +67,12 @@ pub fn bind_socket(path: &Path) -> io::Result<UnixListener> {
 }
 
 /// Serves for ever; must run within a `LocalSet`.
-pub async fn serve(listener: TcpListener, endpoints: Arc<Endpoints>) {
+pub async fn serve(listener: TcpListener, endpoints: Rc<Endpoints>) {
     let room = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS));
     loop {
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
         let Some(stream) = accepted(listener.accept().await.map(|(stream, _)| stream)).await else { continue };
-        let endpoints = Arc::clone(&endpoints);
+        let endpoints = Rc::clone(&endpoints);
         tokio::task::spawn_local(async move {
             connection::<TcpStream>(stream, endpoints, false).await;
             drop(permit);
@@ -80,10 +81,10 @@ pub async fn serve(listener: TcpListener, endpoints: Arc<Endpoints>) {
 }
 
 /// Like [`serve`], with the endpoints that change something.
-pub async fn serve_socket(listener: UnixListener, endpoints: Arc<Endpoints>) {
+pub async fn serve_socket(listener: UnixListener, endpoints: Rc<Endpoints>) {
     loop {
         let Some(stream) = accepted(listener.accept().await.map(|(stream, _)| stream)).await else { continue };
-        tokio::task::spawn_local(connection(stream, Arc::clone(&endpoints), true));
+        tokio::task::spawn_local(connection(stream, Rc::clone(&endpoints), true));
     }
 }
 
@@ -95,7 +96,7 @@ async fn accepted<S>(stream: io::Result<S>) -> Option<S> {
     stream.ok()
 }
 
-async fn connection<S>(stream: S, endpoints: Arc<Endpoints>, privileged: bool)
+async fn connection<S>(stream: S, endpoints: Rc<Endpoints>, privileged: bool)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + 'static,
 {

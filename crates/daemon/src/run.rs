@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -213,7 +214,7 @@ async fn start_admin<P: Program>(
 ) -> Result<(), String> {
     let (for_ready, for_metrics) = (Arc::clone(program), Arc::clone(program));
     let (drain, reloads) = (drain.clone(), Arc::clone(reloads));
-    let endpoints = Arc::new(Endpoints {
+    let endpoints = Rc::new(Endpoints {
         ready: Box::new(move |report| {
             report.check("shutdown", drain.deadline().map(|_| "draining"));
             for_ready.ready(report);
@@ -232,7 +233,7 @@ async fn start_admin<P: Program>(
         let listener = admin::bind(address).await.map_err(|error| format!("failed to listen on {address}: {error}"))?;
         let bound = listener.local_addr().map_err(|error| error.to_string())?;
         info!("serving health and metrics", address = bound);
-        tokio::task::spawn_local(admin::serve(listener, Arc::clone(&endpoints)));
+        tokio::task::spawn_local(admin::serve(listener, Rc::clone(&endpoints)));
     }
     let path = args.socket.clone().unwrap_or_else(|| default_socket(P::NAME));
     match admin::bind_socket(&path) {

@@ -370,6 +370,13 @@ impl Running {
         Some(snapshot)
     }
 
+    pub(crate) fn forget_launch(&self, container: &str, attempt: u32) {
+        let mut launches = self.launches.borrow_mut();
+        if launches.get(container).is_some_and(|(known, _)| *known == attempt) {
+            launches.remove(container);
+        }
+    }
+
     /// When the pod is on its way to its end.
     pub(crate) async fn ended(&self) {
         loop {

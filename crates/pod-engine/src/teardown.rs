@@ -43,6 +43,7 @@ pub(crate) async fn remove_sandbox_for_good(running: &Rc<Running>) {
 
 /// An old attempt's writable layer and log.
 pub(crate) async fn remove_attempt(running: &Rc<Running>, container: &str, attempt: u32) {
+    running.forget_launch(container, attempt);
     let uid = running.uid();
     let layer = running.paths.attempt(&uid, container, attempt);
     let log = running.paths.log(&uid, container, attempt);

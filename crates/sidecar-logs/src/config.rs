@@ -447,7 +447,7 @@ document! {
         spool: Spooling = default(Spooling::Overflow),
         /// The spool never holds more; then reading waits.
         spool_max_bytes: Size = default(Size(512 << 20)),
-        /// Bytes in memory before the spool is used; 0: a quarter of the memory limit, from 1Mi to 8Mi.
+        /// Bytes in memory before the spool is used; 0: a quarter of the memory limit, from 1Mi to 4Mi.
         memory: Size = default(Size(0)),
         /// How often positions are saved.
         save_every: Seconds = default(Seconds::new(1)),

@@ -319,10 +319,10 @@ impl Follower {
     }
 
     fn watch_directory(&mut self, directory: &Path) {
-        if let Err(error) = self.watch.add(directory) {
-            if !std::mem::replace(&mut self.watch_refused, true) {
-                warn!("no file events, polling instead", directory = directory.display(), reason = error);
-            }
+        if let Err(error) = self.watch.add(directory)
+            && !std::mem::replace(&mut self.watch_refused, true)
+        {
+            warn!("no file events, polling instead", directory = directory.display(), reason = error);
         }
     }
 

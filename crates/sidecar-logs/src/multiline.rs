@@ -50,12 +50,12 @@ fn joins(preset: Preset, inside: Inside, line: &[u8]) -> (bool, Inside) {
     let begins = |words: &[&str]| words.iter().any(|word| text.starts_with(word.as_bytes()));
     let yes = |joins: bool| (joins, Inside::Nothing);
     match preset {
-        Preset::Indented => yes(indented),
         Preset::Java => yes(indented
             && begins(&["at ", "... ", "Suppressed: ", "Caused by: ", "- locked", "- waiting"])
             || line.starts_with(b"Caused by: ")
             || indented && line.starts_with(b"\t")),
-        Preset::Node => yes(indented && begins(&["at ", "[cause]:", "...", "}"]) || indented),
+        Preset::Indented => yes(indented),
+        Preset::Node => yes(indented || line == b"}"),
         Preset::Dotnet => yes(indented && begins(&["at ", "--- End of ", "---> "])
             || begins(&["---> ", "--- End of stack trace", "--- End of inner exception"])),
         Preset::Ruby => yes(indented && (begins(&["from "]) || contains_place(text))),

@@ -98,7 +98,7 @@ pub(crate) fn build(spec: &Spec, memory_limit: Option<u64>) -> Result<Parts, Bui
     }
     let sinks = spec.sinks.iter().map(sink_parts).collect::<Result<Vec<_>, _>>()?;
     let memory = match spec.state.memory.0 {
-        0 => memory_limit.map_or(8 * MIB, |limit| (limit / 4).clamp(MIB, 8 * MIB)),
+        0 => memory_limit.map_or(4 * MIB, |limit| (limit / 4).clamp(MIB, 4 * MIB)),
         bytes => bytes,
     };
     let limits = record::queue::Limits {

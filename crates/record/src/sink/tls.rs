@@ -56,11 +56,11 @@ impl Tls {
     /// For a new connection. Files that changed are read again; if they are broken, the old ones go on.
     pub fn config(&mut self) -> Arc<ClientConfig> {
         let now = times(&self.options);
-        if now != self.loaded {
-            if let Ok(config) = load(&self.options) {
-                self.config = config;
-                self.loaded = now;
-            }
+        if now != self.loaded
+            && let Ok(config) = load(&self.options)
+        {
+            self.config = config;
+            self.loaded = now;
         }
         Arc::clone(&self.config)
     }
