@@ -60,7 +60,13 @@ count() { wc -l <"$1"; }
 keyed() { sed -n "s/^$2 //p" "$1"; }
 says() { outrigger logs "$@" 2>&1; }
 has() { says "$1" -c "$2" | grep -q -- "$3"; }
-start() { outrigger run --offline --detach "$1" >/tmp/run.out 2>&1; }
+# start MANIFEST [EXIT]: says why not, when it does not start.
+start() {
+  outrigger run --offline --detach "$1" >/tmp/run.out 2>&1
+  code=$?
+  [ $code = "${2:-0}" ] || sed 's/^/  run: /' /tmp/run.out
+  return $code
+}
 json() { outrigger ps -A -o json | tr -d ' \n'; }
 # Which kernel functions and events fired since `listen`.
 listen() { echo >$TRACE/trace; }
@@ -96,10 +102,10 @@ check "run --detach" 0 $?
 [ -n "$(pod)" ] || cat /tmp/run.out
 G=$(pod)
 check "class" besteffort "$(basename "$(dirname "$G")")"
-check "groups" "main-container shim sidecar-container " "$(cd "$G" && ls -d */ | tr -d / | tr '\n' ' ')"
+check "groups" "_shim main-container sidecar-container " "$(cd "$G" && ls -d */ | tr -d / | tr '\n' ' ')"
 check "controllers handed down" "cpu memory pids" "$(tr ' ' '\n' <"$G/cgroup.subtree_control" | grep -E '^(cpu|memory|pids)$' | tr '\n' ' ' | sed 's/ $//')"
 check "processes in the pod's own group" 0 "$(count "$G/cgroup.procs")"
-check "shim in its leaf" 1 "$(count "$G/shim/cgroup.procs")"
+check "shim in its leaf" 1 "$(count "$G/_shim/cgroup.procs")"
 between "processes of main-container" 1 3 "$(count "$G/main-container/cgroup.procs")"
 check "processes of sidecar-container" 2 "$(($(count "$G/sidecar-container/cgroup.procs") * 2))"
 check "cpu.weight of the pod" 1 "$(value "$G/cpu.weight")"
@@ -129,7 +135,7 @@ eventually 20 has limited burn raised
 eventually 20 test -s /var/lib/outrigger/pods/*/volumes/*/shared/exec
 while read -r file outside; do
   check "burn $file outside" "$outside" "$(value "$G/burn/$file")"
-  check "burn $file inside" "$outside" "$(says limited -c burn | keyed /dev/stdin "$file")"
+  check "burn $file inside" "$outside" "$(says limited -c burn | keyed - "$file")"
 done <<END
 memory.max 67108864
 memory.swap.max 0
@@ -139,13 +145,13 @@ pids.max max
 END
 # 102 shares: https://github.com/opencontainers/cgroups, ConvertCPUSharesToCgroupV2Value.
 check "burn cpu.weight outside (100m)" 17 "$(value "$G/burn/cpu.weight")"
-check "burn cpu.weight inside" 17 "$(says limited -c burn | keyed /dev/stdin cpu.weight)"
+check "burn cpu.weight inside" 17 "$(says limited -c burn | keyed - cpu.weight)"
 check "idle cpu.weight" 1 "$(value "$G/idle/cpu.weight")"
 check "idle memory.max" max "$(value "$G/idle/memory.max")"
 check "idle cpu.max" "max 100000" "$(value "$G/idle/cpu.max")"
 check "pod cpu.weight" 17 "$(value "$G/cpu.weight")"
-check "its own group inside" "0::/" "$(says limited -c burn | keyed /dev/stdin self)"
-check "file system inside" cgroup2fs "$(says limited -c burn | keyed /dev/stdin kind)"
+check "its own group inside" "0::/" "$(says limited -c burn | keyed - self)"
+check "file system inside" cgroup2fs "$(says limited -c burn | keyed - kind)"
 check "no group from inside" yes "$(yes_no has limited burn 'no group made')"
 check "no limit raised from inside" yes "$(yes_no has limited burn 'not raised')"
 check "an exec probe is in the group" "exec 0::/" "$(head -n 1 /var/lib/outrigger/pods/*/volumes/*/shared/exec 2>/dev/null || find /var/lib/outrigger -name exec -exec head -n 1 {} +)"
@@ -250,13 +256,13 @@ down
 step "kill -9 of the shim"
 start /root/examples/walkthrough.yaml
 G=$(pod)
-shim=$(value "$G/shim/cgroup.procs")
+shim=$(value "$G/_shim/cgroup.procs")
 main=$(head -n 1 "$G/main-container/cgroup.procs")
 kill -9 "$shim"
 dead() { ! [ -d "/proc/$main" ]; }
 eventually 10 dead
 check "its containers died with it" yes "$(yes_no dead)"
-anew() { G=$(pod) && now=$(value "$G/shim/cgroup.procs") && [ -n "$now" ] && [ "$now" != "$shim" ] && [ -n "$(value "$G/main-container/cgroup.procs")" ]; }
+anew() { G=$(pod) && now=$(value "$G/_shim/cgroup.procs") && [ -n "$now" ] && [ "$now" != "$shim" ] && [ -n "$(value "$G/main-container/cgroup.procs")" ]; }
 eventually 30 anew
 check "the engine made the pod anew" yes "$(yes_no anew)"
 down
@@ -266,10 +272,10 @@ start /root/examples/walkthrough.yaml
 G=$(pod)
 engine=$(pidof outrigger)
 kill -9 $engine
-check "the pod lives on without its engine" 1 "$(count "$G/shim/cgroup.procs")"
+check "the pod lives on without its engine" 1 "$(count "$G/_shim/cgroup.procs")"
 outrigger cleanup >/tmp/cleanup.out 2>&1
 check "cleanup leaves it alone" yes "$(yes_no test -d "$G/main-container")"
-kill -9 "$(value "$G/shim/cgroup.procs")"
+kill -9 "$(value "$G/_shim/cgroup.procs")"
 sleep 1
 outrigger cleanup >/tmp/cleanup.out 2>&1
 check "cleanup" 0 $?

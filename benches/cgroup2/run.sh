@@ -76,6 +76,7 @@ echo 'root:x:0:' >etc/group
 printf 'ID=debian\nVERSION_ID=guest\n' >etc/os-release
 cp "$binary" usr/bin/outrigger
 cp -r "$repository/examples" "$here/pods" root/
+rm -f usr/sbin/init
 cp "$here/inside.sh" usr/sbin/init
 mkdir root/tests
 for test in ${TESTS:-}; do cp "$test" root/tests/; done
@@ -116,13 +117,15 @@ find . | cpio -o -H newc --quiet | gzip -1 >"$world/initrd"
 step "boot (${ACCEL:-tcg})"
 cd "$world"
 : >console
+from='^== inside'
+[ -z "${CONSOLE:-}" ] || from='^'
 timeout -k 5 "$((${MINUTES:-15} * 60))" qemu-system-x86_64 -accel "${ACCEL:-tcg}" -cpu max -smp 2 -m 1536 \
   -kernel kernel -initrd initrd -append "console=ttyS0 quiet loglevel=3 panic=-1 random.trust_cpu=on" \
   -drive file=disk,if=virtio,format=raw,cache=unsafe -nic none -nodefaults -display none -no-reboot \
   -serial file:console </dev/null &
 qemu=$!
-tail -n +1 -F --pid="$qemu" console 2>/dev/null | tr -d '\r' |
-  if [ -n "${CONSOLE:-}" ]; then cat; else sed -un '/^== inside/,$p'; fi || :
+tail -n +1 -F --pid="$qemu" console 2>/dev/null |
+  sed -un "s/\r//g; /$from/,\$p" || :
 wait "$qemu" || :
 qemu=''
 if grep -q '^verdict: .* 0 failed' console; then exit 0; fi

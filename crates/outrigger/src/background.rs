@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use pod_engine::{Config, Engine, News, Roots, control};
+use pod_engine::{Config, Engine, Roots, control};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::exit::{Coded, ENGINE, report};
@@ -17,9 +17,10 @@ use crate::host;
 
 /// How long an engine without pods waits for the next one: long enough for a script's next command.
 const IDLE: Duration = Duration::from_secs(3);
-/// How long after a pod's end it is looked whether it was the last one, and how often then and otherwise.
-const SELDOM: Duration = Duration::from_secs(60);
+/// For so long after a pod's end, and while there is none, it is looked [`OFTEN`] whether that was the last one.
+const AFTERMATH: Duration = Duration::from_secs(10);
 const OFTEN: Duration = Duration::from_millis(250);
+const SELDOM: Duration = Duration::from_secs(60);
 /// Opening an engine takes milliseconds; a machine in trouble gets more.
 const START: Duration = Duration::from_secs(20);
 
@@ -140,13 +141,14 @@ async fn settle(engine: &Engine) {
 }
 
 /// Returns when the engine has had nothing to drive for [`IDLE`]. While pods run it is woken by their ends, and, since
-/// taking down what is left of a pod takes its time, [`SELDOM`] without one.
+/// taking down what is left of a pod may take long, [`SELDOM`] without one.
 async fn until_idle(engine: &Engine) {
     let mut ends = engine.feed().subscribe_ends();
     let (mut idle_since, mut last_end) = (Instant::now(), Instant::now());
     let mut settled = false;
     loop {
-        let wait = if last_end.elapsed() < SELDOM { OFTEN } else { SELDOM };
+        let soon = last_end.elapsed() < AFTERMATH || engine.driven().is_empty();
+        let wait = if soon { OFTEN } else { SELDOM };
         match tokio::time::timeout(wait, ends.recv()).await {
             Ok(None) => return,
             Ok(Some(_)) => (idle_since, last_end, settled) = (Instant::now(), Instant::now(), false),

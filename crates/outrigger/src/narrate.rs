@@ -203,7 +203,8 @@ pub(crate) fn event(notice: &Notice) -> Option<Line> {
     let text = match notice.reason.as_str() {
         "Killing" if notice.message.starts_with("Stopping container ") => "stopping".to_owned(),
         "Killing" | "HostUserland" => notice.message.clone(),
-        reason => format!("{reason}: {}", notice.message),
+        // An exec probe that said nothing leaves nothing behind its colon.
+        reason => format!("{reason}: {}", notice.message.trim_end_matches([':', ' '])),
     };
     Some(Line { container: container_of(&notice.field_path), text, tone })
 }

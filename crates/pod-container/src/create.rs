@@ -11,7 +11,7 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountAttrFlags, UnmountFlags};
-use rustix::thread::UnshareFlags;
+use rustix::thread::{ThreadNameSpaceType, UnshareFlags, move_into_thread_name_spaces};
 
 use crate::failure::{Failure, OrFail};
 use crate::report::Reporter;
@@ -46,6 +46,18 @@ pub struct Surroundings<'a> {
     pub oom_score_adj: i32,
     /// Forked into the first of the spec's cgroups ([`crate::membership::birthplace`]).
     pub born_in_cgroup: bool,
+    /// With [`PidMode::Pod`].
+    pub shared: Option<SharedProcesses<'a>>,
+}
+
+/// The PID namespace of a whole pod.
+#[derive(Debug, Clone, Copy)]
+pub struct SharedProcesses<'a> {
+    /// A pidfd of its first process.
+    pub keeper: BorrowedFd<'a>,
+    /// A mount namespace whose root is a procfs of it: one can be mounted only from within, where a container must not
+    /// meet a process that still has its privileges.
+    pub proc: BorrowedFd<'a>,
 }
 
 /// The namespaces the child is to be forked with ([`crate::fork`]).
@@ -74,17 +86,21 @@ fn become_container(
     reporter: &Reporter,
     surroundings: Surroundings<'_>,
 ) -> Result<std::convert::Infallible, Failure> {
+    let outputs = output.iter().flat_map(|(stdout, stderr)| [stdout.as_fd(), stderr.as_fd()]);
+    let shared = surroundings.shared.iter().flat_map(|shared| [shared.keeper, shared.proc]);
+    let kept = [spec.as_fd(), reporter.socket(), surroundings.host_mounts];
+    sys::process::close_all_but(&kept.into_iter().chain(outputs).chain(shared).collect::<Vec<_>>())
+        .or_fail(|| "failed to close descriptors".into())?;
     let spec: ContainerSpec = parse(spec)?;
-    let host_pid = host_pid()?;
     rustix::process::umask(Mode::empty());
-    rustix::process::setsid().or_fail(|| "failed to make a session".into())?;
     join(&spec.cgroups, surroundings.born_in_cgroup)?;
     process::limit(&spec.process, surroundings.oom_score_adj)?;
     let null = null_device()?;
 
     // The root and everything on it.
     let root = rootfs::mount(&spec.rootfs)?;
-    let places = defaults::mount(root.as_fd(), &spec)?;
+    let shared_proc = surroundings.shared.map(|shared| shared.proc);
+    let places = defaults::mount(root.as_fd(), &spec, shared_proc)?;
     mounts::mount(root.as_fd(), &spec.mounts, surroundings.host_mounts)?;
     let terminal = if spec.tty { Some(console::open(&places.dev, reporter)?) } else { None };
     hide::mask(root.as_fd(), &spec.masked_paths, &null)?;
@@ -103,15 +119,23 @@ fn become_container(
     match (&terminal, &output) {
         (Some(terminal), _) => {
             process::place_stdio(terminal, terminal, terminal)?;
-            rustix::process::ioctl_tiocsctty(terminal)
-                .or_fail(|| "failed to make the terminal the controlling one".into())?;
         }
         (None, Some((stdout, stderr))) => process::place_stdio(&null, stdout, stderr)?,
         (None, None) => return Err(Failure::create("neither a terminal nor pipes were handed over")),
     }
-    let die_with_parent = surroundings.pid == PidMode::Host;
-    Err(process::Entering { spec: &spec.process, reporter, host_pid, resolved: account, die_with_parent }
-        .become_program())
+    if let Some(shared) = surroundings.shared {
+        move_into_thread_name_spaces(shared.keeper, ThreadNameSpaceType::PROCESS_ID)
+            .or_fail(|| "failed to choose the pod's PID namespace".into())?;
+    }
+    process::Entering {
+        spec: &spec.process,
+        reporter,
+        resolved: account,
+        die_with_parent: surroundings.pid == PidMode::Host,
+        joins_others: surroundings.shared.is_some(),
+        owns_terminal: spec.tty,
+    }
+    .become_program()
 }
 
 pub(crate) fn parse<T: serde::de::DeserializeOwned>(spec: OwnedFd) -> Result<T, Failure> {
@@ -119,13 +143,6 @@ pub(crate) fn parse<T: serde::de::DeserializeOwned>(spec: OwnedFd) -> Result<T, 
     std::io::Read::read_to_end(&mut std::fs::File::from(spec), &mut text)
         .or_fail(|| "failed to read the container's spec".into())?;
     serde_json::from_slice(&text).map_err(|error| Failure::create(format!("malformed container spec: {error}")))
-}
-
-/// This process's number in the PID namespace of the mounted `/proc`, which still is the host's.
-pub(crate) fn host_pid() -> Result<u32, Failure> {
-    let link = rustix::fs::readlink("/proc/self", Vec::new()).or_fail(|| "failed to read /proc/self".into())?;
-    let number = link.to_str().ok().and_then(|text| text.parse().ok());
-    number.ok_or_else(|| Failure::create("failed to understand /proc/self"))
 }
 
 /// Except where it was born in.

@@ -9,11 +9,10 @@ use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 use crate::failure::{Failure, OrFail};
 use crate::report::Reporter;
-use crate::spec::ProcessSpec;
+use crate::spec::{PidMode, ProcessSpec};
 use crate::{create, process, sys};
 
-/// What the shim hands to the child. The child was forked into the container's PID namespace: a process cannot move its
-/// own self there.
+/// What the shim hands to the child.
 #[derive(Debug)]
 pub struct Handed {
     /// The [`ProcessSpec`] as JSON.
@@ -29,23 +28,28 @@ pub struct Handed {
     /// Forked into the first of them.
     pub born_in_cgroup: bool,
     pub oom_score_adj: i32,
-    /// See [`crate::spec::PidMode::Host`].
-    pub die_with_parent: bool,
+    /// With [`PidMode::Host`] there is no PID namespace to be entered.
+    pub pid: PidMode,
 }
 
 /// Becomes the process, or reports why not and ends.
 pub fn run(handed: Handed) -> ! {
-    let Handed { spec, report, stdio, container, cgroups, born_in_cgroup, oom_score_adj, die_with_parent } = handed;
+    let Handed { spec, report, stdio, container, cgroups, born_in_cgroup, oom_score_adj, pid } = handed;
     let reporter = Reporter::new(report);
     let enter = || -> Result<std::convert::Infallible, Failure> {
+        let [stdin, stdout, stderr] = &stdio;
+        let kept = [&spec, &container, stdin, stdout, stderr].map(OwnedFd::as_fd);
+        sys::process::close_all_but(&[&kept[..], &[reporter.socket()]].concat())
+            .or_fail(|| "failed to close descriptors".into())?;
         let spec: ProcessSpec = create::parse(spec)?;
-        let host_pid = create::host_pid()?;
-        rustix::process::setsid().or_fail(|| "failed to make a session".into())?;
-        // Before there is anything to see of this process inside.
-        let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
         create::join(&cgroups, born_in_cgroup)?;
         process::limit(&spec, oom_score_adj)?;
-        let spaces = ThreadNameSpaceType::MOUNT | ThreadNameSpaceType::CONTROL_GROUP;
+        let joins_others = pid != PidMode::Host;
+        let mut spaces = ThreadNameSpaceType::MOUNT | ThreadNameSpaceType::CONTROL_GROUP;
+        if joins_others {
+            // For the sibling that is to be the program; this process stays where nobody of the container sees it.
+            spaces |= ThreadNameSpaceType::PROCESS_ID;
+        }
         move_into_thread_name_spaces(container.as_fd(), spaces).map_err(|errno| match errno {
             Errno::SRCH => Failure::create("the container is not running"),
             errno => Failure::create(format!("failed to enter the container: {}", crate::failure::Reason(errno))),
@@ -53,14 +57,16 @@ pub fn run(handed: Handed) -> ! {
         let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
             .or_fail(|| "failed to open the container's root".into())?;
         let account = process::account(root.as_fd(), &spec)?;
-        let [stdin, stdout, stderr] = &stdio;
         process::place_stdio(stdin, stdout, stderr)?;
-        if rustix::termios::isatty(stdin) {
-            // Another session's terminal stays what it is.
-            let _ = rustix::process::ioctl_tiocsctty(stdin);
+        process::Entering {
+            spec: &spec,
+            reporter: &reporter,
+            resolved: account,
+            die_with_parent: !joins_others,
+            joins_others,
+            owns_terminal: false,
         }
-        Err(process::Entering { spec: &spec, reporter: &reporter, host_pid, resolved: account, die_with_parent }
-            .become_program())
+        .become_program()
     };
     let failure = match enter() {
         Ok(never) => match never {},

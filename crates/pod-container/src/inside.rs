@@ -82,16 +82,19 @@ pub(crate) fn open_below(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, Er
 
 /// `EEXIST` here means a dangling symlink: nothing may be made through it.
 fn make_one(parent: &OwnedFd, name: &str, make: Make, mode: Mode) -> Result<OwnedFd, Errno> {
+    let mut flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match make {
         Make::Directory => {
             rustix::fs::mkdirat(parent, name, mode)?;
+            // In a volume others may have put something else there by now.
+            flags |= OFlags::DIRECTORY;
         }
         Make::File => {
             let flags = OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::WRONLY | OFlags::NOFOLLOW;
             rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o644))?;
         }
     }
-    rustix::fs::openat(parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+    rustix::fs::openat(parent, name, flags, Mode::empty())
 }
 
 fn resolve(root: BorrowedFd<'_>, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {

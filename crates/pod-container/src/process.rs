@@ -3,11 +3,15 @@
 //! The order is the kernel's demand (capabilities(7), seccomp(2)): what needs a privilege comes before its loss. A filter
 //! needs CAP_SYS_ADMIN unless no_new_privs is set, so without it filters are loaded while still root, and with it as
 //! the very last thing, where they can bother nobody but the program.
+//!
+//! A PID namespace in which others already live is entered when nothing is left that they could take: a debugger among them
+//! (CAP_SYS_PTRACE) sees a new process at once, and neither credentials nor `PR_SET_DUMPABLE` keep it away. So all is done
+//! outside, and a sibling, forked last, is born inside with the final identity, root and descriptors.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::process::{Gid, Signal, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
@@ -15,6 +19,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 use crate::failure::{Failure, OrFail, Reason};
 use crate::report::Reporter;
 use crate::spec::{Capabilities, Identity, ProcessSpec};
+use crate::sys::process::Fork;
 use crate::{inside, sys};
 
 mod user;
@@ -26,11 +31,13 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 pub(crate) struct Entering<'a> {
     pub(crate) spec: &'a ProcessSpec,
     pub(crate) reporter: &'a Reporter,
-    /// As the host sees it.
-    pub(crate) host_pid: u32,
     pub(crate) resolved: Account,
     /// Also die when the shim does: set where no PID namespace does it.
     pub(crate) die_with_parent: bool,
+    /// The PID namespace for children is another one, with others in it: be born there.
+    pub(crate) joins_others: bool,
+    /// Standard input is a terminal that must become the controlling one; without this it does if it can.
+    pub(crate) owns_terminal: bool,
 }
 
 /// Who it will be.
@@ -39,8 +46,25 @@ pub(crate) struct Account {
     home: String,
 }
 
-/// Applies to the process wherever it is: resource limits and the kernel's preference among victims.
+/// RLIMIT_NPROC and RLIMIT_NOFILE of getrlimit(2).
+const PROCESSES: u32 = 6;
+const OPEN_FILES: u32 = 7;
+/// systemd's `DefaultLimitNOFILE`, which containerd has had since its unit sets none (1.7): enough for select(2) and no
+/// more at first, and programs that know what they do may raise it.
+const DEFAULT_OPEN_FILES: (u64, u64) = (1024, 524_288);
+
+/// Applies to the process wherever it is: resource limits and the kernel's preference among victims. Where the spec says
+/// nothing, the number of processes is the cgroup's business and open files are a service's, whatever shell the engine
+/// was started from; all other limits are the engine's.
 pub(crate) fn limit(spec: &ProcessSpec, inherited_oom_score_adj: i32) -> Result<(), Failure> {
+    sys::process::leave_keyring().or_else(|errno| match errno {
+        Errno::NOSYS | Errno::OPNOTSUPP => Ok(()),
+        errno => Err(errno).or_fail(|| "failed to leave the engine's keyring".into()),
+    })?;
+    for (resource, (soft, hard)) in [(PROCESSES, (u64::MAX, u64::MAX)), (OPEN_FILES, DEFAULT_OPEN_FILES)] {
+        // Raising takes CAP_SYS_RESOURCE; without, the engine's stay.
+        let _ = sys::process::set_limit(resource, soft, hard);
+    }
     for limit in &spec.rlimits {
         sys::process::set_limit(limit.resource, limit.soft, limit.hard)
             .or_fail(|| format!("failed to set rlimit {} to {}:{}", limit.resource, limit.soft, limit.hard))?;
@@ -75,16 +99,18 @@ fn read(root: BorrowedFd<'_>, path: &str) -> Result<String, Failure> {
 }
 
 impl Entering<'_> {
-    /// Becomes the program. Only its failure returns.
-    pub(crate) fn become_program(self) -> Failure {
-        match self.try_become_program() {
+    /// Becomes the program, or reports why not and ends.
+    pub(crate) fn become_program(self) -> ! {
+        let failure = match self.try_become_program() {
             Ok(never) => match never {},
             Err(failure) => failure,
-        }
+        };
+        self.reporter.failed(&failure);
+        sys::process::exit(1)
     }
 
-    fn try_become_program(self) -> Result<std::convert::Infallible, Failure> {
-        let Entering { spec, reporter, host_pid, resolved, die_with_parent } = self;
+    fn try_become_program(&self) -> Result<std::convert::Infallible, Failure> {
+        let Entering { spec, reporter, ref resolved, joins_others, .. } = *self;
         let identity = &resolved.identity;
         let arguments = c_strings(spec.args.iter().map(String::as_bytes))?;
         let environment = environment(spec, &resolved.home)?;
@@ -94,6 +120,10 @@ impl Entering<'_> {
         let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
         sys::process::reset_signals();
         rustix::process::umask(Mode::from_raw_mode(0o022));
+        if !joins_others {
+            self.lead_session()?;
+        }
+        sys::process::close_all_but(&[reporter.socket()]).or_fail(|| "failed to close descriptors".into())?;
 
         sys::process::limit_bounding_set(spec.capabilities.bounding)
             .or_fail(|| "failed to drop capabilities from the bounding set".into())?;
@@ -101,28 +131,54 @@ impl Entering<'_> {
             load_filters(spec)?;
         }
         become_user(identity, spec.capabilities)?;
-        if die_with_parent {
+        if self.die_with_parent {
             // After the change of user, which clears it (prctl(2)).
             let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
         }
         if spec.no_new_privileges {
             rustix::thread::set_no_new_privs(true).or_fail(|| "failed to set no_new_privs".into())?;
         }
-
-        let directory = if spec.cwd.is_empty() { "/" } else { &spec.cwd };
-        rustix::process::chdir(directory).map_err(|errno| {
-            Failure::start(format!("failed to change to working directory \"{directory}\": {}", Reason(errno)))
-        })?;
+        enter_working_directory(&spec.cwd)?;
         let program = find_program(spec)?;
 
-        reporter.identity(host_pid, identity);
-        sys::process::close_on_exec_from(3).or_fail(|| "failed to close descriptors".into())?;
+        if joins_others {
+            match sys::process::fork_sibling() {
+                Ok(Fork::Child) => self.lead_session()?,
+                Ok(Fork::Parent(_)) => sys::process::exit(0),
+                // What a namespace says whose first process has died.
+                Err(Errno::NOMEM) => return Err(Failure::create("the container is not running")),
+                Err(errno) => return Err(errno).or_fail(|| "failed to fork into the PID namespace".into()),
+            }
+        }
+        reporter.identity(identity);
         if spec.no_new_privileges {
             load_filters(spec)?;
         }
         let errno = sys::process::execute(&program, &arguments, &environment);
         Err(Failure::start(format!("exec {}: {}", program.to_string_lossy(), Reason(errno))))
     }
+
+    fn lead_session(&self) -> Result<(), Failure> {
+        let led = rustix::process::setsid().map(drop);
+        let stdin = std::io::stdin();
+        let terminal = rustix::termios::isatty(&stdin).then(|| rustix::process::ioctl_tiocsctty(&stdin));
+        match terminal {
+            _ if !self.owns_terminal => Ok(()),
+            // Another session's terminal, given for an exec, stays what it is.
+            terminal => led
+                .and(terminal.unwrap_or(Err(Errno::NOTTY)))
+                .or_fail(|| "failed to make the terminal the controlling one".into()),
+        }
+    }
+}
+
+/// Not through a link to a descriptor, which may lead anywhere.
+fn enter_working_directory(path: &str) -> Result<(), Failure> {
+    let path = if path.is_empty() { "/" } else { path };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS)
+        .and_then(rustix::process::fchdir)
+        .map_err(|errno| Failure::start(format!("failed to change to working directory \"{path}\": {}", Reason(errno))))
 }
 
 fn load_filters(spec: &ProcessSpec) -> Result<(), Failure> {

@@ -49,16 +49,25 @@ impl Tree {
         upper: Option<(&[u8], &[u8])>,
         attributes: MountAttrFlags,
     ) -> Result<Tree, Errno> {
+        match Tree::overlay_layer_by_layer(lower, upper, attributes) {
+            // Before Linux 6.7 the whole list is one string, too short here for an image of many layers. 6.5 says so at
+            // the first layer; those before it, whose overlay has the old interface, only when the mount is made.
+            Err(Errno::INVAL) => Tree::overlay_in_one_page(lower, upper, attributes),
+            outcome => outcome,
+        }
+    }
+
+    fn overlay_layer_by_layer(
+        lower: &[&[u8]],
+        upper: Option<(&[u8], &[u8])>,
+        attributes: MountAttrFlags,
+    ) -> Result<Tree, Errno> {
         let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
         fsconfig_set_string(&context, "source", "overlay")?;
         // What was opened must live until the mount is made.
         let mut held = Vec::new();
-        for (index, path) in lower.iter().enumerate() {
-            match set_path(&context, "lowerdir+", path, &mut held) {
-                // Before Linux 6.7 the whole list is one string, too short for an image of many layers.
-                Err(Errno::INVAL) if index == 0 => return Tree::overlay_in_one_page(lower, upper, attributes),
-                outcome => outcome?,
-            }
+        for path in lower {
+            set_path(&context, "lowerdir+", path, &mut held)?;
         }
         if let Some((upper, work)) = upper {
             set_path(&context, "upperdir", upper, &mut held)?;

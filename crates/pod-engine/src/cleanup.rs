@@ -10,11 +10,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::chain;
 use crate::engine::{Config, Context, Engine, OpenError};
 use crate::paths::{PodPaths, Roots};
 use crate::record::{self, Ownership, Record};
 use crate::teardown::{self, Forgotten};
-use crate::chain;
 
 /// What was done.
 #[derive(Debug, Default)]

@@ -265,8 +265,8 @@ impl End {
         self.exit.code != 0 || self.exit.oom_killed
     }
 
-    /// The code that restart policies look at.
-    pub(crate) fn policy_code(&self) -> i32 {
+    /// The code that an init container's restart policy looks at.
+    pub(crate) fn init_code(&self) -> i32 {
         if self.exit.code == 0 && self.exit.oom_killed { 137 } else { self.exit.code }
     }
 }

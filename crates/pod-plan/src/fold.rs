@@ -209,6 +209,7 @@ impl Lifecycle {
             return;
         }
         let image = container.shape.image().to_owned();
+        let mut shared = None;
         match reason.as_str() {
             "ErrImageNeverPull" | "ImageInspectError" | "InvalidImageName" => {
                 container.retry = Some(failed_pass_retry(now));
@@ -218,6 +219,7 @@ impl Lifecycle {
             _ => {
                 let pull = PullBackoff::next(container.pull, now);
                 container.pull = Some(pull);
+                shared = Some(pull);
                 container.retry = Some(pull.until());
                 container.backs_off = Some(next_pass(now));
                 self.pull_begun(index);
@@ -228,5 +230,27 @@ impl Lifecycle {
         let container = &mut self.containers[index];
         container.launch = Launch::Idle;
         container.trouble = Some(Trouble { reason, message });
+        if let Some(pull) = shared {
+            self.share_pull_back_off(index, pull, now);
+        }
+    }
+
+    /// The back-off is the image's, not the container's: others that are to be started from it are in it as well and do
+    /// not pull (upstream's key is the pod's uid and the image).
+    fn share_pull_back_off(&mut self, index: usize, pull: PullBackoff, now: Time) {
+        let (failed, trouble) = (self.containers[index].shape.spec.clone(), self.containers[index].trouble.clone());
+        for other in self.to_start() {
+            let container = &mut self.containers[other];
+            let spec = &container.shape.spec;
+            let same = spec.image == failed.image && spec.image_pull_policy == failed.image_pull_policy;
+            if other == index || !same || container.is_launching() {
+                continue;
+            }
+            container.pull = Some(pull);
+            container.retry = Some(pull.until());
+            container.trouble.clone_from(&trouble);
+            container.backs_off = None;
+            self.name_back_off(other, now);
+        }
     }
 }

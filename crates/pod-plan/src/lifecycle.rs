@@ -64,7 +64,7 @@ pub struct AttemptView<'a> {
 }
 
 impl Lifecycle {
-    /// `pod`: defaulted and validated. `uid` is the object's, whatever the manifest says; `now` becomes
+    /// `pod`: defaulted and validated; one that may not run here fails at once (`SysctlForbidden`). `uid` is the object's, whatever the manifest says; `now` becomes
     /// `status.startTime`.
     pub fn new(pod: &Pod, uid: &str, now: Time) -> Self {
         let mut lifecycle = Self {
@@ -81,6 +81,7 @@ impl Lifecycle {
             foreign: Vec::new(),
             notices: Vec::new(),
         };
+        lifecycle.admit(pod, now);
         lifecycle.conclude(now);
         lifecycle
     }

@@ -49,7 +49,7 @@ impl Lifecycle {
     }
 
     /// The pass after a failure found the container in back-off.
-    fn name_back_off(&mut self, index: usize, at: Time) {
+    pub(crate) fn name_back_off(&mut self, index: usize, at: Time) {
         let container = &self.containers[index];
         if let (Some(pull), Some(trouble)) = (&container.pull, &container.trouble)
             && at < pull.until()

@@ -3,6 +3,7 @@
 
 use k8s_openapi::api::core::v1::ContainerRestartRule;
 
+use crate::facts::{Container, End};
 use crate::shape::{ContainerShape, RestartPolicy};
 
 /// By the first matching rule, then the container's policy, then the pod's.
@@ -19,6 +20,18 @@ pub(crate) fn restarts_after(shape: &ContainerShape, pod: RestartPolicy, exit_co
         RestartPolicy::Always => !shape.is_init() || exit_code != 0,
         RestartPolicy::OnFailure => exit_code != 0,
         RestartPolicy::Never => false,
+    }
+}
+
+impl Container {
+    /// Is this container, whose newest attempt ended so, started again? An init container that has passed is not,
+    /// whatever its rules say of the code 0; that of a main is not looked behind.
+    pub(crate) fn runs_again(&self, pod: RestartPolicy, end: &End) -> bool {
+        self.must_restart
+            || match self.shape.is_init() {
+                true => end.is_failure() && restarts_after(&self.shape, pod, end.init_code()),
+                false => restarts_after(&self.shape, pod, end.exit.code),
+            }
     }
 }
 

@@ -75,7 +75,7 @@ impl Lifecycle {
             None => InitVerdict::Wait,
             Some(_) if shape.is_sidecar() => InitVerdict::StartAgain,
             Some(end) if !end.is_failure() => InitVerdict::Passed,
-            Some(end) if restarts_after(shape, self.pod.policy, end.policy_code()) => InitVerdict::StartAgain,
+            Some(end) if restarts_after(shape, self.pod.policy, end.init_code()) => InitVerdict::StartAgain,
             Some(_) => InitVerdict::Failed,
         }
     }
@@ -85,9 +85,7 @@ impl Lifecycle {
         match container.last() {
             None => true,
             Some(Attempt { end: None, .. }) => false,
-            Some(Attempt { end: Some(end), .. }) => {
-                container.must_restart || restarts_after(&container.shape, self.pod.policy, end.exit.code)
-            }
+            Some(Attempt { end: Some(end), .. }) => container.runs_again(self.pod.policy, end),
         }
     }
 
@@ -98,7 +96,7 @@ impl Lifecycle {
     }
 
     /// Containers that are to be started, in start order, whether or not their time has come.
-    fn to_start(&self) -> Vec<usize> {
+    pub(crate) fn to_start(&self) -> Vec<usize> {
         let initialisation = self.initialisation();
         let mut indices = initialisation.to_start;
         if initialisation.done {

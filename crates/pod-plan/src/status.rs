@@ -11,7 +11,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time as ApiTime;
 use crate::facts::{Attempt, Container, End};
 use crate::fold::LOST_MESSAGE;
 use crate::probe::{is_ready, is_started};
-use crate::restart::restarts_after;
 use crate::stop::PodStopCause;
 use crate::{Identity, Lifecycle, Time};
 
@@ -33,6 +32,9 @@ impl Lifecycle {
         let statuses = self.container_statuses();
         let phase = self.phase_of(&statuses);
         let cause = self.stop.as_ref().filter(|_| phase.is_terminal()).map(|stop| &stop.cause);
+        if let Some(PodStopCause::Rejected { reason, message }) = cause {
+            return self.rejected_status(reason, message);
+        }
         let (reason, message) = match cause {
             Some(PodStopCause::Failed { reason, message }) => (Some(reason.clone()), Some(message.clone())),
             _ => (None, None),
@@ -92,10 +94,10 @@ impl Lifecycle {
                 None => shape.is_init() && done,
             },
             started: Some(running.is_some_and(|attempt| is_started(shape, attempt))),
-            allocated_resources: running
+            allocated_resources: current
                 .and(shape.spec.resources.as_ref())
                 .and_then(|resources| resources.requests.clone()),
-            resources: running.map(|_| shape.spec.resources.clone().unwrap_or_default()),
+            resources: current.map(|_| shape.spec.resources.clone().unwrap_or_default()),
             volume_mounts: volume_mounts(container),
             user: current.and_then(|attempt| attempt.identity.as_ref()).map(user),
             state: Some(state),
@@ -121,7 +123,7 @@ impl Lifecycle {
         if end.exit.code == 0 && !container.shape.is_main() {
             return false;
         }
-        container.must_restart || restarts_after(&container.shape, self.pod.policy, end.exit.code)
+        container.runs_again(self.pod.policy, end)
     }
 }
 
@@ -235,6 +237,10 @@ impl Lifecycle {
             let waits = status.state.as_ref().is_some_and(|state| state.waiting.is_some());
             !waits || terminated(&status.last_state).is_some()
         });
+        if self.stop.as_ref().is_some_and(|stop| stop.cause == PodStopCause::InitFailed) {
+            // The last one may have ended with 0 and failed nevertheless: killed for memory.
+            return main_moved;
+        }
         let sidecar = self.index(&last.name).is_some_and(|index| self.containers[index].shape.is_sidecar());
         let completed = [&last.state, &last.last_state].into_iter().filter_map(terminated).any(|t| t.exit_code == 0);
         main_moved || (!sidecar && completed)

@@ -60,6 +60,11 @@ pub(crate) enum PodStopCause {
         reason: String,
         message: String,
     },
+    /// It was never let in ([`crate::admission`]).
+    Rejected {
+        reason: String,
+        message: String,
+    },
 }
 
 /// Why a single container is stopped.

@@ -123,6 +123,8 @@ fn events_that_statuses_do_not_say_are_told() {
     assert_eq!(tell(stopping).as_deref(), Some("app Quiet: stopping\n"));
     let unhealthy = notice(true, "Unhealthy", "Liveness probe failed: refused", "spec.initContainers{proxy}");
     assert_eq!(tell(unhealthy).as_deref(), Some("proxy Notable: Unhealthy: Liveness probe failed: refused\n"));
+    let silent = notice(true, "Unhealthy", "Startup probe failed: ", "spec.containers{app}");
+    assert_eq!(tell(silent).as_deref(), Some("app Notable: Unhealthy: Startup probe failed\n"));
     assert_eq!(tell(notice(false, "Started", "Container started", "spec.containers{app}")), None);
     assert_eq!(tell(notice(true, "BackOff", "Back-off restarting", "spec.containers{app}")), None);
 }

@@ -258,3 +258,41 @@ spec:
     assert_eq!((told("hook").as_str(), told("signal").as_str()), ("said\n", "usr1\n"));
     world.assert_nothing_left();
 }
+
+#[test]
+fn an_adopted_pod_with_an_image_volume_starts_its_container_again() {
+    let world = World::new();
+    world.ok(&["image", "pack", "example.test/data:1", "--add", "/etc/hostname:/word"]);
+    let path = world.manifest(
+        "pod.yaml",
+        r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: two}
+spec:
+  terminationGracePeriodSeconds: 1
+  volumes: [{name: data, image: {reference: "example.test/data:1"}}]
+  containers:
+  - name: app
+    image: busybox
+    command: [sh, -c, 'cat /data/word; trap "exit 0" TERM; while :; do sleep 0.05; done']
+    volumeMounts: [{name: data, mountPath: /data}]
+"#,
+    );
+    let run = world.foreground(&["run", "--offline", path.to_str().unwrap()]);
+    eventually(5, "the container", || world.container("two", "app").is_some_and(|c| c.ready));
+    run.signal(Signal::KILL);
+    drop(run);
+    let adopted = world.foreground(&["run", "--adopt", "two"]);
+    eventually(5, "the pod to have an owner", || {
+        pod_engine::record::find(&world.roots(), "default", "two").unwrap().unwrap().owned
+    });
+    kill_process(pid_of(&world, "word"), Signal::KILL).unwrap();
+    eventually(10, "the container to run again", || {
+        restarts(&world, "app") == 1 && world.container("two", "app").is_some_and(|c| c.ready)
+    });
+    assert_eq!(world.log("two", "app", 0), world.log("two", "app", 1));
+    world.ok(&["down", "two"]);
+    drop(adopted);
+    world.assert_nothing_left();
+}

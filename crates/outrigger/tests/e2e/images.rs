@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::world::{World, eventually, text};
 
@@ -103,5 +104,29 @@ fn an_image_that_is_not_there_is_a_waiting_reason_not_a_failure() {
     let waiting = world.container("pulled", "m").and_then(|c| c.state?.waiting?.reason);
     assert_eq!(waiting.as_deref(), Some("ErrImageNeverPull"));
     world.ok(&["down", "pulled", "--force"]);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn a_pull_that_hangs_holds_up_neither_a_present_image_nor_the_pods_end() {
+    let world = World::new();
+    // Takes connections (the backlog does) and never says a word.
+    let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+    let name = format!("127.0.0.1:{}/tool:1", mute.local_addr().unwrap().port());
+    let pack =
+        ["--add", "/bin/busybox:/bin/busybox", "--entrypoint", "/bin/busybox", "--cmd", "sleep", "--cmd", "1000"];
+    world.ok(&[&["image", "pack", &name], &pack[..]].concat());
+    let named = |pod: String, name: &str| pod.replace("name: pulled", &format!("name: {name}"));
+
+    let hanging = world.manifest("hanging.yaml", &named(pod(&name, "Always"), "hanging"));
+    let waiting = world.foreground(&["run", "--detach", hanging.to_str().unwrap()]);
+    eventually(5, "the pull", || world.notices("hanging").iter().any(|notice| notice.reason == "Pulling"));
+    let present = world.manifest("present.yaml", &named(pod(&name, "IfNotPresent"), "present"));
+    let asked = Instant::now();
+    world.ok(&["run", "--detach", present.to_str().unwrap()]);
+    world.ok(&["down", "hanging", "--force"]);
+    world.ok(&["down", "present", "--force"]);
+    assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
+    drop(waiting);
     world.assert_nothing_left();
 }

@@ -440,3 +440,61 @@ fn what_a_live_pod_cannot_take_over_is_refused_unless_it_is_recreated() {
     world.ok(&["down", "fixed"]);
     world.assert_nothing_left();
 }
+
+#[test]
+fn a_replaced_or_removed_container_ends_as_it_was_started() {
+    let world = World::new();
+    let shared = world.path("shared");
+    std::fs::create_dir_all(&shared).unwrap();
+    let container = |name: &str, word: &str, signal: &str| {
+        format!(
+            r#"
+  - name: {name}
+    image: busybox
+    env: [{{name: WORD, value: {word}}}]
+    command:
+    - sh
+    - -c
+    - |
+      for s in USR1 USR2; do trap "echo {name} $s >> /w/signals; echo -n $s > /dev/termination-log; exit 0" $s; done
+      while :; do sleep 0.05; done
+    volumeMounts: [{{name: w, mountPath: /w}}]
+    lifecycle:
+      stopSignal: {signal}
+      preStop: {{exec: {{command: [sh, -c, 'echo {name} $WORD >> /w/hooks']}}}}"#
+        )
+    };
+    let pod = |containers: &[String]| {
+        format!(
+            r#"
+apiVersion: v1
+kind: Pod
+metadata: {{name: ending}}
+spec:
+  os: {{name: linux}}
+  terminationGracePeriodSeconds: 5
+  volumes: [{{name: w, hostPath: {{path: {}}}}}]
+  containers:{}
+"#,
+            shared.display(),
+            containers.concat()
+        )
+    };
+    let told = |file: &str| std::fs::read_to_string(shared.join(file)).unwrap_or_default();
+    world.detach(&pod(&[container("stays", "old", "SIGUSR1"), container("goes", "old", "SIGUSR1")]));
+    world.detach(&pod(&[container("stays", "new", "SIGUSR2")]));
+    eventually(10, "the replacement", || {
+        world.container("ending", "goes").is_none()
+            && world.container("ending", "stays").is_some_and(|c| c.ready && c.restart_count == 1)
+    });
+    let sorted = |text: String| {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(sorted(told("hooks")), ["goes old", "stays old"]);
+    assert_eq!(sorted(told("signals")), ["goes USR1", "stays USR1"]);
+    world.ok(&["down", "ending"]);
+    assert!(told("hooks").ends_with("stays new\n") && told("signals").ends_with("stays USR2\n"));
+    world.assert_nothing_left();
+}

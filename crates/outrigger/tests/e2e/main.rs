@@ -1,5 +1,6 @@
 //! Promises, end to end: the real binary on the real kernel. One module a promise. Needs root.
 
+mod cleanup;
 mod crash;
 mod images;
 mod lifecycle;

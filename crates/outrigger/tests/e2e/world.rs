@@ -17,6 +17,13 @@ impl World {
         World { dir: tempfile::Builder::new().prefix("outrigger-e2e-").tempdir().unwrap() }
     }
 
+    /// Whose sockets have longer names than an address holds.
+    pub(crate) fn deep() -> World {
+        assert!(rustix::process::geteuid().is_root(), "these tests run pods: run them as root");
+        let prefix = format!("outrigger-e2e-{}", "deep-".repeat(24));
+        World { dir: tempfile::Builder::new().prefix(&prefix).tempdir().unwrap() }
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }

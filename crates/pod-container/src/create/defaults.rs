@@ -33,8 +33,18 @@ const OWN: [&str; 12] =
     ["pts", "shm", "mqueue", "fd", "stdin", "stdout", "stderr", "ptmx", "console", "core", ".udev", "hugepages"];
 const CGROUPS: &str = "/sys/fs/cgroup";
 
-pub(super) fn mount(root: BorrowedFd<'_>, spec: &ContainerSpec) -> Result<Places, Failure> {
-    let proc = Tree::new("proc", &[], inert()).or_fail(|| "failed to mount /proc".into())?;
+/// `shared_proc`: see [`super::SharedProcesses`].
+pub(super) fn mount(
+    root: BorrowedFd<'_>,
+    spec: &ContainerSpec,
+    shared_proc: Option<BorrowedFd<'_>>,
+) -> Result<Places, Failure> {
+    let proc = match shared_proc {
+        Some(namespace) => super::mounts::elsewhere(namespace, || "failed to mount /proc".into(), || {
+            Tree::of_path("/", false).or_fail(|| "failed to copy the pod's /proc".into())
+        })?,
+        None => Tree::new("proc", &[], inert()).or_fail(|| "failed to mount /proc".into())?,
+    };
     attach(root, "proc", "/proc", proc)?;
     let dev = mount_dev(root, spec.privileged)?;
 

@@ -48,6 +48,10 @@ fn mount_one(root: BorrowedFd<'_>, mount: &Mount, host_mounts: BorrowedFd<'_>) -
     if target_is_directory != (make == Make::Directory) {
         return Err(Failure::create(format!("{}: one is a directory, the other is not", what())));
     }
+    if is_same(root, &target).or_fail(what)? {
+        // It would lie on top of the root, where nobody would find it.
+        return Err(Failure::create(format!("{}: it is the root itself", what())));
+    }
     // A mount inside /proc could fake what the kernel says there and what is written to protect the container.
     let in_proc = inside::magic(&target).or_fail(what)? == inside::PROC;
     if in_proc && inside::magic(&tree).or_fail(what)? != inside::PROC {
@@ -100,12 +104,21 @@ fn source(mount: &Mount, host_mounts: BorrowedFd<'_>) -> Result<Tree, Failure> {
 /// it is taken in the host's mount namespace.
 fn shared(path: &Path, host_mounts: BorrowedFd<'_>) -> Result<Tree, Failure> {
     let what = || format!("failed to open {} on the host", path.display());
+    elsewhere(host_mounts, what, || shared_tree(path, what))
+}
+
+/// Does something in another mount namespace.
+pub(super) fn elsewhere<T>(
+    namespace: BorrowedFd<'_>,
+    what: impl Fn() -> String,
+    action: impl FnOnce() -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let enter = |namespace| move_into_link_name_space(namespace, Some(LinkNameSpaceType::Mount));
-    let own = rustix::fs::open("/proc/self/ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).or_fail(what)?;
-    enter(host_mounts).or_fail(what)?;
-    let tree = shared_tree(path, what);
+    let own = rustix::fs::open("/proc/self/ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).or_fail(&what)?;
+    enter(namespace).or_fail(&what)?;
+    let outcome = action();
     enter(own.as_fd()).or_fail(|| "failed to return to the container's mount namespace".into())?;
-    tree
+    outcome
 }
 
 fn shared_tree(path: &Path, what: impl Fn() -> String) -> Result<Tree, Failure> {
@@ -124,6 +137,13 @@ fn shared_tree(path: &Path, what: impl Fn() -> String) -> Result<Tree, Failure> 
 
 fn open(path: &Path) -> Result<OwnedFd, Errno> {
     rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+}
+
+fn is_same(one: BorrowedFd<'_>, other: &OwnedFd) -> Result<bool, Errno> {
+    let identity = |fd: BorrowedFd<'_>| {
+        rustix::fs::statat(fd, c"", AtFlags::EMPTY_PATH).map(|status| (status.st_dev, status.st_ino))
+    };
+    Ok(identity(one)? == identity(other.as_fd())?)
 }
 
 fn describe(source: &MountSource) -> String {

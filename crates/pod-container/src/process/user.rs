@@ -26,19 +26,19 @@ struct Account<'a> {
 }
 
 impl Accounts {
-    /// Resolves as runc does: a number that no account has is taken as it is, with group 0.
+    /// Resolves as runc does: a number is always that number, never an account that is called so (an image could name
+    /// its root `1000` and pass every check for a user that is not root); one that no account has has group 0.
     pub(crate) fn resolve(&self, user: &User) -> Result<Resolved, String> {
         let (wanted_user, wanted_group) = match user.user.split_once(':') {
             Some((name, group)) => (name, Some(group)),
             None => (user.user.as_str(), None),
         };
         let wanted_user = if wanted_user.is_empty() { "0" } else { wanted_user };
-        let number = wanted_user.parse::<u32>().ok();
-        // A name wins over a number: an account may be called "1000".
-        let account = self
-            .accounts()
-            .find(|account| account.name == wanted_user)
-            .or_else(|| self.accounts().find(|account| Some(account.uid) == number));
+        let number = number_of(wanted_user)?;
+        let account = self.accounts().find(|account| match number {
+            Some(number) => account.uid == number,
+            None => account.name == wanted_user,
+        });
         let (uid, account_gid) = match (&account, number) {
             (Some(account), _) => (account.uid, account.gid),
             (None, Some(number)) => (number, 0),
@@ -61,6 +61,9 @@ impl Accounts {
         groups.push(gid);
         groups.sort_unstable();
         groups.dedup();
+        if uid > LARGEST_ID || groups.iter().any(|group| *group > LARGEST_ID) {
+            return Err(OUT_OF_RANGE.to_owned());
+        }
         let home = account.map(|account| account.home).filter(|home| !home.is_empty()).unwrap_or("/").to_owned();
         Ok(Resolved { identity: Identity { uid, gid, groups }, home })
     }
@@ -86,10 +89,11 @@ impl Accounts {
     }
 
     fn group_number(&self, wanted: &str) -> Result<u32, String> {
-        if let Some((_, gid, _)) = self.groups().find(|(name, ..)| *name == wanted) {
-            return Ok(gid);
+        if let Some(number) = number_of(wanted)? {
+            return Ok(number);
         }
-        wanted.parse().map_err(|_| format!("unable to find group {wanted}: no matching entries in group file"))
+        let found = self.groups().find(|(name, ..)| *name == wanted).map(|(_, gid, _)| gid);
+        found.ok_or_else(|| format!("unable to find group {wanted}: no matching entries in group file"))
     }
 
     fn memberships<'a>(&'a self, user: &'a str) -> impl Iterator<Item = u32> {
@@ -99,6 +103,18 @@ impl Accounts {
     }
 }
 
+/// `None` for a name. A number beyond any u32 is no name either.
+fn number_of(text: &str) -> Result<Option<u32>, String> {
+    match text.parse::<i128>() {
+        Ok(number) => u32::try_from(number).map(Some).map_err(|_| OUT_OF_RANGE.to_owned()),
+        Err(_) => Ok(None),
+    }
+}
+
+/// As runc's. To setresuid(2) the largest u32 means "leave it": the process would stay root (compare CVE-2024-40635).
+const LARGEST_ID: u32 = i32::MAX.cast_unsigned();
+const OUT_OF_RANGE: &str = "uids and gids must be in range 0-2147483647";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,9 +122,10 @@ mod tests {
     fn accounts() -> Accounts {
         Accounts {
             passwd: "root:x:0:0:root:/root:/bin/sh\n# comment\n\nweb:x:33:33::/var/www:/bin/false\n\
-                     1000:x:7:7::/seven:\napp:x:1000:1000::/home/app:"
+                     1000:x:0:0::/seven:\napp:x:1000:1000::/home/app:\n\
+                     stays:x:4294967295:1::/:"
                 .into(),
-            group: "root:x:0:\nweb:x:33:\nextra:x:50:app,web\nother:x:51:web\n".into(),
+            group: "root:x:0:\n50:x:0:\nweb:x:33:\nextra:x:50:app,web\nother:x:51:web\nhuge:x:4294967295:\n".into(),
         }
     }
 
@@ -127,7 +144,8 @@ mod tests {
             ("web:77",      None,    false, 33,   77,   &[77],         "/var/www"),
             ("4242",        None,    true,  4242, 0,    &[0],          "/"),
             ("4242:4343",   None,    true,  4242, 4343, &[4343],       "/"),
-            ("1000",        None,    true,  7,    7,    &[7],          "/seven"),
+            ("1000",        None,    true,  1000, 1000, &[1000],       "/home/app"),
+            ("web:50",      None,    false, 33,   50,   &[50],         "/var/www"),
             (":extra",      None,    false, 0,    50,   &[50],         "/root"),
         ];
         for &(user, group, merge_image_groups, uid, gid, groups, home) in cases {
@@ -148,6 +166,9 @@ mod tests {
     fn unknown_names_are_refused_in_runc_words() {
         let refusal = |user: &str| accounts().resolve(&User { user: user.into(), ..User::default() }).unwrap_err();
         assert_eq!(refusal("nobody"), "unable to find user nobody: no matching entries in passwd file");
+        for outside in ["4294967295", "2147483648", "-1", "99999999999", "web:4294967295", "stays", "web:huge"] {
+            assert_eq!(refusal(outside), OUT_OF_RANGE, "{outside}");
+        }
         assert_eq!(refusal("web:none"), "unable to find group none: no matching entries in group file");
     }
 

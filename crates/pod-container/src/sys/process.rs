@@ -71,6 +71,19 @@ pub fn fork(namespaces: UnshareFlags, cgroup: Option<BorrowedFd<'_>>) -> Result<
     }
 }
 
+/// fork(2) of a sibling: the new process is a child of this one's parent, in the PID namespace that this one has chosen
+/// for its children. By the old call, which seccomp profiles allow where they refuse clone3.
+pub(crate) fn fork_sibling() -> Result<Fork, Errno> {
+    let flags = libc::CLONE_PARENT | libc::SIGCHLD;
+    // SAFETY: as in `fork`; the caller is the only thread, being a fork itself. No flag uses one of the zero pointers.
+    let result = unsafe { libc::syscall(libc::SYS_clone, flags as c_ulong, 0_usize, 0_usize, 0_usize, 0_usize) };
+    match i32::try_from(result) {
+        Ok(0) => Ok(Fork::Child),
+        Ok(pid) if pid > 0 => Ok(Fork::Parent(pid)),
+        _ => Err(errno()),
+    }
+}
+
 /// Ends this process at once, without running anything that the program registered for its end.
 pub fn exit(code: c_int) -> ! {
     // SAFETY: _exit has no preconditions.
@@ -95,10 +108,30 @@ pub(crate) fn place(fd: BorrowedFd<'_>, number: RawFd) -> Result<(), Errno> {
     check(unsafe { libc::dup2(from, number) })
 }
 
-/// Everything from `first` up closes at execve.
-pub(crate) fn close_on_exec_from(first: u32) -> Result<(), Errno> {
-    // SAFETY: setting close-on-exec invalidates no descriptor.
-    check(unsafe { libc::close_range(first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC as c_int) })
+/// Closes every descriptor from 3 up but these. A fork has all of its parent's, and `/proc/self/fd/N` would lead a path of
+/// the image's making through them to the host (CVE-2024-21626).
+pub(crate) fn close_all_but(keep: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+    let mut keep: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd().cast_unsigned()).collect();
+    keep.sort_unstable();
+    let mut first = 3;
+    for number in keep.into_iter().filter(|number| *number >= 3).chain([u32::MAX]) {
+        if first < number {
+            // SAFETY: the caller is a forked child that ends in execve or _exit without returning to its parent's
+            // frames, so no `OwnedFd` of what is closed here is used or dropped again.
+            check(unsafe { libc::close_range(first, number - 1, 0) })?;
+        }
+        first = number.saturating_add(1);
+    }
+    Ok(())
+}
+
+/// Leaves the session keyring of whoever started the engine for a new, empty one (session-keyring(7)). A kernel without
+/// keys has nothing to leave.
+pub(crate) fn leave_keyring() -> Result<(), Errno> {
+    const KEYCTL_JOIN_SESSION_KEYRING: c_int = 1;
+    // SAFETY: a null name asks for an anonymous keyring; no memory of ours is touched.
+    let result = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, ptr::null::<c_char>()) };
+    if result >= 0 { Ok(()) } else { Err(errno()) }
 }
 
 /// Default actions for all signals, and none blocked: both survive execve otherwise. Past the C library, which would leave

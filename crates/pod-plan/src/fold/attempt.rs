@@ -101,14 +101,12 @@ impl Lifecycle {
         let Some(attempt) = container.attempt_mut(number).filter(|attempt| attempt.is_alive()) else { return };
         let promised = must_restart || attempt.stop.as_ref().is_some_and(Stop::promises_restart);
         end.at_once = promised && at_once;
-        let code = end.policy_code();
-        attempt.end = Some(end);
+        attempt.end = Some(end.clone());
         if stopping || !newest {
             return;
         }
         container.must_restart |= promised;
-        let again = container.must_restart || crate::restart::restarts_after(&container.shape, policy, code);
-        if again && container.crash_wait().is_some_and(|until| until > now) {
+        if container.runs_again(policy, &end) && container.crash_wait().is_some_and(|until| until > now) {
             container.backs_off = Some(next_pass(now));
         }
     }
