@@ -19,8 +19,11 @@ pub struct Hold {
 /// All holds of an engine.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Holds {
-    by_pod: Rc<RefCell<BTreeMap<Key, (mpsc::Sender<()>, mpsc::Receiver<()>)>>>,
+    by_pod: Rc<RefCell<BTreeMap<Key, Channel>>>,
 }
+
+/// Never sent on; each hold has a copy of the sender.
+type Channel = (mpsc::Sender<()>, mpsc::Receiver<()>);
 
 /// Ends when the last hold of one pod does.
 #[derive(Debug)]

@@ -1,11 +1,14 @@
 //! Taking things away: every function is idempotent, keeps going past a failure, and says what it could not do.
 
 use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
+};
 
 use crate::engine::Context;
 use crate::feed::News;
@@ -192,22 +195,30 @@ fn kill_shim(run: &Path, cgroup: &Path) -> Result<(), String> {
     let Some(raw) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(()) };
     // Pinned before it is looked at: the number cannot become another process meanwhile.
     let Ok(process) = pidfd_open(raw, PidfdFlags::empty()) else { return Ok(()) };
-    if !is_shim_of(pid, cgroup) {
-        return Ok(());
+    if !has_ended(&process, 0) {
+        if !is_shim_of(pid, cgroup) {
+            return Ok(());
+        }
+        let _ = pidfd_send_signal(&process, Signal::KILL);
+        if !has_ended(&process, 5) {
+            return Err(format!("shim {pid} does not die"));
+        }
     }
-    let _ = pidfd_send_signal(&process, Signal::KILL);
-    let mut fds = [rustix::event::PollFd::new(&process, rustix::event::PollFlags::IN)];
-    let timeout = rustix::event::Timespec { tv_sec: 5, tv_nsec: 0 };
-    match rustix::event::poll(&mut fds, Some(&timeout)) {
-        Ok(ready) if ready > 0 => Ok(()),
-        _ => Err(format!("shim {pid} does not die")),
-    }
+    // Its launcher has gone, so it may be this process's child; another engine's shim is not, and init reaps it.
+    let _ = waitid(WaitId::PidFd(process.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+    Ok(())
 }
 
-/// By its program and the pod's cgroup, which it joined first of all.
+fn has_ended(process: &OwnedFd, seconds: i64) -> bool {
+    let mut fds = [rustix::event::PollFd::new(process, rustix::event::PollFlags::IN)];
+    let timeout = rustix::event::Timespec { tv_sec: seconds, tv_nsec: 0 };
+    rustix::event::poll(&mut fds, Some(&timeout)).is_ok_and(|ready| ready > 0)
+}
+
+/// By the pod's cgroup, which it joined first of all, and its name, unless it is past having one. (Its program is a
+/// detached mount, so the link `exe` tells nothing.)
 fn is_shim_of(pid: u32, cgroup: &Path) -> bool {
-    let program = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
     let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-    let pod = cgroup.to_string_lossy();
-    program.to_string_lossy().contains("/outrigger-shim-") && groups.contains(&*pod)
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    groups.contains(&*cgroup.to_string_lossy()) && (line.is_empty() || line.starts_with(b"outrigger-shim"))
 }

@@ -1,11 +1,14 @@
 //! A pod's plan in words, before anything runs: what starts when, what holds what up, and how it stops.
 
+mod share;
+mod words;
+
 use std::fmt;
 
-use k8s_openapi::api::core::v1::{LifecycleHandler, Pod};
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use k8s_openapi::api::core::v1::{Pod, Probe};
 
-use crate::duration::go_text;
+use self::words::{at_the_earliest, earliest_success, failures, list, rhythm, seconds, sleep_of};
+use crate::admission::refusal;
 use crate::shape::{ContainerShape, PodShape, ProbeShape, RestartPolicy, Role, containers_of};
 use crate::{Hook, ProbeKind};
 
@@ -13,25 +16,27 @@ use crate::{Hook, ProbeKind};
 /// period imply. For people; `outrigger plan` prints it.
 pub fn describe(pod: &Pod) -> String {
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-    let sheet = Sheet { pod: PodShape::new(pod, uid), containers: containers_of(pod) };
+    let sheet = Sheet { manifest: pod, pod: PodShape::new(pod, uid), containers: containers_of(pod) };
     sheet.to_string()
 }
 
-struct Sheet {
+struct Sheet<'a> {
+    manifest: &'a Pod,
     pod: PodShape,
     containers: Vec<ContainerShape>,
 }
 
-impl fmt::Display for Sheet {
+impl fmt::Display for Sheet<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.headline(out)?;
+        share::write(self.manifest, out)?;
         self.start(out)?;
         self.end(out)?;
         self.stop(out)
     }
 }
 
-impl Sheet {
+impl Sheet<'_> {
     fn of(&self, role: Role) -> impl DoubleEndedIterator<Item = &ContainerShape> {
         self.containers.iter().filter(move |container| container.role == role)
     }
@@ -51,7 +56,11 @@ impl Sheet {
         .flatten()
         .collect();
         let PodShape { namespace, name, policy, .. } = &self.pod;
-        writeln!(out, "pod {namespace}/{name}: {}; restartPolicy {policy:?}", parts.join(", "))
+        writeln!(out, "pod {namespace}/{name}: {}; restartPolicy {policy:?}", parts.join(", "))?;
+        match refusal(self.manifest) {
+            Some((reason, message)) => writeln!(out, "  It is rejected and fails at once: {reason}: {message}"),
+            None => Ok(()),
+        }
     }
 
     // === start ===
@@ -61,7 +70,7 @@ impl Sheet {
         let width = self.name_width();
         let (mut earliest, mut ready) = (0, 0);
         for (index, container) in self.containers.iter().enumerate() {
-            let role = role_name(container.role);
+            let role = words::role(container.role);
             let at = seconds(earliest);
             let (number, name, image) = (index + 1, container.name(), container.image());
             writeln!(out, "{number:>3}. {at:>6}  {role:<7}  {name:<width$}  {image}")?;
@@ -81,15 +90,15 @@ impl Sheet {
 
     fn start_lines(&self, container: &ContainerShape) -> Vec<String> {
         let mut lines = Vec::new();
-        if let Some(hook) = hook_text(container, Hook::PostStart) {
+        if let Some(hook) = words::hook(container, Hook::PostStart) {
             lines.push(format!("postStart {hook}: nothing else starts before it is done"));
         }
-        if let Some(probe) = container.probe(ProbeKind::Startup) {
+        if let Some((spec, probe)) = probe(container, ProbeKind::Startup) {
             let then = if container.is_sidecar() { "the next one starts" } else { "it counts as started" };
             lines.push(format!(
-                "startup probe {}: when it succeeds ({} at the earliest) {then}; {}",
-                rhythm(probe),
-                seconds(earliest_success(probe)),
+                "startup probe {}: when it succeeds{} {then}; {}",
+                rhythm(spec),
+                at_the_earliest(earliest_success(probe)),
                 self.failure(container, probe)
             ));
         } else if container.is_sidecar() {
@@ -98,25 +107,20 @@ impl Sheet {
         if container.is_init() {
             lines.push(format!("the next one starts when it has exited with 0; {}", self.init_failure(container)));
         }
-        if let Some(probe) = container.probe(ProbeKind::Readiness) {
+        let once = if container.probe(ProbeKind::Startup).is_some() { ", once started" } else { "" };
+        if let Some((spec, probe)) = probe(container, ProbeKind::Readiness) {
             lines.push(format!(
-                "readiness probe {}: ready {} at the earliest, unready after {} failures in a row",
-                self.rhythm_after_startup(container, probe),
-                seconds(earliest_success(probe)),
-                probe.failure_threshold
+                "readiness probe {}{once}: ready when it succeeds{}, unready after {}",
+                rhythm(spec),
+                at_the_earliest(earliest_success(probe)),
+                failures(probe.failure_threshold)
             ));
         }
-        if let Some(probe) = container.probe(ProbeKind::Liveness) {
-            let rhythm = self.rhythm_after_startup(container, probe);
-            lines.push(format!("liveness probe {rhythm}: {}", self.failure(container, probe)));
+        if let Some((spec, probe)) = probe(container, ProbeKind::Liveness) {
+            lines.push(format!("liveness probe {}{once}: {}", rhythm(spec), self.failure(container, probe)));
         }
         lines.extend(self.own_policy(container));
         lines
-    }
-
-    fn rhythm_after_startup(&self, container: &ContainerShape, probe: ProbeShape) -> String {
-        let waits = container.probe(ProbeKind::Startup).is_some();
-        format!("{}{}", rhythm(probe), if waits { ", once started" } else { "" })
     }
 
     /// What becomes of a container whose startup or liveness probe keeps failing.
@@ -153,7 +157,7 @@ impl Sheet {
             .filter(|container| container.probe(ProbeKind::Readiness).is_some())
             .map(ContainerShape::name)
             .collect();
-        write!(out, "  Ready  {:>4}  when all have started", seconds(earliest))?;
+        write!(out, "  Ready{}: when all have started", at_the_earliest(earliest))?;
         if !probed.is_empty() {
             write!(out, " and the readiness probes of {} succeed", list(&probed))?;
         }
@@ -191,7 +195,7 @@ impl Sheet {
         writeln!(out, "\nStop, within {} (times from the request)", seconds(grace))?;
         let width = self.name_width();
         for container in &self.containers {
-            if let Some(hook) = hook_text(container, Hook::PreStop) {
+            if let Some(hook) = words::hook(container, Hook::PreStop) {
                 let name = container.name();
                 writeln!(out, "      {:>6}  preStop  {name:<width$}  {hook}", seconds(0))?;
             }
@@ -205,13 +209,15 @@ impl Sheet {
             self.stop_line(out, sidecar, Some(&before))?;
             sidecar.name().clone_into(&mut before);
         }
-        writeln!(out, "      {:>6}  SIGKILL  for what still runs", seconds(grace))?;
+        let (end, last) = (seconds(grace), seconds(grace + 2));
         if self.of(Role::Sidecar).count() > 0 || self.containers.iter().any(|c| c.has_hook(Hook::PreStop)) {
-            let last = seconds(grace + 2);
             writeln!(
                 out,
-                "      {last:>6}  SIGKILL  for what got its signal so late that it had 2 s left: all is down"
+                "      {end:>6}  SIGKILL  for what still runs; what waits until then gets its signal and 2 s more"
             )?;
+            writeln!(out, "      {last:>6}  SIGKILL  for that: all is down")?;
+        } else {
+            writeln!(out, "      {end:>6}  SIGKILL  for what still runs: all is down")?;
         }
         Ok(())
     }
@@ -236,65 +242,7 @@ impl Sheet {
     }
 }
 
-fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Init => "init",
-        Role::Sidecar => "sidecar",
-        Role::Main => "main",
-    }
-}
-
-fn rhythm(probe: ProbeShape) -> String {
-    let delay =
-        if probe.initial_delay == 0 { String::new() } else { format!(" from {}", seconds(probe.initial_delay)) };
-    format!("every {}{delay}", seconds(probe.period))
-}
-
-/// Seconds from the container's start to the probe's first possible verdict of success.
-fn earliest_success(probe: ProbeShape) -> u64 {
-    probe.initial_delay + u64::from(probe.success_threshold - 1) * probe.period
-}
-
-fn hook_of(container: &ContainerShape, hook: Hook) -> Option<&LifecycleHandler> {
-    let lifecycle = container.spec.lifecycle.as_ref()?;
-    match hook {
-        Hook::PostStart => lifecycle.post_start.as_ref(),
-        Hook::PreStop => lifecycle.pre_stop.as_ref(),
-    }
-}
-
-fn sleep_of(container: &ContainerShape, hook: Hook) -> Option<u64> {
-    hook_of(container, hook)?.sleep.as_ref().and_then(|sleep| u64::try_from(sleep.seconds).ok())
-}
-
-fn hook_text(container: &ContainerShape, hook: Hook) -> Option<String> {
-    let handler = hook_of(container, hook)?;
-    if let Some(sleep) = sleep_of(container, hook) {
-        return Some(format!("sleeps {}", seconds(sleep)));
-    }
-    if let Some(exec) = &handler.exec {
-        return Some(format!("runs `{}`", exec.command.as_deref().unwrap_or_default().join(" ")));
-    }
-    let Some(get) = &handler.http_get else { return Some("fails (not a handler a hook can have)".to_owned()) };
-    let port = match &get.port {
-        IntOrString::Int(port) => port.to_string(),
-        IntOrString::String(name) => name.clone(),
-    };
-    let path = get.path.as_deref().unwrap_or("/");
-    let scheme = get.scheme.as_deref().unwrap_or("HTTP").to_lowercase();
-    Some(format!("gets {scheme}://{}:{port}{path}", get.host.as_deref().unwrap_or("POD-IP")))
-}
-
-/// `90 s`, `5m0s`.
-fn seconds(seconds: u64) -> String {
-    if seconds < 120 { format!("{seconds} s") } else { go_text(seconds.saturating_mul(1000)) }
-}
-
-/// `a`, `a and b`, `a, b and c`.
-fn list(names: &[&str]) -> String {
-    match names {
-        [] => String::new(),
-        [one] => (*one).to_owned(),
-        [most @ .., last] => format!("{} and {last}", most.join(", ")),
-    }
+/// As it is written, and its numbers.
+fn probe(container: &ContainerShape, kind: ProbeKind) -> Option<(&Probe, ProbeShape)> {
+    container.probe_spec(kind).zip(container.probe(kind))
 }

@@ -73,9 +73,7 @@ impl Lifecycle {
         let computed = self.computed_phase(statuses, over);
         match (&self.stop, over) {
             (Some(stop), true) => match stop.cause {
-                PodStopCause::InitFailed | PodStopCause::Failed { .. } | PodStopCause::Rejected { .. } => {
-                    Phase::Failed
-                },
+                PodStopCause::InitFailed | PodStopCause::Failed { .. } | PodStopCause::Rejected { .. } => Phase::Failed,
                 PodStopCause::Deleted | PodStopCause::Completed if computed.is_terminal() => computed,
                 PodStopCause::Deleted | PodStopCause::Completed => Phase::Failed,
             },

@@ -9,11 +9,11 @@ use std::path::PathBuf;
 
 use pod_container::spec::PidMode;
 
+use crate::child::{Child, Verdict};
 use crate::facts::Facts;
 use crate::output::Output;
 use crate::request::Key;
 use crate::serve::{monotonic_ms, now};
-use crate::spawn::{Making, Spawned, Verdict};
 use crate::sys;
 use crate::text::{Line, parse_number};
 
@@ -21,10 +21,8 @@ use crate::text::{Line, parse_number};
 pub(crate) struct Container {
     name: Box<[u8]>,
     attempt: u32,
-    pid: i32,
+    pub(crate) child: Child,
     state: State,
-    /// Its first process has been waited for, so the number may be another's by now.
-    reaped: bool,
     cgroups: Box<[PathBuf]>,
     /// Kills for memory in its cgroup before it began.
     oom_kills_before: u64,
@@ -33,7 +31,7 @@ pub(crate) struct Container {
 
 #[derive(Debug)]
 enum State {
-    Making(Making),
+    Making,
     Running,
     /// The wait status of the first process, and until when to wait for the others.
     Ending(i32, u64),
@@ -44,14 +42,12 @@ enum State {
 const ENDING_MS: u64 = 10_000;
 
 impl Container {
-    pub(crate) fn new(key: Key<'_>, cgroups: Box<[PathBuf]>, spawned: Spawned, output: Output, oom_kills: u64) -> Self {
-        let Spawned { pid, making } = spawned;
+    pub(crate) fn new(key: Key<'_>, cgroups: Box<[PathBuf]>, child: Child, output: Output, oom_kills: u64) -> Self {
         Container {
             name: key.container.into(),
             attempt: key.attempt,
-            pid,
-            state: State::Making(making),
-            reaped: false,
+            child,
+            state: State::Making,
             cgroups,
             oom_kills_before: oom_kills,
             output,
@@ -62,19 +58,12 @@ impl Container {
         *self.name == *key.container && self.attempt == key.attempt
     }
 
-    pub(crate) fn has_pid(&self, pid: i32) -> bool {
-        self.pid == pid && !self.reaped
-    }
-
     pub(crate) fn cgroups(&self) -> &[PathBuf] {
         &self.cgroups
     }
 
-    pub(crate) fn making(&self) -> Option<&Making> {
-        match &self.state {
-            State::Making(making) => Some(making),
-            _ => None,
-        }
+    pub(crate) fn is_making(&self) -> bool {
+        matches!(self.state, State::Making)
     }
 
     pub(crate) fn is_ending(&self) -> bool {
@@ -83,50 +72,49 @@ impl Container {
 
     /// The PID of a first process that runs.
     pub(crate) fn running(&self) -> Option<i32> {
-        matches!(self.state, State::Running).then_some(self.pid)
+        self.child.process().filter(|_| matches!(self.state, State::Running))
     }
 
     /// Nothing of it is left to be done.
     pub(crate) fn is_done(&self) -> bool {
-        self.reaped && matches!(self.state, State::Over) && self.output.is_finished()
+        self.child.is_over() && matches!(self.state, State::Over) && self.output.is_finished()
     }
 
     /// The child has said something.
-    pub(crate) fn hear(&mut self, facts: &mut Facts, buffer: &mut [u8]) {
-        let State::Making(making) = &mut self.state else { return };
-        let verdict = making.hear(buffer);
-        if let Some(terminal) = making.take_terminal() {
+    pub(crate) fn hear(&mut self, mode: PidMode, facts: &mut Facts, buffer: &mut [u8]) {
+        let verdict = self.child.hear(buffer);
+        if let Some(terminal) = self.child.take_terminal() {
             self.output.set_terminal(terminal);
         }
-        match verdict {
-            None => {}
-            Some(Verdict::Runs(identity)) => {
+        self.judge(verdict, mode, facts, buffer);
+    }
+
+    /// One of its processes has ended.
+    pub(crate) fn reap(&mut self, pid: i32, status: i32, mode: PidMode, facts: &mut Facts, buffer: &mut [u8]) {
+        let verdict = self.child.reap(pid, status);
+        self.judge(verdict, mode, facts, buffer);
+    }
+
+    fn judge(&mut self, verdict: Option<Verdict>, mode: PidMode, facts: &mut Facts, buffer: &mut [u8]) {
+        match (verdict, &self.state) {
+            (Some(Verdict::Runs(identity)), State::Making) => {
                 facts.append(self.fact("started").word(&identity).end());
                 self.state = State::Running;
             }
-            Some(Verdict::Failed(failure)) => self.fail(facts, &failure),
-            // How it died is known when it is reaped.
-            Some(Verdict::Silent) => self.kill(),
-        }
-    }
-
-    /// The first process has ended.
-    pub(crate) fn reap(&mut self, status: i32, mode: PidMode, facts: &mut Facts, buffer: &mut [u8]) {
-        self.reaped = true;
-        // Its words may still wait to be heard.
-        self.hear(facts, buffer);
-        match self.state {
-            State::Making(_) => {
+            (Some(Verdict::Failed(failure)), State::Making) => self.fail(facts, &failure),
+            (Some(Verdict::Died(status)), State::Making) => {
                 let oom = self.oom_kills() > self.oom_kills_before;
                 self.fail(facts, death(status, oom));
             }
-            // With a PID namespace of its own the others have died with it, before it could be reaped.
-            State::Running if mode == PidMode::Container => self.end(status, facts, buffer),
-            State::Running => {
-                self.state = State::Ending(status, monotonic_ms() + ENDING_MS);
-                self.finish_ending(facts, buffer);
-            }
-            State::Ending(..) | State::Over => {}
+            _ => {}
+        }
+        let (State::Running, Some(status)) = (&self.state, self.child.ended()) else { return };
+        // With a PID namespace of its own the others have died with it, before it could be reaped.
+        if mode == PidMode::Container {
+            self.end(status, facts, buffer);
+        } else {
+            self.state = State::Ending(status, monotonic_ms() + ENDING_MS);
+            self.finish_ending(facts, buffer);
         }
     }
 
@@ -141,21 +129,15 @@ impl Container {
 
     /// Too late.
     pub(crate) fn expire(&mut self, facts: &mut Facts, now_ms: u64) {
-        if self.making().is_some_and(|making| making.deadline <= now_ms) {
-            self.kill();
+        if self.is_making() && self.child.deadline <= now_ms {
+            self.child.kill();
             self.fail(facts, b"create timed out while the container was made");
         }
     }
 
-    pub(crate) fn kill(&self) {
-        if !self.reaped {
-            let _ = sys::kill(self.pid, libc::SIGKILL);
-        }
-    }
-
     /// Also what is not below it in a PID namespace.
-    pub(crate) fn kill_all(&self, buffer: &mut [u8]) {
-        self.kill();
+    pub(crate) fn kill_all(&mut self, buffer: &mut [u8]) {
+        self.child.kill();
         kill_group(&self.cgroups, buffer);
     }
 
@@ -239,9 +221,22 @@ fn kill_group(cgroups: &[PathBuf], buffer: &mut [u8]) -> bool {
     if let Ok(switch) = rustix::fs::open(directory.join("cgroup.kill"), flags, rustix::fs::Mode::empty()) {
         let _ = rustix::io::write(&switch, b"1");
     }
+    // v1 has none, but may hold a fork bomb still while its processes are listed and killed; all end when it thaws.
+    let freezer = cgroups.iter().find_map(|directory| {
+        rustix::fs::open(directory.join("freezer.state"), flags, rustix::fs::Mode::empty()).ok()
+    });
+    let order = |word: &[u8]| freezer.as_ref().map(|freezer| rustix::io::write(freezer, word));
+    order(b"FROZEN");
     let text = read_file(directory, "cgroup.procs", buffer);
+    let any = kill_listed(text);
+    order(b"THAWED");
+    any
+}
+
+/// Were there any? What a full buffer has cut off is another's number.
+fn kill_listed(text: &[u8]) -> bool {
     let mut any = false;
-    for line in text.split(|byte| *byte == b'\n') {
+    for line in text.split_inclusive(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\n")) {
         if let Some(pid) = parse_number(line).and_then(|pid| i32::try_from(pid).ok())
             && pid > 0
         {

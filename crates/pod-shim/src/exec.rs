@@ -1,9 +1,8 @@
 //! A process beside a container's first one, on behalf of one client. No fact: only that client hears of it, and with its
 //! connection it ends.
 
+use crate::child::{Child, Verdict};
 use crate::container::{death, exit_words, split};
-use crate::spawn::{Making, Spawned, Verdict};
-use crate::sys;
 use crate::text::Line;
 
 #[derive(Debug)]
@@ -12,79 +11,62 @@ pub(crate) struct Exec {
     pub(crate) peer: u64,
     /// The id of the client's request.
     pub(crate) id: u64,
-    pid: i32,
+    pub(crate) child: Child,
     state: State,
-    reaped: bool,
 }
 
 #[derive(Debug)]
 enum State {
-    Making(Making),
+    Making,
     Running,
     Over,
 }
 
 impl Exec {
-    pub(crate) fn new(peer: u64, id: u64, spawned: Spawned) -> Exec {
-        Exec { peer, id, pid: spawned.pid, state: State::Making(spawned.making), reaped: false }
+    pub(crate) fn new(peer: u64, id: u64, child: Child) -> Exec {
+        Exec { peer, id, child, state: State::Making }
     }
 
-    pub(crate) fn has_pid(&self, pid: i32) -> bool {
-        self.pid == pid && !self.reaped
-    }
-
-    pub(crate) fn making(&self) -> Option<&Making> {
-        match &self.state {
-            State::Making(making) => Some(making),
-            _ => None,
-        }
+    pub(crate) fn is_making(&self) -> bool {
+        matches!(self.state, State::Making)
     }
 
     pub(crate) fn is_done(&self) -> bool {
-        self.reaped && matches!(self.state, State::Over)
+        self.child.is_over() && matches!(self.state, State::Over)
     }
 
-    /// What to tell the client now, if anything.
-    pub(crate) fn hear(&mut self, buffer: &mut [u8]) -> Option<Line> {
-        let State::Making(making) = &mut self.state else { return None };
-        match making.hear(buffer)? {
-            Verdict::Runs(identity) => {
+    /// What to tell the client now: up to two words, how it began and how it ended.
+    pub(crate) fn hear(&mut self, buffer: &mut [u8]) -> [Option<Line>; 2] {
+        let verdict = self.child.hear(buffer);
+        self.judge(verdict)
+    }
+
+    pub(crate) fn reap(&mut self, pid: i32, status: i32) -> [Option<Line>; 2] {
+        let verdict = self.child.reap(pid, status);
+        self.judge(verdict)
+    }
+
+    fn judge(&mut self, verdict: Option<Verdict>) -> [Option<Line>; 2] {
+        let first = match (verdict, &self.state) {
+            (Some(Verdict::Runs(identity)), State::Making) => {
                 self.state = State::Running;
                 Some(Line::new("exec-started").number(self.id).word(&identity))
             }
-            Verdict::Failed(failure) => Some(self.fail(&failure)),
-            Verdict::Silent => {
-                self.kill();
-                None
-            }
-        }
-    }
-
-    /// What to tell the client: up to two words, how it began and how it ended.
-    pub(crate) fn reap(&mut self, status: i32, buffer: &mut [u8]) -> [Option<Line>; 2] {
-        self.reaped = true;
-        let first = self.hear(buffer);
-        let second = match self.state {
-            State::Making(_) => Some(self.fail(death(status, false))),
-            State::Running => Some(exit_words(Line::new("exec-exited").number(self.id), status, false)),
-            State::Over => None,
+            (Some(Verdict::Failed(failure)), State::Making) => Some(self.fail(&failure)),
+            (Some(Verdict::Died(status)), State::Making) => Some(self.fail(death(status, false))),
+            _ => None,
         };
+        let (State::Running, Some(status)) = (&self.state, self.child.ended()) else { return [first, None] };
         self.state = State::Over;
-        [first, second]
+        [first, Some(exit_words(Line::new("exec-exited").number(self.id), status, false))]
     }
 
     pub(crate) fn expire(&mut self, now_ms: u64) -> Option<Line> {
-        if self.making().is_none_or(|making| making.deadline > now_ms) {
+        if !self.is_making() || self.child.deadline > now_ms {
             return None;
         }
-        self.kill();
+        self.child.kill();
         Some(self.fail(b"create timed out while entering the container"))
-    }
-
-    pub(crate) fn kill(&self) {
-        if !self.reaped {
-            let _ = sys::kill(self.pid, libc::SIGKILL);
-        }
     }
 
     fn fail(&mut self, failure: &[u8]) -> Line {

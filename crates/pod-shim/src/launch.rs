@@ -129,6 +129,13 @@ fn try_become_shim(
         move |errno: Errno| format!("{what}: {errno}")
     };
     rustix::process::setsid().map_err(because("failed to make a session"))?;
+    sys::leave_keyring();
+    // Each container and exec takes a few descriptors here; containers get limits of their own.
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let _ = rustix::process::setrlimit(
+        rustix::process::Resource::Nofile,
+        rustix::process::Rlimit { current: files.maximum, maximum: files.maximum },
+    );
     for cgroup in &spec.cgroups {
         membership::join(cgroup).map_err(|errno| format!("failed to join cgroup {}: {errno}", cgroup.display()))?;
     }

@@ -14,6 +14,7 @@
 
 use std::process::ExitCode;
 
+mod child;
 mod container;
 mod exec;
 mod facts;

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, recvmsg, send};
 
 use crate::facts::Facts;
 use crate::text::Line;
@@ -97,7 +97,10 @@ impl Peer {
         }
         match received {
             Err(Errno::AGAIN | Errno::INTR) => None,
-            Ok(message) if message.bytes > 0 => Some((&buffer[..message.bytes], fds)),
+            // A packet that was cut would mean something else, as would one that lacks a descriptor.
+            Ok(message) if message.bytes > 0 && !message.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) => {
+                Some((&buffer[..message.bytes], fds))
+            }
             Ok(_) | Err(_) => {
                 self.gone = true;
                 None

@@ -138,6 +138,8 @@ pub(crate) fn hand_over(
     for (number, fd) in (0..).zip(&safe) {
         sys::place(fd.as_fd(), number)?;
     }
+    // Also what the engine was started with by a shell: nobody shall wait for a pod to close it.
+    sys::close_on_exec_from(FIRST.unsigned_abs() + 5);
     Err(sys::execute(program.as_fd(), arguments))
 }
 
@@ -248,16 +250,16 @@ impl Shim {
             watch(Source::Peer(index), peer.socket(), flags);
         }
         for (index, container) in self.containers.iter().enumerate() {
-            if let Some(making) = container.making() {
-                watch(Source::Report(index), making.report(), PollFlags::IN);
+            if let Some(report) = container.child.report() {
+                watch(Source::Report(index), report, PollFlags::IN);
             }
             for (stream, fd) in container.output.readable() {
                 watch(Source::Output(index, stream), fd, PollFlags::IN);
             }
         }
         for (index, exec) in self.execs.iter().enumerate() {
-            if let Some(making) = exec.making() {
-                watch(Source::ExecReport(index), making.report(), PollFlags::IN);
+            if let Some(report) = exec.child.report() {
+                watch(Source::ExecReport(index), report, PollFlags::IN);
             }
         }
         let mut alarm = self.next_alarm();
@@ -277,9 +279,10 @@ impl Shim {
     /// Milliseconds until something must be done without news.
     fn next_alarm(&self) -> Option<u64> {
         let now = monotonic_ms();
-        let deadlines = self.containers.iter().filter_map(|container| container.making());
-        let deadlines = deadlines.chain(self.execs.iter().filter_map(|exec| exec.making()));
-        let mut alarm = deadlines.map(|making| making.deadline.saturating_sub(now)).min();
+        let containers = self.containers.iter().filter(|container| container.is_making());
+        let execs = self.execs.iter().filter(|exec| exec.is_making());
+        let children = containers.map(|container| &container.child).chain(execs.map(|exec| &exec.child));
+        let mut alarm = children.map(|child| child.deadline.saturating_sub(now)).min();
         let mut within = |ms| alarm = Some(alarm.map_or(ms, |alarm: u64| alarm.min(ms)));
         if self.facts.is_behind() || self.containers.iter().any(|container| container.output.is_stalled()) {
             within(RETRY_MS);
@@ -295,13 +298,16 @@ impl Shim {
             Source::Signals => self.reap(buffer),
             Source::Socket => self.accept(),
             Source::Peer(index) => self.receive(index, buffer),
-            Source::Report(index) => self.containers[index].hear(&mut self.facts, buffer),
+            Source::Report(index) => self.containers[index].hear(self.spaces.pid, &mut self.facts, buffer),
             Source::Output(index, stream) => self.containers[index].output.pump(stream, buffer),
-            Source::ExecReport(index) => {
-                if let Some(line) = self.execs[index].hear(buffer) {
-                    answer(&mut self.peers, self.execs[index].peer, line);
-                }
-            }
+            Source::ExecReport(index) => self.hear_exec(index, buffer),
+        }
+    }
+
+    fn hear_exec(&mut self, index: usize, buffer: &mut [u8]) {
+        let exec = &mut self.execs[index];
+        for line in exec.hear(buffer).into_iter().flatten() {
+            answer(&mut self.peers, exec.peer, line);
         }
     }
 
@@ -329,7 +335,7 @@ impl Shim {
             peer.push(&self.facts);
         }
         for gone in self.peers.iter().filter(|peer| peer.gone) {
-            self.execs.iter().filter(|exec| exec.peer == gone.serial).for_each(Exec::kill);
+            self.execs.iter_mut().filter(|exec| exec.peer == gone.serial).for_each(|exec| exec.child.kill());
         }
         self.peers.retain(|peer| !peer.gone);
         self.containers.retain(|container| !container.is_done());
@@ -341,11 +347,17 @@ impl Shim {
     fn reap(&mut self, buffer: &mut [u8]) {
         // The siginfo itself says nothing that waitpid does not, and several signals may be one.
         while rustix::io::read(&self.signals, &mut buffer[..128]).is_ok() {}
-        while let Some((pid, status)) = sys::reap() {
-            if let Some(container) = self.containers.iter_mut().find(|container| container.has_pid(pid)) {
-                container.reap(status, self.spaces.pid, &mut self.facts, buffer);
-            } else if let Some(exec) = self.execs.iter_mut().find(|exec| exec.has_pid(pid)) {
-                for line in exec.reap(status, buffer).into_iter().flatten() {
+        while let Some(pid) = sys::ended_child() {
+            // Its first words may still wait to be heard, and tell whose it is; it has its number until it is reaped.
+            for container in self.containers.iter_mut().filter(|container| container.child.report().is_some()) {
+                container.hear(self.spaces.pid, &mut self.facts, buffer);
+            }
+            (0..self.execs.len()).for_each(|index| self.hear_exec(index, buffer));
+            let Some(status) = sys::reap(pid) else { return };
+            if let Some(container) = self.containers.iter_mut().find(|container| container.child.has_pid(pid)) {
+                container.reap(pid, status, self.spaces.pid, &mut self.facts, buffer);
+            } else if let Some(exec) = self.execs.iter_mut().find(|exec| exec.child.has_pid(pid)) {
+                for line in exec.reap(pid, status).into_iter().flatten() {
                     answer(&mut self.peers, exec.peer, line);
                 }
             }
@@ -390,7 +402,8 @@ impl Shim {
             b"exec" => self.exec(peer, id, fields, fds).map(|()| false),
             b"kill-exec" => {
                 let exec = fields.number().ok_or(MALFORMED)?;
-                self.execs.iter().filter(|known| known.peer == peer && known.id == exec).for_each(Exec::kill);
+                let execs = self.execs.iter_mut().filter(|known| known.peer == peer && known.id == exec);
+                execs.for_each(|exec| exec.child.kill());
                 Ok(true)
             }
             b"shutdown" => {
@@ -438,12 +451,12 @@ impl Shim {
     fn signal(&mut self, mut fields: Fields<'_>) -> Result<(), &'static [u8]> {
         let key = fields.key().ok_or(MALFORMED)?;
         let signal = fields.number().and_then(|signal| i32::try_from(signal).ok()).ok_or(MALFORMED)?;
-        let container = self.containers.iter().find(|container| container.is(key)).ok_or(NOT_RUNNING)?;
+        let container = self.containers.iter_mut().find(|container| container.is(key)).ok_or(NOT_RUNNING)?;
         match container.running() {
             Some(pid) => sys::kill(pid, signal).map_err(|_| &b"no such signal"[..]),
             // Whoever kills it while it is made gets a failed start.
-            None if container.making().is_some() && signal == libc::SIGKILL => {
-                container.kill();
+            None if container.is_making() && signal == libc::SIGKILL => {
+                container.child.kill();
                 Ok(())
             }
             None => Err(NOT_RUNNING),
@@ -479,8 +492,8 @@ impl Shim {
             sys::kill_namespace();
         }
         let mut pids = [0; 4096];
-        self.containers.iter().for_each(|container| container.kill_all(&mut pids));
-        self.execs.iter().for_each(Exec::kill);
+        self.containers.iter_mut().for_each(|container| container.kill_all(&mut pids));
+        self.execs.iter_mut().for_each(|exec| exec.child.kill());
     }
 
     /// Nobody left, or no more patience.

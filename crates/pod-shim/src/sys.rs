@@ -67,12 +67,44 @@ pub(crate) fn kill_namespace() {
     }
 }
 
-/// The exit of any child, without waiting: (pid, wait status).
-pub(crate) fn reap() -> Option<(i32, i32)> {
+/// Any child that has ended. It keeps its number until [`reap`].
+pub(crate) fn ended_child() -> Option<i32> {
+    // SAFETY: zero is a valid siginfo, which the call fills; si_pid is what it holds for children, and stays zero when
+    // there is none.
+    let pid = unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        match libc::waitid(libc::P_ALL, 0, &raw mut info, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT) {
+            0 => info.si_pid(),
+            _ => 0,
+        }
+    };
+    (pid > 0).then_some(pid)
+}
+
+/// The wait status of an ended child.
+pub(crate) fn reap(pid: i32) -> Option<i32> {
     let mut status = 0;
     // SAFETY: `status` is live; nobody else in this process waits for children.
-    let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
-    (pid > 0).then_some((pid, status))
+    (unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG) } == pid).then_some(status)
+}
+
+/// A mount namespace of its own for this process, a copy of the one it has.
+pub(crate) fn leave_mounts() -> Result<(), Errno> {
+    // SAFETY: NEWNS shares or closes no descriptor table or memory.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }
+}
+
+/// Everything from `first` up closes at exec.
+pub(crate) fn close_on_exec_from(first: u32) {
+    // SAFETY: setting close-on-exec invalidates no descriptor.
+    unsafe { libc::close_range(first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC as c_int) };
+}
+
+/// Leaves the session keyring of whoever started the engine for a new, empty one (session-keyring(7)).
+pub(crate) fn leave_keyring() {
+    const KEYCTL_JOIN_SESSION_KEYRING: c_int = 1;
+    // SAFETY: a null name asks for an anonymous keyring; no memory of ours is touched.
+    unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, ptr::null::<c_char>()) };
 }
 
 /// Is there any child, ended or not?

@@ -37,9 +37,28 @@ fn look(text: &[u8]) -> (bool, bool) {
     (seen & 1 != 0, seen & 0x80 != 0)
 }
 
+/// Where the first byte stands that a JSON string may not hold as it is; eight bytes at a time. In a little-endian word the
+/// lowest byte that the subtractions mark is marked rightly, whatever they borrow from the higher ones.
+fn first_special(text: &[u8]) -> Option<usize> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    let zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
+    let (words, rest) = text.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let control = word.wrapping_sub(ONES * 0x20) & !word & HIGH;
+        let found = control | zero(word ^ (ONES * u64::from(b'"'))) | zero(word ^ (ONES * u64::from(b'\\')));
+        if found != 0 {
+            return Some(index * 8 + found.trailing_zeros() as usize / 8);
+        }
+    }
+    let special = |byte: &u8| *byte < 0x20 || *byte == b'"' || *byte == b'\\';
+    rest.iter().position(special).map(|at| words.len() * 8 + at)
+}
+
 fn escape_ascii(out: &mut Vec<u8>, text: &[u8]) {
     let mut rest = text;
-    while let Some(at) = rest.iter().position(|byte| *byte < 0x20 || *byte == b'"' || *byte == b'\\') {
+    while let Some(at) = first_special(rest) {
         out.extend_from_slice(&rest[..at]);
         match rest[at] {
             b'"' => out.extend_from_slice(b"\\\""),
@@ -304,6 +323,12 @@ mod tests {
             let mut back = Vec::new();
             unescape(&mut back, string_value(&out).unwrap());
             prop_assert_eq!(back, String::from_utf8_lossy(&text).into_owned().into_bytes());
+        }
+
+        #[test]
+        fn specials_are_found(text in proptest::collection::vec(prop_oneof![Just(b'"'), Just(b'\\'), 0u8..0x30, any::<u8>()], 0..40)) {
+            let slow = text.iter().position(|byte| *byte < 0x20 || *byte == b'"' || *byte == b'\\');
+            prop_assert_eq!(first_special(&text), slow);
         }
 
         #[test]

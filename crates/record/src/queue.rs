@@ -9,6 +9,9 @@
 //! memory. On the way to *spooling* everything unacknowledged is written oldest first, so that after a crash the spool
 //! continues exactly where the saved positions end.
 //!
+//! A receiver that is merely slower than the source is waited for: files need no second copy. Only one that stands still
+//! ([`STALL`]), or a source that is urgent, fills the spool.
+//!
 //! Nothing is dropped when neither memory nor disk has room: [`Queue::wait_for_room`] says no and sources wait.
 
 use std::collections::{HashMap, VecDeque};
@@ -19,6 +22,11 @@ use std::time::{Duration, Instant};
 
 use crate::batch::{Batch, Origin};
 use crate::spool::{Reader, Spool};
+
+/// Without an acknowledgement for this long, the slowest sink stands still.
+pub const STALL: Duration = Duration::from_secs(1);
+/// Batches in the spool that a working sink may be behind.
+const BEHIND: u64 = 16;
 
 /// A place in an origin, and how the source recognises it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,6 +70,9 @@ struct State {
     spool_error: Option<String>,
     closed: bool,
     draining: bool,
+    /// When something was last freed, or began to wait.
+    progress: Instant,
+    progress_mark: u64,
 }
 
 #[derive(Debug)]
@@ -130,6 +141,8 @@ impl Queue {
             spool_error: None,
             closed: false,
             draining: false,
+            progress: Instant::now(),
+            progress_mark: start - 1,
         };
         let queue = Queue { state: Mutex::new(state), changed: Condvar::new(), limits };
         Ok((Arc::new(queue), recovered))
@@ -157,13 +170,14 @@ impl Queue {
         self.lock().positions.get(&origin).and_then(|ends| ends.iter().min().copied())
     }
 
-    /// Whether a batch may be pushed now, after waiting at most so long. Free room in the spool is made by acknowledging;
+    /// Whether a batch may be pushed now, after waiting at most so long. What is `urgent` does not wait for a slow sink: its
+    /// source is about to vanish. Free room in the spool is made by acknowledging;
     /// a full disk is tried again by the next push.
-    pub fn wait_for_room(&self, patience: Duration) -> bool {
+    pub fn wait_for_room(&self, patience: Duration, urgent: bool) -> bool {
         let deadline = Instant::now() + patience;
         let mut state = self.lock();
         loop {
-            if state.has_room(&self.limits) {
+            if state.has_room(&self.limits, urgent) {
                 return true;
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -185,7 +199,11 @@ impl Queue {
     pub fn push(&self, mut batch: Batch) -> Result<(), Batch> {
         let mut state = self.lock();
         batch.sequence = state.next_sequence;
-        if !state.spooling && state.memory_bytes + batch.weight() > self.limits.memory && !state.memory.is_empty() {
+        if state.acknowledged() + 1 == state.next_sequence {
+            // Nothing was waiting: standing still begins now.
+            state.progress = Instant::now();
+        }
+        if !state.spooling && state.memory_bytes >= self.limits.memory {
             state.begin_spooling();
         }
         if state.spooling {
@@ -293,10 +311,14 @@ impl State {
         self.spool.as_ref().map_or(0, Spool::bytes)
     }
 
-    fn has_room(&self, limits: &Limits) -> bool {
+    fn has_room(&self, limits: &Limits, urgent: bool) -> bool {
+        let stalled = urgent || self.progress.elapsed() >= STALL;
         match (self.spooling, &self.spool) {
-            (true, _) => self.spool_bytes() < limits.spool,
-            (false, Some(_)) if self.spool_error.is_none() => true,
+            (true, _) => {
+                let behind = self.next_sequence - 1 - self.acknowledged();
+                self.spool_bytes() < limits.spool && (stalled || self.always_spool || behind < BEHIND)
+            }
+            (false, Some(_)) if self.spool_error.is_none() && stalled => true,
             (false, _) => self.memory_bytes < limits.memory,
         }
     }
@@ -327,7 +349,11 @@ impl State {
             }
             self.sinks[sink].acknowledged = self.sinks[sink].acknowledged.max(batch.sequence);
         }
+        let before = self.progress_mark;
         let through = self.acknowledged();
+        if through > before {
+            (self.progress, self.progress_mark) = (Instant::now(), through);
+        }
         while let Some(batch) = self.memory.pop_front_if(|batch| batch.sequence <= through) {
             self.memory_bytes -= batch.weight();
         }

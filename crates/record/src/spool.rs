@@ -329,6 +329,9 @@ mod tests {
     }
 
     proptest! {
+        // Each case is some thirty file operations.
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
         /// A power cut keeps any prefix, or flips what it did not keep.
         #[test]
         fn a_torn_spool_yields_a_prefix(cut in 0usize..2000, flip in proptest::option::of(0usize..2000)) {

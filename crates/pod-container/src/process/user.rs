@@ -144,7 +144,7 @@ mod tests {
             ("web:77",      None,    false, 33,   77,   &[77],         "/var/www"),
             ("4242",        None,    true,  4242, 0,    &[0],          "/"),
             ("4242:4343",   None,    true,  4242, 4343, &[4343],       "/"),
-            ("1000",        None,    true,  1000, 1000, &[1000],       "/home/app"),
+            ("1000",        None,    true,  1000, 1000, &[50, 1000],   "/home/app"),
             ("web:50",      None,    false, 33,   50,   &[50],         "/var/www"),
             (":extra",      None,    false, 0,    50,   &[50],         "/root"),
         ];

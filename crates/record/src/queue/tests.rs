@@ -49,13 +49,26 @@ fn without_a_spool_a_full_memory_makes_sources_wait() {
     let (queue, _) = open(300, 1, None, Positions::new());
     let origin = origin();
     queue.push(batch(&origin, 0)).unwrap();
-    assert!(queue.wait_for_room(NO_WAIT));
+    assert!(queue.wait_for_room(NO_WAIT, false));
     queue.push(batch(&origin, 1)).unwrap();
-    assert!(!queue.wait_for_room(NO_WAIT));
+    assert!(!queue.wait_for_room(NO_WAIT, false));
     let mut sink = queue.consumer(0);
     let taken = sink.take(1, NO_WAIT).unwrap();
     sink.acknowledge(&taken);
-    assert!(queue.wait_for_room(NO_WAIT));
+    assert!(queue.wait_for_room(NO_WAIT, false));
+}
+
+#[test]
+fn a_slow_sink_is_waited_for_unless_the_source_vanishes() {
+    let directory = tempfile::tempdir().unwrap();
+    let (queue, _) = open(200, 1, Some(directory.path()), Positions::new());
+    let origin = origin();
+    queue.push(batch(&origin, 0)).unwrap();
+    assert!(!queue.wait_for_room(NO_WAIT, false));
+    assert!(queue.wait_for_room(NO_WAIT, true));
+    assert!(queue.wait_for_room(STALL + Duration::from_millis(100), false), "it stands still");
+    queue.push(batch(&origin, 1)).unwrap();
+    assert!(queue.depth().spooling);
 }
 
 #[test]

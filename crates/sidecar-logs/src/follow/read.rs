@@ -104,7 +104,7 @@ impl Follower {
         if seen_before {
             return Ok(Turn::AtEnd);
         }
-        if !self.queue.wait_for_room(Duration::from_millis(20)) {
+        if !self.queue.wait_for_room(Duration::from_millis(20), file.gone) {
             return Ok(Turn::Blocked);
         }
         let mut batch = Batch::new(file.origin.clone(), file.position);
