@@ -15,6 +15,10 @@ pub enum Place {
     Pod,
     /// Below each main and init container.
     Container,
+    /// Below each port of a container that is published on the host.
+    HostPort,
+    /// Below each mount of an image volume.
+    ImageMount,
     /// Below each volume.
     Volume,
     /// Below each source of each projected volume.
@@ -32,6 +36,8 @@ pub enum When {
     Is(&'static str),
     /// Text that begins so.
     Begins(&'static str),
+    /// Text with this in it.
+    Contains(&'static str),
     /// A map with a key that begins so.
     Key(&'static str),
     /// A list of resources with one of somebody's own (`example.com/gpu`).
@@ -72,6 +78,7 @@ const NO_HUGEPAGES: &str = "huge pages are not managed; leave them out";
 const NO_EXTENDED: &str = "there are no device plugins; give the container a device with a hostPath volume";
 const NO_NETWORK_STORAGE: &str =
     "network and cloud storage is not mounted; mount it on the host and use a hostPath volume";
+const NO_IMAGE_PART: &str = "a part of an image is not mounted alone; mount it whole and use the path below it";
 const NO_TOKENS: &str =
     "there is no API server to issue or accept it; use a Secret, and automountServiceAccountToken is ignored";
 
@@ -96,7 +103,6 @@ pub const ROWS: &[Row] = &[
     // --- containers
     container("stdin", When::True, NO_ATTACH),
     container("stdinOnce", When::True, NO_ATTACH),
-    container("tty", When::True, NO_ATTACH),
     container("volumeDevices", When::Set, "block devices are not mapped; use a hostPath volume of type BlockDevice"),
     container("volumeMounts.mountPropagation", When::Is("Bidirectional"), "mounts made in a container stay there"),
     container("env.valueFrom.fileKeyRef", When::Set, "env files are not read yet; use a ConfigMap"),
@@ -118,7 +124,27 @@ pub const ROWS: &[Row] = &[
         "AppArmor profiles are not loaded; use RuntimeDefault or Unconfined",
     ),
     container("securityContext.procMount", When::Is("Unmasked"), "/proc is always masked; leave the field out"),
+    Row {
+        place: Place::HostPort,
+        field: "protocol",
+        when: When::Is("SCTP"),
+        advice: "only TCP and UDP are published on the host; leave hostPort out",
+    },
+    Row {
+        place: Place::HostPort,
+        field: "hostIP",
+        when: When::Contains(":"),
+        advice: "ports are published on IPv4 only; name an IPv4 address or leave hostIP out",
+    },
+    Row { place: Place::ImageMount, field: "subPath", when: When::Set, advice: NO_IMAGE_PART },
+    Row { place: Place::ImageMount, field: "subPathExpr", when: When::Set, advice: NO_IMAGE_PART },
     // --- volumes
+    Row {
+        place: Place::Volume,
+        field: "ephemeral.volumeClaimTemplate.spec.volumeMode",
+        when: When::Is("Block"),
+        advice: "a claim is a local directory; use a hostPath volume of type BlockDevice",
+    },
     Row { place: Place::Volume, field: "emptyDir.medium", when: When::Begins("HugePages"), advice: NO_HUGEPAGES },
     volume("gitRepo", "use an init container or sidecar that clones the repository into an emptyDir"),
     volume("csi", "there are no CSI drivers; use a hostPath or persistentVolumeClaim volume"),
@@ -151,9 +177,16 @@ pub(crate) fn find(spec: &Value, path: &Path, findings: &mut Findings) {
     for row in ROWS {
         let roots: Vec<(Path, &Value)> = match row.place {
             Place::Pod => vec![(path.clone(), spec)],
-            Place::Container => {
-                ["initContainers", "containers"].iter().flat_map(|list| items(spec, list, path)).collect()
-            }
+            Place::Container => all_containers(spec, path).collect(),
+            Place::HostPort if spec.get("hostNetwork") == Some(&Value::Bool(true)) => Vec::new(),
+            Place::HostPort => below_containers(spec, "ports", path)
+                .into_iter()
+                .filter(|(_, port)| port.get("hostPort").and_then(Value::as_i64).is_some_and(|port| port != 0))
+                .collect(),
+            Place::ImageMount => below_containers(spec, "volumeMounts", path)
+                .into_iter()
+                .filter(|(_, mount)| is_of_image(spec, mount.get("name")))
+                .collect(),
             Place::Volume => items(spec, "volumes", path).collect(),
             Place::Projection => items(spec, "volumes", path)
                 .filter_map(|(path, volume)| Some((path.field("projected"), volume.get("projected")?)))
@@ -164,6 +197,19 @@ pub(crate) fn find(spec: &Value, path: &Path, findings: &mut Findings) {
             row.walk(root, row.field, path, findings);
         }
     }
+}
+
+fn all_containers<'a>(spec: &'a Value, path: &Path) -> impl Iterator<Item = (Path, &'a Value)> {
+    ["initContainers", "containers"].into_iter().flat_map(move |list| items(spec, list, path).collect::<Vec<_>>())
+}
+
+fn below_containers<'a>(spec: &'a Value, list: &'static str, path: &Path) -> Vec<(Path, &'a Value)> {
+    all_containers(spec, path).flat_map(|(path, container)| items(container, list, &path).collect::<Vec<_>>()).collect()
+}
+
+fn is_of_image(spec: &Value, name: Option<&Value>) -> bool {
+    let mut volumes = spec.get("volumes").and_then(Value::as_array).into_iter().flatten();
+    name.is_some() && volumes.any(|volume| volume.get("name") == name && volume.get("image").is_some())
 }
 
 fn items<'a>(of: &'a Value, list: &'static str, path: &Path) -> impl Iterator<Item = (Path, &'a Value)> {
@@ -206,6 +252,7 @@ impl Row {
             When::True if *value == Value::Bool(true) => refuse(path),
             When::False if *value == Value::Bool(false) => refuse(path),
             When::Is(text) if value.as_str() == Some(text) => refuse(path),
+            When::Contains(part) if value.as_str().is_some_and(|text| text.contains(part)) => refuse(path),
             When::Begins(prefix) if value.as_str().is_some_and(|text| text.starts_with(prefix)) => refuse(path),
             _ => {}
         }
@@ -240,15 +287,21 @@ mod tests {
             "hostUsers": false,
             "overhead": {},
             "schedulingGates": [],
-            "initContainers": [{"tty": true, "stdin": false}],
+            "initContainers": [
+                {"tty": true, "stdin": false},
+                {"stdin": true, "ports": [{"protocol": "SCTP"}, {"protocol": "SCTP", "hostPort": 1, "hostIP": "::1"}]},
+            ],
             "containers": [
                 {"resources": {"limits": {"cpu": 1, "hugepages-2Mi": "2Mi", "nvidia.com/gpu": 1}}},
-                {"volumeMounts": [{}, {"mountPropagation": "Bidirectional"}]},
+                {"volumeMounts": [{}, {"mountPropagation": "Bidirectional"}, {"name": "i", "subPath": "a"}]},
+                {"volumeMounts": [{"name": "other", "subPath": "a"}]},
             ],
             "volumes": [
-                {"nfs": {"server": "x"}},
+                {"name": "other", "nfs": {"server": "x"}},
                 {"emptyDir": {"medium": "HugePages-2Mi"}},
                 {"projected": {"sources": [{"secret": {}}, {"serviceAccountToken": {"path": "t"}}]}},
+                {"name": "i", "image": {"reference": "x"}},
+                {"ephemeral": {"volumeClaimTemplate": {"spec": {"volumeMode": "Block"}}}},
             ],
         });
         let mut found = paths(spec);
@@ -259,12 +312,16 @@ mod tests {
                 "spec.containers[0].resources.limits[hugepages-2Mi]",
                 "spec.containers[0].resources.limits[nvidia.com/gpu]",
                 "spec.containers[1].volumeMounts[1].mountPropagation",
+                "spec.containers[1].volumeMounts[2].subPath",
                 "spec.hostUsers",
-                "spec.initContainers[0].tty",
+                "spec.initContainers[1].ports[1].hostIP",
+                "spec.initContainers[1].ports[1].protocol",
+                "spec.initContainers[1].stdin",
                 "spec.overhead",
                 "spec.volumes[0].nfs",
                 "spec.volumes[1].emptyDir.medium",
                 "spec.volumes[2].projected.sources[1].serviceAccountToken",
+                "spec.volumes[4].ephemeral.volumeClaimTemplate.spec.volumeMode",
             ]
         );
     }

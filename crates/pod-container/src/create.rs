@@ -94,6 +94,7 @@ fn become_container(
     let spec: ContainerSpec = parse(spec)?;
     rustix::process::umask(Mode::empty());
     join(&spec.cgroups, surroundings.born_in_cgroup)?;
+    process::leave_keyring()?;
     process::limit(&spec.process, surroundings.oom_score_adj)?;
     let null = null_device()?;
 

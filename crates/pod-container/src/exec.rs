@@ -43,6 +43,7 @@ pub fn run(handed: Handed) -> ! {
             .or_fail(|| "failed to close descriptors".into())?;
         let spec: ProcessSpec = create::parse(spec)?;
         create::join(&cgroups, born_in_cgroup)?;
+        process::leave_keyring()?;
         process::limit(&spec, oom_score_adj)?;
         let joins_others = pid != PidMode::Host;
         let mut spaces = ThreadNameSpaceType::MOUNT | ThreadNameSpaceType::CONTROL_GROUP;

@@ -46,6 +46,15 @@ pub(crate) struct Account {
     home: String,
 }
 
+/// Takes the engine's session keyring away.
+pub(crate) fn leave_keyring() -> Result<(), Failure> {
+    match sys::process::leave_keyring() {
+        // A kernel, or a sandbox around us, without keys has nothing to leave.
+        Ok(()) | Err(Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM) => Ok(()),
+        Err(errno) => Err(errno).or_fail(|| "failed to leave the engine's keyring".into()),
+    }
+}
+
 /// RLIMIT_NPROC and RLIMIT_NOFILE of getrlimit(2).
 const PROCESSES: u32 = 6;
 const OPEN_FILES: u32 = 7;
@@ -57,13 +66,12 @@ const DEFAULT_OPEN_FILES: (u64, u64) = (1024, 524_288);
 /// nothing, the number of processes is the cgroup's business and open files are a service's, whatever shell the engine
 /// was started from; all other limits are the engine's.
 pub(crate) fn limit(spec: &ProcessSpec, inherited_oom_score_adj: i32) -> Result<(), Failure> {
-    sys::process::leave_keyring().or_else(|errno| match errno {
-        Errno::NOSYS | Errno::OPNOTSUPP => Ok(()),
-        errno => Err(errno).or_fail(|| "failed to leave the engine's keyring".into()),
-    })?;
-    for (resource, (soft, hard)) in [(PROCESSES, (u64::MAX, u64::MAX)), (OPEN_FILES, DEFAULT_OPEN_FILES)] {
-        // Raising takes CAP_SYS_RESOURCE; without, the engine's stay.
-        let _ = sys::process::set_limit(resource, soft, hard);
+    // Raising takes CAP_SYS_RESOURCE; without, what the engine has is the most.
+    let _ = sys::process::set_limit(PROCESSES, u64::MAX, u64::MAX);
+    let (soft, hard) = DEFAULT_OPEN_FILES;
+    if sys::process::set_limit(OPEN_FILES, soft, hard).is_err() {
+        let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(hard).min(hard);
+        let _ = sys::process::set_limit(OPEN_FILES, soft.min(most), most);
     }
     for limit in &spec.rlimits {
         sys::process::set_limit(limit.resource, limit.soft, limit.hard)

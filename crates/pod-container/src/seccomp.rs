@@ -1,7 +1,7 @@
 //! Compiles seccomp profiles to the classic BPF programs a [`crate::spec::ProcessSpec`] carries.
 //!
 //! [`runtime_default`] is the profile of containerd and Docker; [`from_profile`] reads a profile in their JSON, or in the
-//! OCI runtime's `linux.seccomp`. Both become a [`Policy`] and then one program: an architecture check, a binary search
+//! OCI runtime's `linux.seccomp`. Both become a `Policy` and then one program: an architecture check, a binary search
 //! over the system call's number, and at its leaves the checks of arguments. Where one call has several rules, those with
 //! conditions are tried first, in order. Programs of a foreign architecture (32-bit ones on a 64-bit kernel) are killed:
 //! their calls have other numbers, and no profile here is written for them.

@@ -90,6 +90,8 @@ pub struct ProcessSpec {
     pub no_new_privileges: bool,
     /// Ready classic-BPF programs, 8 bytes an instruction (`struct sock_filter`, native endian), loaded in order.
     pub seccomp: Vec<Vec<u8>>,
+    /// What is not named here is the engine's, but for two: processes are unlimited (their number is the cgroup's
+    /// business), and open files 1024 soft, 524288 hard, as a service of systemd has.
     pub rlimits: Vec<Rlimit>,
     /// `None` is what the engine has.
     pub oom_score_adj: Option<i32>,

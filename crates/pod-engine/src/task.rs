@@ -51,6 +51,8 @@ pub(crate) struct PodTask {
     commands: mpsc::UnboundedReceiver<Command>,
     published: Option<PodStatus>,
     adopted: bool,
+    /// The ledger is behind the lifecycle.
+    unsaved: bool,
     announced_end: bool,
     /// What was asked of a pod that is on its way to its end: the next pod of its name.
     successor: Option<Box<PodRequest>>,
@@ -99,6 +101,7 @@ impl PodTask {
             commands,
             published: None,
             adopted,
+            unsaved: true,
             announced_end: false,
             successor: None,
             ownership,
@@ -128,8 +131,9 @@ impl PodTask {
                 for step in &plan.steps {
                     self.lifecycle.begin(step, now);
                 }
+                self.unsaved = true;
                 // Written down before it is done: after a crash the outcome is looked for, not guessed.
-                if self.save_ledger() {
+                if !plan.steps.iter().any(must_be_written_first) || self.save_ledger() {
                     plan.steps.into_iter().for_each(|step| self.execute(step));
                 } else {
                     self.lifecycle = before;
@@ -139,6 +143,9 @@ impl PodTask {
                 continue;
             }
             self.publish();
+            if self.unsaved {
+                self.save_ledger();
+            }
             let wake = plan.wake.map(|time| self.running.clock().until(time));
             match self.wait(wake).await {
                 Wake::Event(event) => self.apply(event),
@@ -181,6 +188,7 @@ impl PodTask {
     }
 
     fn apply(&mut self, event: Event) {
+        self.unsaved = true;
         self.running.observe(&event);
         self.lifecycle.apply(event, self.running.now());
     }
@@ -229,13 +237,14 @@ impl PodTask {
         self.running.news(News::Accepted { uid: record.uid.clone(), containers });
     }
 
-    fn save_ledger(&self) -> bool {
+    fn save_ledger(&mut self) -> bool {
         let saved = record::save(&self.running.paths.ledger(), &self.lifecycle);
         if let Err(error) = &saved {
             self.running.note_trouble_once(format!(
                 "failed to save the pod's ledger, nothing is done until it can be: {error}"
             ));
         }
+        self.unsaved = saved.is_err();
         saved.is_ok()
     }
 
@@ -248,7 +257,6 @@ impl PodTask {
         if self.published.as_ref() == Some(&status) {
             return;
         }
-        self.save_ledger();
         if let Err(error) = record::save(&self.running.paths.status(), &status) {
             self.running.news(News::Trouble(format!("failed to save the pod's status: {error}")));
         }
@@ -315,6 +323,11 @@ impl PodTask {
             }
         }
     }
+}
+
+/// A resumed lifecycle asks again for pulls and probes that were under way; nothing is lost or doubled by that.
+fn must_be_written_first(step: &Step) -> bool {
+    !matches!(step, Step::EnsureImage { .. } | Step::Probe { .. })
 }
 
 /// 0 when Succeeded, else the first failing main's code, in the manifest's order.

@@ -222,9 +222,9 @@ fn kill_group(cgroups: &[PathBuf], buffer: &mut [u8]) -> bool {
         let _ = rustix::io::write(&switch, b"1");
     }
     // v1 has none, but may hold a fork bomb still while its processes are listed and killed; all end when it thaws.
-    let freezer = cgroups.iter().find_map(|directory| {
-        rustix::fs::open(directory.join("freezer.state"), flags, rustix::fs::Mode::empty()).ok()
-    });
+    let freezer = cgroups
+        .iter()
+        .find_map(|directory| rustix::fs::open(directory.join("freezer.state"), flags, rustix::fs::Mode::empty()).ok());
     let order = |word: &[u8]| freezer.as_ref().map(|freezer| rustix::io::write(freezer, word));
     order(b"FROZEN");
     let text = read_file(directory, "cgroup.procs", buffer);
@@ -233,18 +233,19 @@ fn kill_group(cgroups: &[PathBuf], buffer: &mut [u8]) -> bool {
     any
 }
 
-/// Were there any? What a full buffer has cut off is another's number.
 fn kill_listed(text: &[u8]) -> bool {
     let mut any = false;
-    for line in text.split_inclusive(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\n")) {
-        if let Some(pid) = parse_number(line).and_then(|pid| i32::try_from(pid).ok())
-            && pid > 0
-        {
-            any = true;
-            let _ = sys::kill(pid, libc::SIGKILL);
-        }
+    for pid in listed(text) {
+        any = true;
+        let _ = sys::kill(pid, libc::SIGKILL);
     }
     any
+}
+
+/// The numbers of whole lines: what a full buffer has cut off is another process's. Zero is one outside our namespace.
+fn listed(text: &[u8]) -> impl Iterator<Item = i32> {
+    let lines = text.split_inclusive(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\n"));
+    lines.filter_map(|line| parse_number(line)?.try_into().ok()).filter(|pid| *pid > 0)
 }
 
 fn read_file<'a>(directory: &std::path::Path, name: &str, buffer: &'a mut [u8]) -> &'a [u8] {
@@ -253,4 +254,14 @@ fn read_file<'a>(directory: &std::path::Path, name: &str, buffer: &'a mut [u8]) 
         .and_then(|fd| rustix::io::read(&fd, &mut *buffer))
         .unwrap_or(0);
     &buffer[..count]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::listed;
+
+    #[test]
+    fn a_number_that_was_cut_is_nobody() {
+        assert_eq!(listed(b"0\n4711\n123").collect::<Vec<_>>(), [4711]);
+    }
 }

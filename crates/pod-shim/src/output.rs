@@ -9,7 +9,7 @@ use logfile::Stream;
 use logfile::write::Writer;
 use rustix::io::Errno;
 
-use crate::serve::now;
+use crate::serve::{monotonic_ms, now};
 
 /// Both pipes (or the one terminal) and the log they go to.
 #[derive(Debug)]
@@ -19,7 +19,13 @@ pub(crate) struct Output {
     log: Writer,
     /// The log could not be written.
     stalled: bool,
+    /// The container has ended: until when (see [`crate::serve::monotonic_ms`]) to read what its pipes still hold.
+    last_words: Option<u64>,
 }
+
+/// A pipe that the container made huge is read to its end. Somebody else who got hold of its other end, and prints on, must
+/// not keep the ended container here for ever.
+const LAST_WORDS_MS: u64 = 10_000;
 
 /// Most that [`Output::drain`] reads of one stream: more than any default pipe holds. A process that outlived the
 /// container and prints without end must not hold up the news of the container's.
@@ -28,7 +34,7 @@ const STREAMS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
 
 impl Output {
     pub(crate) fn new(log: Writer, stdout: Option<OwnedFd>, stderr: Option<OwnedFd>) -> Output {
-        Output { sources: [stdout, stderr], log, stalled: false }
+        Output { sources: [stdout, stderr], log, stalled: false, last_words: None }
     }
 
     /// The master side of the container's terminal is what it prints to.
@@ -70,8 +76,9 @@ impl Output {
         self.move_once(index, buffer);
     }
 
-    /// Moves all that is there now.
+    /// The container has ended: moves all that is there now, and takes nothing that comes later.
     pub(crate) fn drain(&mut self, buffer: &mut [u8]) {
+        self.last_words = Some(monotonic_ms() + LAST_WORDS_MS);
         for index in 0..self.sources.len() {
             let mut moved = 0;
             while !self.stalled && moved < DRAIN_LIMIT {
@@ -89,12 +96,16 @@ impl Output {
         let outcome = rustix::io::read(source, &mut *buffer);
         let stream = STREAMS[index];
         match outcome {
-            Err(Errno::AGAIN | Errno::INTR) => 0,
+            Err(Errno::INTR) => 0,
+            Err(Errno::AGAIN) if self.last_words.is_none() => 0,
             Ok(count) if count > 0 => {
                 self.stalled = self.log.write(stream, &buffer[..count], now()).is_err();
+                if self.last_words.is_some_and(|until| until <= monotonic_ms()) {
+                    self.sources[index] = None;
+                }
                 count
             }
-            // The last writer is gone; a terminal says EIO.
+            // The last writer is gone, a terminal says EIO; or nobody is left who should write.
             Ok(_) | Err(_) => {
                 self.sources[index] = None;
                 self.stalled = self.log.finish_stream(stream, now()).is_err();

@@ -1,5 +1,7 @@
 //! Promises, end to end: the real binary on the real kernel. One module a promise. Needs root.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
 mod cleanup;
 mod crash;
 mod images;

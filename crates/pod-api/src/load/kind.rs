@@ -164,6 +164,12 @@ impl Loader {
                 .notes
                 .push(format!("Pod {name}: {} accepted without effect: there is one machine", ignored.join(", ")));
         }
+        if spec.get("imagePullSecrets").and_then(|list| list.as_array()).is_some_and(|list| !list.is_empty()) {
+            let name = quote(pod.metadata.name.as_deref().unwrap_or_default());
+            self.manifest.notes.push(format!(
+                "Pod {name}: imagePullSecrets not read: registries are asked with the credentials of `docker login`"
+            ));
+        }
         self.manifest.pods.push(LoadedPod {
             pod,
             value,

@@ -41,14 +41,19 @@ pub(super) fn containers(spec: &PodSpec, volumes: &BTreeMap<&str, &Volume>, path
         surroundings.common(container, &path, findings);
         unique_name(container, &mut names, &path, findings);
         probe::container(container, surroundings.grace, surroundings.os, &path, findings);
-        host_port_conflicts(container, &mut host_ports, &path, findings);
+        host_port_conflicts(container, &mut host_ports, Findings::duplicate, &path, findings);
     }
+    let mut published = if spec.host_network == Some(true) { Vec::new() } else { host_ports };
     for (index, container) in spec.init_containers.iter().flatten().enumerate() {
         let path = path.field("initContainers").index(index);
         surroundings.common(container, &path, findings);
         unique_name(container, &mut names, &path, findings);
-        // Init containers run one by one; each is only compared with itself.
-        host_port_conflicts(container, &mut Vec::new(), &path, findings);
+        let before = findings.0.len();
+        // Upstream compares each only with itself, as it publishes none of them.
+        host_port_conflicts(container, &mut Vec::new(), Findings::duplicate, &path, findings);
+        if findings.0.len() == before {
+            host_port_conflicts(container, &mut published, published_twice, &path, findings);
+        }
         if container.restart_policy.as_deref() == Some("Always") {
             probe::container(container, surroundings.grace, surroundings.os, &path, findings);
             if container.restart_policy_rules.as_ref().is_some_and(|rules| !rules.is_empty()) {
@@ -88,15 +93,32 @@ fn unique_name<'a>(container: &'a Container, names: &mut Vec<&'a str>, path: &Pa
     }
 }
 
+fn published_twice(findings: &mut Findings, path: Path, port: &str) {
+    let port = port.replace("//", "/");
+    findings.add(
+        path,
+        format!(
+            "Unsupported by outrigger: ports of init containers and sidecars are published too, and another container \
+             has {port} already; take another hostPort"
+        ),
+    );
+}
+
 /// Two containers, or two ports of one, that want the same port of the host. Compared as upstream does, by text: an
 /// address and "all addresses" are not seen as a conflict.
-fn host_port_conflicts(container: &Container, taken: &mut Vec<String>, path: &Path, findings: &mut Findings) {
+fn host_port_conflicts(
+    container: &Container,
+    taken: &mut Vec<String>,
+    refuse: impl Fn(&mut Findings, Path, &str),
+    path: &Path,
+    findings: &mut Findings,
+) {
     for (index, port) in container.ports.iter().flatten().enumerate() {
         let Some(host_port) = port.host_port.filter(|port| *port != 0) else { continue };
         let protocol = port.protocol.as_deref().unwrap_or_default();
         let wanted = format!("{protocol}/{}/{host_port}", port.host_ip.as_deref().unwrap_or_default());
         if taken.contains(&wanted) {
-            findings.duplicate(path.field("ports").index(index).field("hostPort"), &wanted);
+            refuse(findings, path.field("ports").index(index).field("hostPort"), &wanted);
         } else {
             taken.push(wanted);
         }

@@ -32,19 +32,16 @@ pub(super) fn mounts(container: &Container, volumes: &BTreeMap<&str, &Volume>, p
         if devices.iter().any(|device| device.name == mount.name) {
             findings.invalid(path.field("name"), mount.name.as_str(), "must not already exist in volumeDevices");
         }
-        sub_path(mount, source.is_some_and(|volume| volume.image.is_some()), &path, findings);
+        sub_path(mount, &path, findings);
         propagation(mount, container, &path, findings);
     }
 }
 
-fn sub_path(mount: &VolumeMount, of_image: bool, path: &Path, findings: &mut Findings) {
+fn sub_path(mount: &VolumeMount, path: &Path, findings: &mut Findings) {
     let fields = [("subPath", mount.sub_path.as_deref()), ("subPathExpr", mount.sub_path_expr.as_deref())];
     let fields = fields.map(|(name, value)| (name, value.filter(|value| !value.is_empty())));
     for (name, value) in fields {
         let Some(value) = value else { continue };
-        if of_image {
-            findings.invalid(path.field(name), value, "not allowed in image volume sources");
-        }
         volume::descending(value, &path.field(name), findings);
     }
     if let [(_, Some(_)), (_, Some(expression))] = fields {

@@ -39,6 +39,20 @@ fn good_manifests_load() {
 }
 
 #[test]
+fn examples_load() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+    let mut pods = 0;
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "yaml") {
+            let manifest = load(&[source(&path)]).unwrap_or_else(|problems| panic!("{}:\n{problems}", path.display()));
+            pods += manifest.pods.len();
+        }
+    }
+    assert!(pods > 5);
+}
+
+#[test]
 fn bad_manifests_get_all_their_problems() {
     let update = std::env::var_os("UPDATE_EXPECT").is_some();
     let mut differing = Vec::new();

@@ -40,9 +40,11 @@ pub(super) fn mount(
     shared_proc: Option<BorrowedFd<'_>>,
 ) -> Result<Places, Failure> {
     let proc = match shared_proc {
-        Some(namespace) => super::mounts::elsewhere(namespace, || "failed to mount /proc".into(), || {
-            Tree::of_path("/", false).or_fail(|| "failed to copy the pod's /proc".into())
-        })?,
+        Some(namespace) => super::mounts::elsewhere(
+            namespace,
+            || "failed to mount /proc".into(),
+            || Tree::of_path("/", false).or_fail(|| "failed to copy the pod's /proc".into()),
+        )?,
         None => Tree::new("proc", &[], inert()).or_fail(|| "failed to mount /proc".into())?,
     };
     attach(root, "proc", "/proc", proc)?;

@@ -125,8 +125,7 @@ pub(crate) fn close_all_but(keep: &[BorrowedFd<'_>]) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Leaves the session keyring of whoever started the engine for a new, empty one (session-keyring(7)). A kernel without
-/// keys has nothing to leave.
+/// Leaves the session keyring of whoever started the engine for a new, empty one (session-keyring(7)).
 pub(crate) fn leave_keyring() -> Result<(), Errno> {
     const KEYCTL_JOIN_SESSION_KEYRING: c_int = 1;
     // SAFETY: a null name asks for an anonymous keyring; no memory of ours is touched.

@@ -96,7 +96,13 @@ fn port_text(port: &IntOrString) -> String {
 
 /// One line of a command, whatever it has of its own; a long one is cut.
 fn command(words: Option<&[String]>) -> String {
-    let text = words.unwrap_or_default().join(" ");
+    let text = match words.unwrap_or_default() {
+        // What the shell is told is what matters.
+        [shell, flag, script] if shell.ends_with("sh") && flag.starts_with('-') && flag.ends_with('c') => {
+            script.clone()
+        }
+        words => words.join(" "),
+    };
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     match line.char_indices().nth(COMMAND) {
         Some((end, _)) => format!("{} …", line[..end].trim_end()),

@@ -222,6 +222,20 @@ async fn links_in_the_image_cannot_move_a_mount_out() {
 }
 
 #[tokio::test]
+async fn nothing_may_cover_the_root() {
+    let world = world!();
+    for (name, target) in [("plain", "/"), ("dots", "/tmp/../."), ("link", "/link")] {
+        let mut spec = world.spec(name, "true");
+        let layer = directory(&world, "layer");
+        let _ = symlink("/", layer.join("link"));
+        spec.rootfs.lower.insert(0, layer);
+        spec.mounts = vec![mount(MountSource::Bind(directory(&world, "volume")), target)];
+        let error = world.client().start(name, 0, &spec).await.unwrap_err();
+        assert!(error.to_string().contains("it is the root itself"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn nothing_may_cover_proc() {
     let world = world!();
     for (name, target) in [("top", "/proc"), ("below", "/proc/sys/kernel"), ("link", "/link")] {

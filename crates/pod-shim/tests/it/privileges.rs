@@ -140,3 +140,113 @@ async fn the_working_directory_is_made_for_the_user() {
         "failed to start container \"file\": failed to change to working directory \"/etc/passwd\": not a directory"
     );
 }
+
+#[tokio::test]
+async fn no_descriptor_of_the_shim_leads_out() {
+    // CVE-2024-21626: an image's working directory or program may go through a descriptor that is still open while the
+    // container is made.
+    let mut world = world!();
+    for number in 0..10 {
+        for (kind, path) in
+            [("cwd", "/proc/self/fd/N"), ("thread", "/proc/thread-self/fd/N/.."), ("up", "/proc/self/fd/N/..")]
+        {
+            let name = format!("{kind}{number}");
+            let path = path.replace('N', &number.to_string());
+            let mut spec = world.spec_of(&name, &["true"]);
+            spec.process.cwd = path.clone();
+            assert!(world.client().start(&name, 0, &spec).await.is_err(), "working directory {path}");
+            let mut spec = world.spec_of(&format!("p{name}"), &[&format!("{path}/../../../../../../bin/true")]);
+            spec.process.cwd = "/".into();
+            assert!(world.client().start(&format!("p{name}"), 0, &spec).await.is_err(), "program {path}");
+        }
+    }
+    let spec = world.spec("main", "sleep 1000");
+    world.client().start("main", 0, &spec).await.expect("start");
+    for number in 0..10 {
+        let mut process = crate::world::process(&["true"], Capabilities::default());
+        process.cwd = format!("/proc/self/fd/{number}");
+        let exec = world.client().exec("main", 0, &process, crate::world::null_stdio()).await;
+        assert!(exec.is_err(), "{}", process.cwd);
+    }
+    // And what the program itself finds open, in a container and in an exec.
+    let spec = world.spec("open", "for fd in /proc/self/fd/*; do echo ${fd##*/}; done");
+    assert_eq!(world.output_of("open", &spec).await, "0\n1\n2\n3\n", "3 is the shell's own");
+}
+
+#[tokio::test]
+async fn a_debugger_in_the_container_never_meets_a_process_with_more_than_it_has() {
+    // Whoever has CAP_SYS_PTRACE sees each new process of its PID namespace from the first moment. What is born there must
+    // have left the host's root, descriptors and privileges behind. The hunter looks at all processes without pause.
+    let script = "echo ready; while :; do for p in /proc/[0-9]*; do
+            test -e $p/root/CANARY && echo escape through $p/root
+            while read -r key value; do
+                case $key.$value in
+                    CapEff:.0000000000000000|CapEff:.0000000000080000|CapEff:.00000000000000c0) ;;
+                    CapEff:.*) echo $p has $value ;;
+                esac
+            done < $p/status
+        done; done 2>/dev/null";
+    for mode in [PidMode::Container, PidMode::Pod] {
+        let mut world = world!(SandboxSpec { pid: mode, ..crate::world::sandbox() });
+        let canary = tempfile::NamedTempFile::new().expect("temporary file");
+        let script = script.replace("/CANARY", canary.path().to_str().expect("utf-8"));
+        let mut spec = world.spec("hunter", &script);
+        let ptrace = capability::mask("SYS_PTRACE").expect("known");
+        spec.process.capabilities = Capabilities { bounding: ptrace, permitted: ptrace };
+        world.client().start("hunter", 0, &spec).await.expect("start");
+        crate::world::eventually("the hunt begins", || world.log("hunter").contains("ready")).await;
+        let few = Capabilities { bounding: 0xc0, permitted: 0xc0 };
+        for number in 0..25 {
+            let mut exec = world
+                .client()
+                .exec("hunter", 0, &crate::world::process(&["true"], few), crate::world::null_stdio())
+                .await
+                .expect("exec");
+            assert_eq!(exec.wait().await.expect("end").code, 0);
+            if mode == PidMode::Pod {
+                let name = format!("prey{number}");
+                let mut spec = world.spec(&name, "exit 4");
+                spec.process.capabilities = few;
+                assert_eq!(world.run(&name, &spec).await.code, 4);
+            }
+        }
+        assert_eq!(world.log("hunter"), "ready\n", "{mode:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_account_called_by_a_number_is_not_that_number() {
+    let mut world = world!();
+    let layer = world.path("evil-layer");
+    std::fs::create_dir_all(layer.join("etc")).expect("directory");
+    let many: String = (0..3000).map(|number| format!("g{number}:x:{}:root\n", 100_000 + number)).collect();
+    std::fs::write(layer.join("etc/passwd"), "root:x:0:0::/:\n1000:x:0:0::/:\n").expect("passwd");
+    std::fs::write(layer.join("etc/group"), many).expect("group");
+    let mut spec = world.spec("number", "id -u");
+    spec.rootfs.lower.insert(0, layer.clone());
+    spec.process.user.user = "1000".into();
+    assert_eq!(world.output_of("number", &spec).await, "1000\n");
+
+    // To setresuid the largest number is none: the process would stay root.
+    let mut spec = world.spec("overflow", "id -u");
+    spec.process.user.user = u32::MAX.to_string();
+    let error = world.client().start("overflow", 0, &spec).await.unwrap_err();
+    assert!(error.to_string().contains("uids and gids must be in range"), "{error}");
+
+    // Three thousand memberships are all had, and the fact about them is a line that can be read.
+    let mut spec = world.spec("member", "id -G | wc -w");
+    spec.rootfs.lower.insert(0, layer);
+    spec.process.user.merge_image_groups = true;
+    assert_eq!(world.output_of("member", &spec).await, "3001\n");
+}
+
+#[tokio::test]
+async fn open_files_are_a_services_and_not_a_shells() {
+    let mut world = world!();
+    let spec = world.spec("limits", "ulimit -Sn; ulimit -Hn");
+    // Raising the hard limit takes CAP_SYS_RESOURCE.
+    let own = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    let output = world.output_of("limits", &spec).await;
+    let hard: u64 = output.strip_prefix("1024\n").and_then(|hard| hard.trim().parse().ok()).expect("two numbers");
+    assert!(hard == 524_288 || hard == own.min(524_288), "{output}");
+}
