@@ -8,8 +8,10 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, bail};
 
+type Part = fn() -> anyhow::Result<()>;
+
 /// In the order in which a failure is cheapest to learn of.
-const PARTS: [(&str, fn() -> anyhow::Result<()>); 5] =
+const PARTS: [(&str, Part); 5] =
     [("format", format), ("tidy", tidy::check), ("lint", lint), ("doc", doc), ("test", test)];
 
 fn main() -> ExitCode {
@@ -35,7 +37,7 @@ fn usage() -> anyhow::Result<()> {
     bail!("usage: cargo xtask ci|{}", PARTS.map(|(name, _)| name).join("|"))
 }
 
-fn run_part(name: &str, part: fn() -> anyhow::Result<()>) -> anyhow::Result<()> {
+fn run_part(name: &str, part: Part) -> anyhow::Result<()> {
     eprintln!("=== {name}");
     part().with_context(|| format!("{name} failed"))
 }

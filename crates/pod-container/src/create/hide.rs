@@ -16,20 +16,22 @@ use crate::tree::{Tree, inert};
 
 /// Hides each path: a directory under an empty one, a file under the null device.
 pub(super) fn mask(root: BorrowedFd<'_>, paths: &[String], null: &OwnedFd) -> Result<(), Failure> {
-    let mut empty: Option<Tree> = None;
+    let mut empty: Option<OwnedFd> = None;
     for path in paths {
         let what = || format!("failed to mask {path}");
         let Some(target) = find(root, path)? else { continue };
-        let cover = if inside::kind(&target).or_fail(what)? == FileType::Directory {
-            let empty = match &empty {
-                Some(empty) => empty,
-                None => empty.insert(empty_directory().or_fail(what)?),
-            };
-            Tree::of(empty, false)
-        } else {
-            Tree::of(null, false)
+        let directory = inside::kind(&target).or_fail(what)? == FileType::Directory;
+        let cover = match &empty {
+            _ if !directory => Tree::of(null, false),
+            Some(empty) => Tree::of(empty, false),
+            None => empty_directory(),
         };
-        cover.and_then(|cover| cover.attach(target)).or_fail(what)?;
+        let attached = cover.and_then(|cover| cover.attach(target)).or_fail(what)?;
+        // The next ones are binds of the first, where it is attached: before Linux 6.15 only what is somewhere in this
+        // mount namespace can be bound.
+        if directory {
+            empty.get_or_insert(attached);
+        }
     }
     Ok(())
 }
