@@ -97,6 +97,9 @@ pub(crate) struct Run {
     /// Replace every container of a pod that runs already, not only those whose manifest changed.
     #[arg(long)]
     pub(crate) recreate: bool,
+    /// At most so many processes and threads in each pod that is new (a kubelet's podPidsLimit; no limit without it).
+    #[arg(long, value_name = "N", env = "OUTRIGGER_PIDS_LIMIT", hide_env_values = true, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) pids_limit: Option<u64>,
     /// Take over a pod whose engine died, as it stands. Repeatable.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["files", "filenames", "recreate"])]
     pub(crate) adopt: Vec<String>,

@@ -16,6 +16,7 @@ pub(crate) struct Wishes {
     pub(crate) offline: bool,
     pub(crate) detached: bool,
     pub(crate) recreate: bool,
+    pub(crate) pids_limit: Option<u64>,
 }
 
 /// Manifests with nothing wrong in them.
@@ -98,6 +99,7 @@ impl Loaded {
             offline: wishes.offline,
             detached: wishes.detached,
             recreate: wishes.recreate,
+            pids_limit: wishes.pids_limit,
         };
         Ok(pods.into_iter().map(request).collect())
     }

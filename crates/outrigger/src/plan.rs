@@ -10,7 +10,7 @@ pub(crate) fn run(arguments: &Plan) -> anyhow::Result<u8> {
     for note in loaded.notes() {
         eprintln!("{note}");
     }
-    let requests = loaded.requests(Wishes { offline: false, detached: false, recreate: false })?;
+    let requests = loaded.requests(Wishes { offline: false, detached: false, recreate: false, pids_limit: None })?;
     let texts: Vec<String> = requests.iter().map(|request| pod_plan::describe(&request.pod)).collect();
     print(texts.join("\n"))?;
     Ok(exit::OK)

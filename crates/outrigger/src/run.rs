@@ -27,7 +27,12 @@ pub(crate) fn run(global: &Global, arguments: Run) -> anyhow::Result<u8> {
     let (work, notes) = if arguments.adopt.is_empty() {
         let loaded = manifest::read(&arguments.files, &arguments.filenames, &arguments.namespace.namespace)?;
         let notes = loaded.notes().to_vec();
-        let wishes = Wishes { offline: arguments.offline, detached: arguments.detach, recreate: arguments.recreate };
+        let wishes = Wishes {
+            offline: arguments.offline,
+            detached: arguments.detach,
+            recreate: arguments.recreate,
+            pids_limit: arguments.pids_limit,
+        };
         (Work::Run(loaded.requests(wishes)?), notes)
     } else {
         (Work::Adopt(adoptable(&roots, &arguments.namespace.namespace, &arguments.adopt)?), Vec::new())

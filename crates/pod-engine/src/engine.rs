@@ -92,6 +92,8 @@ pub struct PodRequest {
     pub detached: bool,
     /// Replace every container of a live pod, not only those that differ.
     pub recreate: bool,
+    /// Processes and threads of the whole pod; counted from its start.
+    pub pids_limit: Option<u64>,
 }
 
 impl PodRequest {
@@ -226,6 +228,7 @@ impl Engine {
             created,
             offline: request.offline,
             detached: request.detached,
+            pids_limit: request.pids_limit,
         })
     }
 

@@ -26,6 +26,7 @@ pub struct Record {
     /// The pod's cgroup. Decided once: a changed manifest may change the QoS class, but not where the processes are.
     pub cgroup: PathBuf,
     pub offline: bool,
+    pub pids_limit: Option<u64>,
     /// Outlives its `run`; listed by `ps` until `down`.
     pub detached: bool,
 }

@@ -163,6 +163,7 @@ fn pod_cgroup(running: &Rc<Running>, spec: &PodSpec) -> Result<Vec<PathBuf>, Str
         cpu_shares: Some(pod_api::resources::cpu_shares(effective.cpu_request_millis)),
         cpu_quota_us: effective.cgroup_cpu_limit_millis().and_then(quota),
         memory_limit: effective.cgroup_memory_limit().and_then(|bytes| u64::try_from(bytes).ok()),
+        pids_max: running.record().pids_limit,
         ..Limits::default()
     };
     let made = make_group(running, &group, &limits)?;

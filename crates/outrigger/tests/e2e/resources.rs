@@ -130,3 +130,26 @@ spec:
     world.ok(&["down", "fat"]);
     world.assert_nothing_left();
 }
+
+#[test]
+fn a_fork_bomb_ends_at_the_pods_pids_limit() {
+    let world = World::new();
+    let path = world.manifest(
+        "pod.yaml",
+        r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: forks}
+spec:
+  restartPolicy: Never
+  containers:
+  - name: m
+    image: busybox
+    command: [sh, -c, 'for i in $(seq 100); do sleep 5 & done; echo never']
+"#,
+    );
+    let output = world.run(&["run", "--offline", "--pids-limit", "20", path.to_str().unwrap()]);
+    assert_ne!(output.status.code(), Some(0));
+    assert!(crate::world::text(&output.stderr).to_lowercase().contains("fork"), "the shell says why");
+    world.assert_nothing_left();
+}
