@@ -156,13 +156,18 @@ impl Hierarchy {
         })
     }
 
-    /// Makes the group and its missing parents, and writes its limits. Fine when it exists.
+    /// Makes the group and its missing parents, and writes its limits. Fine when it exists; on v2 one without processes
+    /// is then made anew, without what the container before left in it: groups of its own with controllers, which would
+    /// keep processes out of it, and page cache, which would count against the limit.
     ///
     /// # Errors
     /// When a directory cannot be made; a limit that cannot be written is in [`Created::unapplied`].
     pub fn create(&self, path: &Path, limits: &Limits) -> Result<Created, CgroupError> {
         let directories = self.directories(path)?;
         let mut unapplied = Vec::new();
+        if let Layout::V2(tree) = &self.layout {
+            tree.clear(relative(path)?);
+        }
         for directory in &directories {
             fs::create_dir_all(directory).map_err(|source| CgroupError::Create { path: directory.clone(), source })?;
         }

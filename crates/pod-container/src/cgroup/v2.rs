@@ -50,6 +50,14 @@ impl Tree {
         }
     }
 
+    /// Removes a group that is there but has no processes. Best effort: what stays can be used as it is.
+    pub(super) fn clear(&self, relative: &Path) {
+        let directory = self.root.join(relative);
+        if file::keyed(&directory.join("cgroup.events"), "populated").is_ok_and(|populated| populated == 0) {
+            let _ = super::remove_tree(&directory, Instant::now() + Duration::from_millis(100));
+        }
+    }
+
     pub(super) fn write(&self, directory: &Path, limits: &Limits, unapplied: &mut Vec<Unapplied>) {
         let mut set = |limit: &'static str, asked: bool, name: &str, value: String| {
             let Err(error) = file::write(&directory.join(name), &value) else { return };
