@@ -16,7 +16,8 @@
 #
 # Variables: OUTRIGGER (binary; default the newer of target/{debug,release}/outrigger), WORLD (default a fresh directory,
 # removed at the end; a given one is kept, with its packages), ACCEL (tcg; kvm where it works), MINUTES (15),
-# TESTS (test binaries to run in the guest as well, separated by spaces, as `cargo test --no-run` names them),
+# TESTS (test binaries to run in the guest as well, separated by spaces, as `cargo test --no-run` names them), FILES (what
+# these look for, copied to the same absolute path in the guest),
 # CONSOLE=1 (show the guest's console from its first line).
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -80,6 +81,7 @@ rm -f usr/sbin/init
 cp "$here/inside.sh" usr/sbin/init
 mkdir root/tests
 for test in ${TESTS:-}; do cp "$test" root/tests/; done
+for file in ${FILES:-}; do mkdir -p ".${file%/*}" && cp -r "$file" ".$file"; done
 chmod 755 usr/sbin/init usr/bin/outrigger
 version=$(ls usr/lib/modules)
 mv boot/vmlinuz-* "$world/kernel"
