@@ -294,7 +294,7 @@ for test in /root/tests/*; do
   step "$(basename "$test")"
   timeout 600 "$test" --test-threads 2 >/tmp/test.out 2>&1
   check "$(basename "$test")" 0 $?
-  grep -E '^test result|FAILED|panicked|skipped' -A 3 /tmp/test.out
+  grep -E '^test result|FAILED$|skipped|panicked' -A 4 /tmp/test.out | head -n 150
 done
 
 step "over"

@@ -4,7 +4,7 @@
 #   cargo build -p outrigger && sudo benches/cgroup2/run.sh
 #
 # For machines that still have v1 mounted, where the v2 code meets fixtures only. Wants a Debian machine, root and 2 GB of
-# disk; takes two to five minutes without KVM. Everything comes from apt-get: qemu is installed, the kernel and
+# disk; takes three minutes without KVM on a quiet machine. Everything comes from apt-get: qemu is installed, the kernel and
 # the guest's programs (coreutils, dash, busybox) are only downloaded and unpacked, nothing of this machine's boot changes.
 #
 #   world/root    the packages, the outrigger binary, examples/, pods/ and inside.sh
@@ -79,7 +79,7 @@ cp "$binary" usr/bin/outrigger
 cp -r "$repository/examples" "$here/pods" root/
 rm -f usr/sbin/init
 cp "$here/inside.sh" usr/sbin/init
-mkdir root/tests
+mkdir -p root/tests ".$repository/target/tmp"
 for test in ${TESTS:-}; do cp "$test" root/tests/; done
 for file in ${FILES:-}; do mkdir -p ".${file%/*}" && cp -r "$file" ".$file"; done
 chmod 755 usr/sbin/init usr/bin/outrigger
