@@ -71,7 +71,10 @@ async fn an_exec_is_as_confined_as_its_container() {
     let spec = world.spec("main", "sleep 1000");
     world.client().start("main", 0, &spec).await.expect("start");
     let capabilities = Capabilities { bounding: capability::DEFAULT, permitted: capability::DEFAULT };
-    let script = format!("{STATUS}; grep -c outrigger-test /proc/self/cgroup; ps | wc -l");
+    // On v2 the container's group is the top of its cgroup namespace; any other would show as a path.
+    let unified = world.hierarchy.version() == pod_container::cgroup::Version::V2;
+    let group = if unified { "^0::/$" } else { "outrigger-test" };
+    let script = format!("{STATUS}; grep -c '{group}' /proc/self/cgroup; ps | wc -l");
     let mut process = crate::world::process(&["sh", "-c", &script], capabilities);
     process.user.user = "1000".into();
     process.no_new_privileges = true;
