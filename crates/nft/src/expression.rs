@@ -182,6 +182,12 @@ fn write_load(out: &mut Writer, field: Field, register: u32) {
         Field::ConntrackMark => write_conntrack(out, 3, register),
         Field::SourceType => write_fib(out, 1, register),
         Field::DestinationType => write_fib(out, 2, register),
+        Field::Random(modulus) => expression(out, "numgen", |data| {
+            data.u32(1, register);
+            data.u32(2, modulus);
+            data.u32(3, 1); // NFT_NG_RANDOM
+            data.u32(4, 0);
+        }),
     }
 }
 

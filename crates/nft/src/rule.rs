@@ -100,6 +100,8 @@ pub enum Field {
     /// What the routing tables say about the source or destination.
     SourceType,
     DestinationType,
+    /// A number at random below this one (`numgen random mod N`), as a [`Kind::Mark`]. 0 is refused by the kernel.
+    Random(u32),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -354,7 +356,7 @@ impl Field {
             Field::Protocol => Kind::Protocol,
             Field::InputInterface | Field::OutputInterface => Kind::InterfaceName,
             Field::InputInterfaceIndex | Field::OutputInterfaceIndex => Kind::InterfaceIndex,
-            Field::Mark | Field::ConntrackMark => Kind::Mark,
+            Field::Mark | Field::ConntrackMark | Field::Random(_) => Kind::Mark,
             Field::SocketUser => Kind::UserId,
             Field::SocketGroup => Kind::GroupId,
             Field::Ipv4Source | Field::Ipv4Destination => Kind::Ipv4Address,
