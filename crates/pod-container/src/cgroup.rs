@@ -104,6 +104,9 @@ pub enum CgroupError {
     Kill { path: PathBuf, source: io::Error },
     #[error("cgroup path `{0}` is not absolute or leaves its tree")]
     Path(PathBuf),
+    /// Without it every device of the machine would be open.
+    #[error("failed to limit the devices of cgroup `{path}`: {reason}")]
+    Devices { path: PathBuf, reason: String },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -161,7 +164,8 @@ impl Hierarchy {
     /// keep processes out of it, and page cache, which would count against the limit.
     ///
     /// # Errors
-    /// When a directory cannot be made; a limit that cannot be written is in [`Created::unapplied`].
+    /// When a directory cannot be made, or the device rules do not hold; another limit that cannot be written is in
+    /// [`Created::unapplied`].
     pub fn create(&self, path: &Path, limits: &Limits) -> Result<Created, CgroupError> {
         let directories = self.directories(path)?;
         let mut unapplied = Vec::new();
@@ -175,6 +179,10 @@ impl Hierarchy {
             tree.enable_controllers(relative(path)?, limits, &mut unapplied);
         }
         self.write(relative(path)?, limits, &mut unapplied);
+        if let Some(position) = unapplied.iter().position(|unapplied| unapplied.limit == "devices") {
+            let reason = unapplied.swap_remove(position).reason;
+            return Err(CgroupError::Devices { path: path.to_owned(), reason });
+        }
         Ok(Created { directories, unapplied })
     }
 

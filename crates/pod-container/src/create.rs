@@ -32,6 +32,8 @@ pub struct Handed {
     pub spec: OwnedFd,
     /// See [`crate::report`].
     pub report: OwnedFd,
+    /// `None` is the null device, or the terminal.
+    pub input: Option<OwnedFd>,
     /// `None` for a terminal, which the child makes itself.
     pub output: Option<(OwnedFd, OwnedFd)>,
 }
@@ -46,18 +48,20 @@ pub struct Surroundings<'a> {
     pub oom_score_adj: i32,
     /// Forked into the first of the spec's cgroups ([`crate::membership::birthplace`]).
     pub born_in_cgroup: bool,
-    /// With [`PidMode::Pod`].
+    /// With [`PidMode::Pod`], and for one that joins another container's processes.
     pub shared: Option<SharedProcesses<'a>>,
 }
 
-/// The PID namespace of a whole pod.
+/// The PID namespace of a whole pod, or of another container.
 #[derive(Debug, Clone, Copy)]
 pub struct SharedProcesses<'a> {
     /// A pidfd of its first process.
     pub keeper: BorrowedFd<'a>,
-    /// A mount namespace whose root is a procfs of it: one can be mounted only from within, where a container must not
-    /// meet a process that still has its privileges.
+    /// A mount namespace with a procfs of it: one can be mounted only from within, where a container must not meet a
+    /// process that still has its privileges.
     pub proc: BorrowedFd<'a>,
+    /// Where in there.
+    pub proc_path: &'static str,
 }
 
 /// The namespaces the child is to be forked with ([`crate::fork`]).
@@ -70,9 +74,9 @@ pub fn namespaces(pid: PidMode) -> UnshareFlags {
 
 /// Becomes the container, or reports why not and ends.
 pub fn run(handed: Handed, surroundings: Surroundings<'_>) -> ! {
-    let Handed { spec, report, output } = handed;
+    let Handed { spec, report, input, output } = handed;
     let reporter = Reporter::new(report);
-    let failure = match become_container(spec, output, &reporter, surroundings) {
+    let failure = match become_container(spec, input, output, &reporter, surroundings) {
         Ok(never) => match never {},
         Err(failure) => failure,
     };
@@ -82,14 +86,16 @@ pub fn run(handed: Handed, surroundings: Surroundings<'_>) -> ! {
 
 fn become_container(
     spec: OwnedFd,
+    input: Option<OwnedFd>,
     output: Option<(OwnedFd, OwnedFd)>,
     reporter: &Reporter,
     surroundings: Surroundings<'_>,
 ) -> Result<std::convert::Infallible, Failure> {
-    let outputs = output.iter().flat_map(|(stdout, stderr)| [stdout.as_fd(), stderr.as_fd()]);
+    let pipes = output.iter().flat_map(|(stdout, stderr)| [stdout.as_fd(), stderr.as_fd()]);
+    let pipes = pipes.chain(input.iter().map(OwnedFd::as_fd));
     let shared = surroundings.shared.iter().flat_map(|shared| [shared.keeper, shared.proc]);
     let kept = [spec.as_fd(), reporter.socket(), surroundings.host_mounts];
-    sys::process::close_all_but(&kept.into_iter().chain(outputs).chain(shared).collect::<Vec<_>>())
+    sys::process::close_all_but(&kept.into_iter().chain(pipes).chain(shared).collect::<Vec<_>>())
         .or_fail(|| "failed to close descriptors".into())?;
     let spec: ContainerSpec = parse(spec)?;
     rustix::process::umask(Mode::empty());
@@ -100,8 +106,7 @@ fn become_container(
 
     // The root and everything on it.
     let root = rootfs::mount(&spec.rootfs)?;
-    let shared_proc = surroundings.shared.map(|shared| shared.proc);
-    let places = defaults::mount(root.as_fd(), &spec, shared_proc)?;
+    let places = defaults::mount(root.as_fd(), &spec, surroundings.shared)?;
     mounts::mount(root.as_fd(), &spec.mounts, surroundings.host_mounts)?;
     let terminal = if spec.tty { Some(console::open(&places.dev, reporter)?) } else { None };
     hide::mask(root.as_fd(), &spec.masked_paths, &null)?;
@@ -121,7 +126,7 @@ fn become_container(
         (Some(terminal), _) => {
             process::place_stdio(terminal, terminal, terminal)?;
         }
-        (None, Some((stdout, stderr))) => process::place_stdio(&null, stdout, stderr)?,
+        (None, Some((stdout, stderr))) => process::place_stdio(input.as_ref().unwrap_or(&null), stdout, stderr)?,
         (None, None) => return Err(Failure::create("neither a terminal nor pipes were handed over")),
     }
     if let Some(shared) = surroundings.shared {

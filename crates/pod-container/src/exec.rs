@@ -9,13 +9,15 @@ use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 use crate::failure::{Failure, OrFail};
 use crate::report::Reporter;
-use crate::spec::{PidMode, ProcessSpec};
+use crate::spec::{ExecSpec, PidMode};
 use crate::{create, process, sys};
+
+mod terminal;
 
 /// What the shim hands to the child.
 #[derive(Debug)]
 pub struct Handed {
-    /// The [`ProcessSpec`] as JSON.
+    /// The [`ExecSpec`] as JSON.
     pub spec: OwnedFd,
     /// See [`crate::report`].
     pub report: OwnedFd,
@@ -41,7 +43,7 @@ pub fn run(handed: Handed) -> ! {
         let kept = [&spec, &container, stdin, stdout, stderr].map(OwnedFd::as_fd);
         sys::process::close_all_but(&[&kept[..], &[reporter.socket()]].concat())
             .or_fail(|| "failed to close descriptors".into())?;
-        let spec: ProcessSpec = create::parse(spec)?;
+        let ExecSpec { process: spec, terminal } = create::parse(spec)?;
         create::join(&cgroups, born_in_cgroup)?;
         process::leave_keyring()?;
         process::limit(&spec, oom_score_adj)?;
@@ -58,14 +60,19 @@ pub fn run(handed: Handed) -> ! {
         let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
             .or_fail(|| "failed to open the container's root".into())?;
         let account = process::account(root.as_fd(), &spec)?;
-        process::place_stdio(stdin, stdout, stderr)?;
+        if terminal {
+            let terminal = terminal::open(root.as_fd(), stdin.as_fd())?;
+            process::place_stdio(&terminal, &terminal, &terminal)?;
+        } else {
+            process::place_stdio(stdin, stdout, stderr)?;
+        }
         process::Entering {
             spec: &spec,
             reporter: &reporter,
             resolved: account,
             die_with_parent: !joins_others,
             joins_others,
-            owns_terminal: false,
+            owns_terminal: terminal,
         }
         .become_program()
     };

@@ -76,6 +76,22 @@ pub struct ContainerSpec {
     pub log: LogSpec,
     /// A pseudo-terminal as stdin, stdout and stderr.
     pub tty: bool,
+    pub stdin: Stdin,
+    /// The running container of the pod whose PID namespace it joins, instead of one of its own. Means nothing unless
+    /// containers have their own ([`PidMode::Container`]).
+    pub processes_of: Option<String>,
+}
+
+/// Where a container's first process reads from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stdin {
+    /// `/dev/null`, or a terminal into which nobody types.
+    #[default]
+    Null,
+    /// A pipe or a terminal that stays open; clients attach to it.
+    Open,
+    /// The same; the pipe is closed when the first client that wrote to it has ended. (A terminal has no such end.)
+    Once,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,6 +111,16 @@ pub struct ProcessSpec {
     pub rlimits: Vec<Rlimit>,
     /// `None` is what the engine has.
     pub oom_score_adj: Option<i32>,
+}
+
+/// One more process in a container that runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecSpec {
+    pub process: ProcessSpec,
+    /// A pseudo-terminal of the container's own, as its stdin, stdout and stderr and its controlling terminal. What is
+    /// handed over as stdin is then a Unix socket, over which the terminal's master side comes back before the program
+    /// starts.
+    pub terminal: bool,
 }
 
 /// Who the process runs as. Names are looked up in the container's own `/etc/passwd` and `/etc/group`, after the root

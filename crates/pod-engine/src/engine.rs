@@ -6,7 +6,7 @@ use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use pod_api::context::{NodeInfo, Objects};
 use pod_container::cgroup::Hierarchy;
 use pod_network::Network;
@@ -48,6 +48,8 @@ pub(crate) struct Context {
     pub(crate) feed: Feed,
     /// Who still reads pods' logs.
     pub(crate) holds: crate::hold::Holds,
+    /// The pods driven here, for sessions into them.
+    pub(crate) live: RefCell<BTreeMap<(String, String), std::rc::Weak<crate::running::Running>>>,
 }
 
 /// Why an engine could not be opened. The message says what; the source says why.
@@ -80,6 +82,8 @@ pub enum RunError {
     Ledger(String, #[source] io::Error),
     #[error("failed to write down pod `{0}`")]
     Record(String, #[source] io::Error),
+    #[error("pod `{0}` is an object of this root's API; change or delete it there (kubectl), or choose another name")]
+    OfStore(String),
 }
 
 /// A request to run one pod.
@@ -94,6 +98,10 @@ pub struct PodRequest {
     pub recreate: bool,
     /// Processes and threads of the whole pod; counted from its start.
     pub pids_limit: Option<u64>,
+    /// The pod is an object of an API server: its uid and creationTimestamp are its own, and a pod of another uid is
+    /// another pod.
+    #[serde(default)]
+    pub of_store: bool,
 }
 
 impl PodRequest {
@@ -102,6 +110,11 @@ impl PodRequest {
     }
     pub fn name(&self) -> &str {
         self.pod.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    /// Whether it is about the very object that `record` was made of.
+    pub(crate) fn is_same_object(&self, record: &Record) -> bool {
+        self.of_store && record.of_store && self.pod.metadata.uid.as_deref() == Some(&record.uid)
     }
 }
 
@@ -136,6 +149,7 @@ impl Engine {
             host_userland: RefCell::default(),
             feed: Feed::default(),
             holds: crate::hold::Holds::default(),
+            live: RefCell::default(),
             config,
             store,
             network,
@@ -159,8 +173,25 @@ impl Engine {
         &self.cx.store
     }
 
+    pub fn roots(&self) -> &Roots {
+        &self.cx.config.roots
+    }
+
+    /// The machine as pods see it.
+    pub fn node(&self) -> &NodeInfo {
+        &self.cx.node
+    }
+
+    pub fn clock(&self) -> Clock {
+        self.cx.clock
+    }
+
     pub(crate) fn context(&self) -> &Context {
         &self.cx
+    }
+
+    pub(crate) fn running(&self, namespace: &str, name: &str) -> Option<Rc<crate::running::Running>> {
+        self.cx.live.borrow().get(&(namespace.to_owned(), name.to_owned())).and_then(std::rc::Weak::upgrade)
     }
 
     pub fn drives(&self, namespace: &str, name: &str) -> bool {
@@ -179,6 +210,9 @@ impl Engine {
         let full = format!("{}/{}", key.0, key.1);
         let paths = self.cx.config.roots.pod(&key.0, &key.1);
         let failed = |error| RunError::Record(full.clone(), error);
+        if !request.of_store && record::load::<Record>(&paths.record()).is_ok_and(|record| record.of_store) {
+            return Err(RunError::OfStore(full));
+        }
         if self.drives(&key.0, &key.1) {
             check_update(&full, &paths, &request)?;
         }
@@ -213,12 +247,43 @@ impl Engine {
         Ok(())
     }
 
+    /// A pod of which only its last status is known: the machine went down under it. What ran then is lost, and its
+    /// containers are started again by policy, with restart counts that go on.
+    ///
+    /// # Errors
+    /// As [`Self::run`], and [`RunError::Owned`] where there still is a pod of the name.
+    pub fn restore(&self, request: PodRequest, status: &PodStatus) -> Result<(), RunError> {
+        let key = (request.namespace().to_owned(), request.name().to_owned());
+        let full = format!("{}/{}", key.0, key.1);
+        let paths = self.cx.config.roots.pod(&key.0, &key.1);
+        let failed = |error| RunError::Record(full.clone(), error);
+        if self.drives(&key.0, &key.1) || paths.record().exists() {
+            return Err(RunError::Owned(full));
+        }
+        create_private(&paths.run).map_err(failed)?;
+        let ownership = Ownership::try_take(&paths).map_err(failed)?.ok_or_else(|| RunError::Owned(full.clone()))?;
+        let record = self.new_record(request).map_err(failed)?;
+        let mut lifecycle = Lifecycle::restored(&record.pod, &record.uid, status, self.cx.clock.now());
+        crate::attempts::go_on(&mut lifecycle, &paths, &record.uid);
+        record::save(&paths.record(), &record).map_err(failed)?;
+        record::save(&paths.ledger(), &lifecycle).map_err(failed)?;
+        self.sign(&paths).map_err(failed)?;
+        self.start_task(&key, PodTask::adopted(self.cx.clone(), paths, record, lifecycle, ownership));
+        Ok(())
+    }
+
     fn new_record(&self, request: PodRequest) -> io::Result<Record> {
-        let uid = record::new_uid()?;
         let mut pod = request.pod;
         let created = self.cx.clock.now();
+        let own = pod.metadata.uid.clone().filter(|uid| request.of_store && !uid.is_empty());
+        let uid = match own {
+            Some(uid) => uid,
+            None => record::new_uid()?,
+        };
         pod.metadata.uid = Some(uid.clone());
-        pod.metadata.creation_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(created));
+        if !request.of_store || pod.metadata.creation_timestamp.is_none() {
+            pod.metadata.creation_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(created));
+        }
         Ok(Record {
             cgroup: crate::running::cgroup_of(&self.cx.config.roots, &pod, &uid),
             uid,
@@ -229,6 +294,7 @@ impl Engine {
             offline: request.offline,
             detached: request.detached,
             pids_limit: request.pids_limit,
+            of_store: request.of_store,
         })
     }
 
@@ -282,8 +348,19 @@ impl Engine {
         }
     }
 
+    /// A condition that is a client's fact (readiness gates): `status` is `True`, `False` or `Unknown`.
+    pub fn set_condition(&self, namespace: &str, name: &str, kind: &str, status: &str) -> Result<(), RunError> {
+        let key = (namespace.to_owned(), name.to_owned());
+        let command = Command::Condition { kind: kind.into(), status: status.into() };
+        match self.pods.borrow().get(&key) {
+            Some(commands) if commands.send(command).is_ok() => Ok(()),
+            _ => Err(RunError::Unknown(format!("{namespace}/{name}"))),
+        }
+    }
+
     fn start_task(&self, key: &(String, String), (task, commands): (PodTask, mpsc::UnboundedSender<Command>)) {
         self.pods.borrow_mut().insert(key.clone(), commands.clone());
+        self.cx.live.borrow_mut().insert(key.clone(), Rc::downgrade(task.running()));
         let engine = self.clone();
         let key = key.clone();
         tokio::task::spawn_local(async move {
@@ -291,6 +368,7 @@ impl Engine {
             // Another pod of the same name may have taken the place.
             if engine.pods.borrow().get(&key).is_some_and(|current| current.same_channel(&commands)) {
                 engine.pods.borrow_mut().remove(&key);
+                engine.cx.live.borrow_mut().remove(&key);
             }
             if let Some(request) = successor
                 && let Err(error) = engine.run(*request)
@@ -315,6 +393,9 @@ impl Engine {
 fn check_update(full: &str, paths: &crate::PodPaths, request: &PodRequest) -> Result<(), RunError> {
     let stopping = record::load::<Lifecycle>(&paths.ledger()).is_ok_and(|lifecycle| lifecycle.is_stopping());
     let Ok(record) = record::load::<Record>(&paths.record()) else { return Ok(()) };
+    if request.of_store && !request.is_same_object(&record) {
+        return Ok(());
+    }
     let differing = crate::update::sandbox_differences(&record.pod, &request.pod);
     if request.recreate || stopping || differing.is_empty() {
         return Ok(());

@@ -11,16 +11,16 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use k8s_openapi::api::core::v1::{Container, PodSpec};
-use pod_api::resources::ContainerResources;
+use pod_api::resources::{ContainerResources, ResourceError};
 use pod_api::security::{self, Effective};
 use pod_container::cgroup::{Devices, Limits};
-use pod_container::spec::{ContainerSpec, LogSpec, Rootfs};
+use pod_container::spec::{ContainerSpec, LogSpec, Rootfs, Stdin};
 use pod_plan::Event;
 use pod_shim::client::StartError;
 
 pub(crate) use self::snapshot::{Snapshot, stop_signal};
 use crate::image::{self, ReadyImage};
-use crate::running::{Running, report_unapplied};
+use crate::running::{self, Running, report_unapplied};
 use crate::{chain, sandbox};
 
 /// A live log is rotated at 10 MiB, five files are kept (the kubelet's `containerLogMaxSize`, `containerLogMaxFiles`).
@@ -91,8 +91,7 @@ fn describe(
     let record = running.record();
     let gone = || Unlaunchable::Create("it left the manifest".into());
     let pod = record.pod.spec.as_ref().ok_or_else(gone)?;
-    let mut all = pod.init_containers.iter().flatten().chain(&pod.containers);
-    let container = all.find(|container| container.name == name).ok_or_else(gone)?;
+    let container = &running::find_container(pod, name).ok_or_else(gone)?;
     let effective = Effective::of(pod, container).map_err(|error| Unlaunchable::Config(chain(&error)))?;
     let launch = Launch { running, pod, container, image, effective: &effective, attempt };
     let spec = launch.spec()?;
@@ -108,7 +107,7 @@ impl Launch<'_> {
         security::check_non_root(effective, &image.config.user).map_err(|error| Unlaunchable::Config(chain(&error)))?;
         let image_env: Vec<String> = image.config.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let env = running
-            .with_context(|cx| pod_api::env::resolve(container, &image_env, &[], cx))
+            .with_context(|cx| pod_api::env::resolve(container, &image_env, &cx.objects.service_variables, cx))
             .map_err(|error| Unlaunchable::Config(chain(&error)))?;
         let args = pod_api::env::command(container, &image.config.entrypoint, &image.config.cmd, &env.declared);
         if args.is_empty() {
@@ -135,6 +134,12 @@ impl Launch<'_> {
                 max_files: LOG_MAX_FILES,
             },
             tty: container.tty == Some(true),
+            stdin: match (container.stdin, container.stdin_once) {
+                (Some(true), Some(true)) => Stdin::Once,
+                (Some(true), _) => Stdin::Open,
+                _ => Stdin::Null,
+            },
+            processes_of: self.target(),
         })
     }
 
@@ -148,20 +153,33 @@ impl Launch<'_> {
         paths
     }
 
+    /// Of an ephemeral container: whose processes it is to see.
+    fn target(&self) -> Option<String> {
+        let mut ephemerals = self.pod.ephemeral_containers.iter().flatten();
+        let own = ephemerals.find(|ephemeral| ephemeral.name == self.container.name)?;
+        own.target_container_name.clone().filter(|name| !name.is_empty())
+    }
+
     fn cgroup(&self) -> Result<Vec<PathBuf>, Unlaunchable> {
         let Self { running, container, effective, .. } = *self;
-        let resources = ContainerResources::of(container).map_err(|error| Unlaunchable::Create(chain(&error)))?;
-        let limits = Limits {
-            cpu_shares: Some(pod_api::resources::cpu_shares(resources.cpu_request_millis.unwrap_or(0))),
-            cpu_quota_us: resources.cpu_limit_millis.and_then(sandbox::quota),
-            memory_limit: resources.memory_limit.and_then(|bytes| u64::try_from(bytes).ok()),
-            memory_oom_group: true,
-            devices: if effective.privileged { Devices::AllowAll } else { Devices::standard() },
-            ..Limits::default()
-        };
+        let size = size_limits(container).map_err(|error| Unlaunchable::Create(chain(&error)))?;
+        let devices = if effective.privileged { Devices::AllowAll } else { Devices::standard() };
+        let limits = Limits { devices, ..size };
         let group = running.cgroup().join(&container.name);
         let created = sandbox::make_group(running, &group, &limits).map_err(Unlaunchable::Create)?;
         report_unapplied(running, &format!("container {}", container.name), &created.unapplied);
         Ok(created.directories)
     }
+}
+
+/// What can change while it runs.
+pub(crate) fn size_limits(container: &Container) -> Result<Limits, ResourceError> {
+    let resources = ContainerResources::of(container)?;
+    Ok(Limits {
+        cpu_shares: Some(pod_api::resources::cpu_shares(resources.cpu_request_millis.unwrap_or(0))),
+        cpu_quota_us: resources.cpu_limit_millis.and_then(sandbox::quota),
+        memory_limit: resources.memory_limit.and_then(|bytes| u64::try_from(bytes).ok()),
+        memory_oom_group: true,
+        ..Limits::default()
+    })
 }

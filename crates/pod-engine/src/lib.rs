@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod attempts;
 mod check;
 pub mod cleanup;
 mod clock;
@@ -21,13 +22,16 @@ mod node;
 mod paths;
 pub mod probe;
 pub mod record;
+mod resize;
 mod running;
 mod sandbox;
+pub mod session;
 mod shim_binary;
 mod task;
 mod teardown;
 mod termination;
 mod update;
+mod usage;
 mod volumes;
 
 pub use clock::Clock;

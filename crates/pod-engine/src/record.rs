@@ -29,6 +29,9 @@ pub struct Record {
     pub pids_limit: Option<u64>,
     /// Outlives its `run`; listed by `ps` until `down`.
     pub detached: bool,
+    /// An object of the root's API, not a manifest of `run`.
+    #[serde(default)]
+    pub of_store: bool,
 }
 
 impl Record {

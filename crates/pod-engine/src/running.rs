@@ -59,7 +59,8 @@ pub(crate) struct Running {
     /// Warnings about the pod as a whole that were given already.
     warned: RefCell<std::collections::BTreeSet<String>>,
     ips: RefCell<Vec<IpAddr>>,
-    /// Containers that have an attempt running, for eviction and updates.
+    /// The attempt of each container that has one running.
+    alive: RefCell<BTreeMap<String, u32>>,
     volumes_ready: Cell<bool>,
     /// One writer of volumes at a time: the atomic writer allows no other beside it.
     pub(crate) volume_turn: tokio::sync::Mutex<()>,
@@ -71,6 +72,8 @@ pub(crate) struct Running {
     ending: Cell<bool>,
     /// The root directory of the shim's mount namespace, pinned: a PID may come to mean another process.
     shim_root: RefCell<Option<OwnedFd>>,
+    /// The pod's network namespace, pinned likewise.
+    network: RefCell<Option<OwnedFd>>,
     /// Woken when the shim stands, for steps that need its mount namespace.
     pub(crate) shim_changed: tokio::sync::Notify,
 }
@@ -92,12 +95,14 @@ impl Running {
             launches: RefCell::default(),
             warned: RefCell::default(),
             ips: RefCell::default(),
+            alive: RefCell::default(),
             volumes_ready: Cell::default(),
             volume_turn: tokio::sync::Mutex::default(),
             sources: Cell::default(),
             pristine: Cell::default(),
             ending: Cell::default(),
             shim_root: RefCell::default(),
+            network: RefCell::default(),
             shim_changed: tokio::sync::Notify::new(),
         }
     }
@@ -155,6 +160,16 @@ impl Running {
         match event {
             Event::SandboxReady { ips, .. } => *self.ips.borrow_mut() = ips.clone(),
             Event::VolumesReady => self.volumes_ready.set(true),
+            Event::Started { container, attempt, .. } => {
+                self.alive.borrow_mut().insert(container.clone(), *attempt);
+            }
+            Event::Exited { container, attempt, .. } => {
+                let mut alive = self.alive.borrow_mut();
+                if alive.get(container) == Some(attempt) {
+                    alive.remove(container);
+                }
+            }
+            Event::SandboxLost | Event::SandboxRemoved => self.alive.borrow_mut().clear(),
             _ => {}
         }
     }
@@ -239,6 +254,9 @@ impl Running {
         let root = std::fs::File::open(format!("/proc/{pid}/root"))
             .map_err(|error| format!("failed to reach the mounts of shim {pid}: {error}"))?;
         *self.shim_root.borrow_mut() = Some(root.into());
+        let network = std::fs::File::open(format!("/proc/{pid}/ns/net"))
+            .map_err(|error| format!("failed to reach the network of shim {pid}: {error}"))?;
+        *self.network.borrow_mut() = Some(network.into());
         *self.shim.borrow_mut() = Some(client);
         self.shim_pid.set(Some(pid));
         self.shim_changed.notify_waiters();
@@ -263,9 +281,24 @@ impl Running {
     pub(crate) fn detach_shim(&self) -> Option<(u32, Client)> {
         let client = self.shim.borrow_mut().take();
         self.shim_root.borrow_mut().take();
+        self.network.borrow_mut().take();
         // What was in its memory is gone with it.
         self.volumes_ready.set(false);
         Some((self.shim_pid.take()?, client?))
+    }
+
+    /// The attempt of a container that has a process now.
+    pub(crate) fn alive(&self, container: &str) -> Option<u32> {
+        self.alive.borrow().get(container).copied()
+    }
+
+    pub(crate) fn all_alive(&self) -> Vec<String> {
+        self.alive.borrow().keys().cloned().collect()
+    }
+
+    pub(crate) fn network_namespace(&self) -> Result<OwnedFd, String> {
+        let network = self.network.borrow().as_ref().map(OwnedFd::try_clone).ok_or("the pod's sandbox is gone")?;
+        network.map_err(|error| format!("failed to keep the pod's network open: {error}"))
     }
 
     /// A path as the shim's mount namespace has it, and the descriptor it goes through, to be kept while it is used.
@@ -319,7 +352,7 @@ impl Running {
     pub(crate) fn container(&self, name: &str) -> Option<Container> {
         let record = self.record();
         let spec = record.pod.spec.as_ref()?;
-        spec.init_containers.iter().flatten().chain(&spec.containers).find(|c| c.name == name).cloned()
+        find_container(spec, name)
     }
 
     /// For one start: each begins with `EnsureImage`.
@@ -486,6 +519,10 @@ impl Running {
                 teardown::remove_attempt(self, &container, attempt).await;
                 None
             }
+            Step::Resize { containers } => {
+                let outcome = crate::resize::apply(self, containers).await;
+                Some(Event::ResizeEnded { outcome })
+            }
             Step::RemoveSandbox => {
                 teardown::remove_sandbox_for_good(self).await;
                 Some(Event::SandboxRemoved)
@@ -503,6 +540,15 @@ impl Running {
             }
         }
     }
+}
+
+/// Whatever its part in the pod.
+pub(crate) fn find_container(spec: &PodSpec, name: &str) -> Option<Container> {
+    let ephemeral = || {
+        let mut ephemerals = spec.ephemeral_containers.iter().flatten();
+        ephemerals.find(|container| container.name == name).map(pod_plan::as_container)
+    };
+    pod_api::role::find(spec, name).map(|(_, container)| container.clone()).or_else(ephemeral)
 }
 
 /// Guaranteed pods sit directly below the root, the others below their class, as a kubelet lays them out.

@@ -157,18 +157,22 @@ fn sandbox_spec(running: &Rc<Running>, spec: &PodSpec) -> Result<SandboxSpec, St
 
 /// The pod's own group with its effective limits, and a leaf in it for the shim.
 fn pod_cgroup(running: &Rc<Running>, spec: &PodSpec) -> Result<Vec<PathBuf>, String> {
-    let effective = pod_api::resources::pod_effective(spec).map_err(|e| chain(&e))?;
     let group = running.cgroup();
-    let limits = Limits {
+    let limits = pod_limits(running, spec)?;
+    let made = make_group(running, &group, &limits)?;
+    report_unapplied(running, "pod", &made.unapplied);
+    Ok(make_group(running, &group.join(SHIM_GROUP), &Limits::default())?.directories)
+}
+
+pub(crate) fn pod_limits(running: &Running, spec: &PodSpec) -> Result<Limits, String> {
+    let effective = pod_api::resources::pod_effective(spec).map_err(|e| chain(&e))?;
+    Ok(Limits {
         cpu_shares: Some(pod_api::resources::cpu_shares(effective.cpu_request_millis)),
         cpu_quota_us: effective.cgroup_cpu_limit_millis().and_then(quota),
         memory_limit: effective.cgroup_memory_limit().and_then(|bytes| u64::try_from(bytes).ok()),
         pids_max: running.record().pids_limit,
         ..Limits::default()
-    };
-    let made = make_group(running, &group, &limits)?;
-    report_unapplied(running, "pod", &made.unapplied);
-    Ok(make_group(running, &group.join(SHIM_GROUP), &Limits::default())?.directories)
+    })
 }
 
 /// Makes a group, again if its parents were removed in between by an engine whose last pod just went.

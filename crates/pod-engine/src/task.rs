@@ -24,7 +24,7 @@ use crate::feed::News;
 use crate::paths::PodPaths;
 use crate::record::{self, Ownership, Record};
 use crate::running::Running;
-use crate::{eviction, sandbox, teardown, update};
+use crate::{attempts, eviction, sandbox, teardown, update};
 
 /// A full /run is somebody else's to empty; asking once a second costs nothing.
 const LEDGER_RETRY: Duration = Duration::from_secs(1);
@@ -34,6 +34,7 @@ const LEDGER_RETRY: Duration = Duration::from_secs(1);
 pub(crate) enum Command {
     Stop { grace: Option<u64> },
     Update(Box<PodRequest>),
+    Condition { kind: String, status: String },
 }
 
 /// What can wake the task.
@@ -68,7 +69,8 @@ impl PodTask {
         record: Record,
         ownership: Ownership,
     ) -> (Self, mpsc::UnboundedSender<Command>) {
-        let lifecycle = Lifecycle::new(&record.pod, &record.uid, record.created);
+        let mut lifecycle = Lifecycle::new(&record.pod, &record.uid, record.created);
+        attempts::go_on(&mut lifecycle, &paths, &record.uid);
         Self::assemble(cx, paths, record, lifecycle, ownership, false)
     }
 
@@ -107,6 +109,10 @@ impl PodTask {
             ownership,
         };
         (task, command_sender)
+    }
+
+    pub(crate) fn running(&self) -> &Rc<Running> {
+        &self.running
     }
 
     /// The whole life of the pod under this engine. Returns the request for the pod that is to follow it, if any.
@@ -201,7 +207,19 @@ impl PodTask {
                 self.lifecycle.apply(Event::StopRequested { grace }, now);
                 self.save_ledger();
             }
-            Command::Update(request) if self.lifecycle.is_stopping() => self.successor = Some(request),
+            Command::Condition { kind, status } => {
+                self.lifecycle.set_condition(&kind, &status, now);
+                self.unsaved = true;
+            }
+            Command::Update(request) if self.lifecycle.is_stopping() && !self.is_about_this(&request) => {
+                self.successor = Some(request);
+            }
+            // Its object was replaced by another one of the name: nothing of this one is wanted any more.
+            Command::Update(request) if request.of_store && !self.is_about_this(&request) => {
+                self.lifecycle.apply(Event::StopRequested { grace: None }, now);
+                self.save_ledger();
+                self.successor = Some(request);
+            }
             Command::Update(request)
                 if request.recreate && !update::sandbox_differences(&self.running.pod(), &request.pod).is_empty() =>
             {
@@ -212,11 +230,19 @@ impl PodTask {
             Command::Update(request) => {
                 let pod = self.running.update(&request);
                 self.lifecycle.update(&pod, request.recreate, now);
+                if request.of_store {
+                    self.lifecycle.retry_sources(now);
+                }
                 self.save_ledger();
                 self.announce();
                 self.published = None;
             }
         }
+    }
+
+    /// Another pod of the name follows this one; the same object does not come again.
+    fn is_about_this(&self, request: &PodRequest) -> bool {
+        request.is_same_object(&self.running.record())
     }
 
     /// Spawned, so that a slow pull or hook never holds up a stop.
@@ -232,8 +258,9 @@ impl PodTask {
     fn announce(&self) {
         let record = self.running.record();
         let spec = record.pod.spec.clone().unwrap_or_default();
-        let containers =
-            spec.init_containers.iter().flatten().chain(&spec.containers).map(|c| c.name.clone()).collect();
+        let ephemerals = spec.ephemeral_containers.iter().flatten().map(|container| container.name.clone());
+        let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
+        let containers = containers.map(|container| container.name.clone()).chain(ephemerals).collect();
         self.running.news(News::Accepted { uid: record.uid.clone(), containers });
     }
 
@@ -288,7 +315,9 @@ impl PodTask {
         while let Ok(command) = self.commands.try_recv() {
             match command {
                 Command::Stop { .. } => (keep, self.successor) = (false, None),
+                Command::Update(request) if self.is_about_this(&request) => {}
                 Command::Update(request) => self.successor = Some(request),
+                Command::Condition { .. } => {}
             }
         }
         if !keep {
@@ -312,7 +341,9 @@ impl PodTask {
             tokio::select! {
                 () = released.wait() => return,
                 Some(command) = self.commands.recv() => match command {
+                    Command::Update(request) if self.is_about_this(&request) => {}
                     Command::Update(request) => self.successor = Some(request),
+                    Command::Condition { .. } => {}
                     Command::Stop { grace } => {
                         self.successor = None;
                         if grace == Some(0) {

@@ -20,6 +20,16 @@ pub(crate) struct Transition {
     at: Time,
 }
 
+impl Transition {
+    pub(crate) fn new(kind: &str, holds: bool, at: Time) -> Self {
+        Self { kind: kind.to_owned(), holds, at }
+    }
+
+    pub(crate) fn is_of(&self, kind: &str) -> bool {
+        self.kind == kind
+    }
+}
+
 /// A condition that clients write.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Foreign {
@@ -91,7 +101,7 @@ impl Lifecycle {
                 last_probe_time: None,
             }
         });
-        foreign.chain(own).collect()
+        foreign.chain(self.resize_condition()).chain(own).collect()
     }
 
     fn values(&self, statuses: &ContainerStatuses, phase: Phase) -> [Value; 5] {

@@ -108,6 +108,19 @@ pub enum Event {
     },
     /// Nothing of the sandbox is left.
     SandboxRemoved,
+    ResizeEnded {
+        outcome: ResizeOutcome,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ResizeOutcome {
+    /// All of it.
+    Applied,
+    /// All but these containers, or the pod as a whole. It is tried again.
+    Failed { containers: Vec<String>, message: String },
+    /// Nothing: this machine will never have so much.
+    Infeasible(String),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use k8s_openapi::api::core::v1::ResourceRequirements;
 use serde::{Deserialize, Serialize};
 
 use crate::backoff::{CrashBackoff, PullBackoff};
@@ -56,7 +57,7 @@ pub(crate) struct Container {
     pub(crate) wanted: bool,
     /// Oldest first; all but the last two are on their way out.
     pub(crate) attempts: Vec<Attempt>,
-    /// The number of the very first attempt: 0 unless a container of this name was there before.
+    /// The lowest number of the next attempt: 0 unless a container of this name was there before.
     pub(crate) first_number: u32,
     pub(crate) launch: Launch,
     /// The image in the store, as the runtime names it.
@@ -75,6 +76,12 @@ pub(crate) struct Container {
     pub(crate) excused: bool,
     /// A changed definition (or a kill that promised it): started again whatever the policy says.
     pub(crate) must_restart: bool,
+    /// What the attempt that is being started is given.
+    #[serde(default)]
+    pub(crate) starting: Option<ResourceRequirements>,
+    /// What the running attempt is being given.
+    #[serde(default)]
+    pub(crate) applying: Option<ResourceRequirements>,
 }
 
 /// How far the next attempt is.
@@ -116,6 +123,9 @@ pub(crate) struct Attempt {
     pub(crate) post_start: HookState,
     pub(crate) probes: Probes,
     pub(crate) stop: Option<Stop>,
+    /// What it has now.
+    #[serde(default)]
+    pub(crate) resources: Option<ResourceRequirements>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -165,6 +175,8 @@ impl Container {
             counted: None,
             excused: false,
             must_restart: false,
+            starting: None,
+            applying: None,
         }
     }
 
@@ -202,7 +214,7 @@ impl Container {
 
     /// The number the next attempt will have.
     pub(crate) fn next_number(&self) -> u32 {
-        self.last().map_or(self.first_number, |attempt| attempt.number + 1)
+        self.last().map_or(0, |attempt| attempt.number + 1).max(self.first_number)
     }
 
     /// The attempt before the last, if it has ended.

@@ -38,6 +38,7 @@ impl Lifecycle {
             }
             Event::SandboxLost => self.lose_sandbox(now),
             Event::SandboxRemoved => self.sandbox_removed(now),
+            Event::ResizeEnded { outcome } => self.resize_ended(outcome, now),
             Event::VolumesReady => self.volumes = Volumes::Ready,
             Event::VolumesFailed { message } => {
                 if let Volumes::Preparing { failures } = self.volumes {

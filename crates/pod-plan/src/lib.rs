@@ -25,7 +25,9 @@ mod notice;
 mod passage;
 mod phase;
 mod probe;
+mod resize;
 mod restart;
+mod restore;
 mod shape;
 mod start;
 mod status;
@@ -34,10 +36,10 @@ mod stop;
 mod update;
 
 pub use describe::describe;
-pub use event::{Event, Exit, Hook, Identity, ProbeKind, ProbeOutcome, Pulled};
+pub use event::{Event, Exit, Hook, Identity, ProbeKind, ProbeOutcome, Pulled, ResizeOutcome};
 pub use lifecycle::{AttemptView, ContainerView, Lifecycle};
 pub use phase::Phase;
-pub use shape::{RestartPolicy, Role};
+pub use shape::{RestartPolicy, Role, as_container};
 pub use step::{Notice, Plan, Step};
 
 /// Wall-clock time; the engine hands it in.

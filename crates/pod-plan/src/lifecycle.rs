@@ -10,6 +10,7 @@ use crate::condition::{Foreign, Transition};
 use crate::facts::{Attempt, Container, HookState, Launch, Sandbox, SandboxState, Volumes};
 use crate::phase::Phase;
 use crate::probe;
+use crate::resize::Resize;
 use crate::shape::{PodShape, Role, containers_of};
 use crate::stop::{PodStop, PodStopCause};
 use crate::{Hook, Notice, Plan, Step, Time};
@@ -38,6 +39,8 @@ pub struct Lifecycle {
     pub(crate) transitions: Vec<Transition>,
     pub(crate) foreign: Vec<Foreign>,
     pub(crate) notices: Vec<Notice>,
+    #[serde(default)]
+    pub(crate) resize: Resize,
 }
 
 /// One container as readers see it.
@@ -80,6 +83,7 @@ impl Lifecycle {
             transitions: Vec::new(),
             foreign: Vec::new(),
             notices: Vec::new(),
+            resize: Resize::default(),
         };
         lifecycle.admit(pod, now);
         lifecycle.conclude(now);
@@ -94,6 +98,7 @@ impl Lifecycle {
         view.plan_surroundings(&mut agenda);
         view.plan_launch(&mut agenda);
         view.plan_probes(&mut agenda);
+        view.plan_resize(&mut agenda);
         view.plan_removal(&mut agenda);
         agenda.wake_at(view.next_turn_of_time());
         agenda.finish(view.is_finished())
@@ -126,7 +131,9 @@ impl Lifecycle {
             Step::Start { container, attempt } => self.begin_with(container, |container| {
                 container.count_restart(*attempt, now);
                 container.launch = Launch::Starting { number: *attempt, stale: false };
+                container.starting = Some(container.shape.resources());
             }),
+            Step::Resize { containers } => self.begin_resize(containers),
             Step::RunHook { container, attempt, hook, .. } => self.begin_with(container, |container| {
                 let Some(attempt) = container.attempt_mut(*attempt) else { return };
                 match (hook, &mut attempt.stop) {
@@ -179,6 +186,7 @@ impl Lifecycle {
             _ => {}
         }
         self.cursor = 0;
+        self.resume_resize(now);
         for container in &mut self.containers {
             container.launch = match container.launch {
                 Launch::Pulling { .. } => Launch::Idle,
@@ -217,6 +225,15 @@ impl Lifecycle {
     pub fn set_condition(&mut self, kind: &str, status: &str, now: Time) {
         self.set_foreign(kind, status, now);
         self.conclude(now);
+    }
+
+    /// The container's next attempt has at least this number: earlier ones are known to have been, though nothing else of
+    /// them is.
+    pub fn go_on_from(&mut self, container: &str, number: u32) {
+        if let Some(index) = self.index(container) {
+            let container = &mut self.containers[index];
+            container.first_number = container.first_number.max(number);
+        }
     }
 
     /// Lets time alone have its effects (deadline, back-offs that get a name) and notes their Kubernetes events.
@@ -325,6 +342,7 @@ impl Lifecycle {
                 self.stop_pod(PodStop { since: now, grace: self.pod.grace, forced: false, cause });
             }
         }
+        self.settle_resize(now);
         let Self { containers, retired, .. } = self;
         containers.retain(|container| {
             let gone = !container.wanted && !container.may_run() && container.attempts.is_empty();

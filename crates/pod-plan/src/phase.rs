@@ -113,6 +113,7 @@ impl Lifecycle {
 
     fn count(&self, container: &Container, status: &ContainerStatus, counts: &mut Counts) {
         match (container.shape.role, view(status)) {
+            (Role::Ephemeral, _) => {}
             (Role::Init, View::Running { .. } | View::Waiting) => counts.pending_inits += 1,
             (Role::Init, View::Stopped { code, .. }) => {
                 if code != 0 && !restarts_after(&container.shape, self.pod.policy, code) {

@@ -4,12 +4,14 @@
 use k8s_openapi::api::core::v1::ContainerRestartRule;
 
 use crate::facts::{Container, End};
-use crate::shape::{ContainerShape, RestartPolicy};
+use crate::shape::{ContainerShape, RestartPolicy, Role};
 
 /// By the first matching rule, then the container's policy, then the pod's.
 pub(crate) fn restarts_after(shape: &ContainerShape, pod: RestartPolicy, exit_code: i32) -> bool {
-    if shape.is_sidecar() {
-        return true;
+    match shape.role {
+        Role::Sidecar => return true,
+        Role::Ephemeral => return false,
+        Role::Init | Role::Main => {}
     }
     // Rules count only beside a policy of the container's own; validation sees to it.
     let rules = shape.spec.restart_policy_rules.as_deref().unwrap_or_default();
@@ -27,7 +29,7 @@ impl Container {
     /// Is this container, whose newest attempt ended so, started again? An init container that has passed is not,
     /// whatever its rules say of the code 0; that of a main is not looked behind.
     pub(crate) fn runs_again(&self, pod: RestartPolicy, end: &End) -> bool {
-        self.must_restart
+        (self.must_restart && !self.shape.is_ephemeral())
             || match self.shape.is_init() {
                 true => end.is_failure() && restarts_after(&self.shape, pod, end.init_code()),
                 false => restarts_after(&self.shape, pod, end.exit.code),
@@ -57,7 +59,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::shape::Role;
 
     fn shape(role: Role, spec: serde_json::Value) -> ContainerShape {
         ContainerShape { role, spec: serde_json::from_value(spec).unwrap() }
@@ -73,6 +74,8 @@ mod tests {
             (Role::Init, 1, [true, true, false]),
             (Role::Sidecar, 0, [true, true, true]),
             (Role::Sidecar, 1, [true, true, true]),
+            (Role::Ephemeral, 0, [false, false, false]),
+            (Role::Ephemeral, 1, [false, false, false]),
         ];
         for (role, code, expected) in rows {
             let shape = shape(role, json!({ "name": "c" }));

@@ -1,6 +1,6 @@
 //! What the plan needs to know of a manifest: the pod's own numbers, and its containers in start order.
 
-use k8s_openapi::api::core::v1::{Container as Spec, Pod, Probe};
+use k8s_openapi::api::core::v1::{Container as Spec, EphemeralContainer, Pod, Probe};
 use serde::{Deserialize, Serialize};
 
 use crate::{Hook, ProbeKind};
@@ -21,6 +21,8 @@ pub enum Role {
     /// An init container with `restartPolicy: Always` (KEP-753): it keeps running beside the mains.
     Sidecar,
     Main,
+    /// Added to a live pod for debugging: started once, no part of the pod's readiness or end.
+    Ephemeral,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -96,7 +98,8 @@ impl PodShape {
     }
 }
 
-/// A pod's containers in start order: init containers and sidecars as they stand, then mains.
+/// A pod's containers: init containers and sidecars as they stand, then mains, in start order; then ephemeral ones, which
+/// wait for nobody.
 pub(crate) fn containers_of(pod: &Pod) -> Vec<ContainerShape> {
     let Some(spec) = &pod.spec else { return Vec::new() };
     let inits = spec.init_containers.iter().flatten().map(|spec| {
@@ -104,7 +107,59 @@ pub(crate) fn containers_of(pod: &Pod) -> Vec<ContainerShape> {
         ContainerShape { role: if sidecar { Role::Sidecar } else { Role::Init }, spec: spec.clone() }
     });
     let mains = spec.containers.iter().map(|spec| ContainerShape { role: Role::Main, spec: spec.clone() });
-    inits.chain(mains).collect()
+    let ephemerals = spec.ephemeral_containers.iter().flatten();
+    let ephemerals = ephemerals.map(|spec| ContainerShape { role: Role::Ephemeral, spec: as_container(spec) });
+    inits.chain(mains).chain(ephemerals).collect()
+}
+
+/// An ephemeral container as one like the others. Whose processes it joins is left out.
+pub fn as_container(ephemeral: &EphemeralContainer) -> Spec {
+    let EphemeralContainer {
+        args,
+        command,
+        env,
+        env_from,
+        image,
+        image_pull_policy,
+        lifecycle: _,
+        liveness_probe: _,
+        name,
+        ports: _,
+        readiness_probe: _,
+        resize_policy: _,
+        resources: _,
+        restart_policy: _,
+        restart_policy_rules: _,
+        security_context,
+        startup_probe: _,
+        stdin,
+        stdin_once,
+        target_container_name: _,
+        termination_message_path,
+        termination_message_policy,
+        tty,
+        volume_devices: _,
+        volume_mounts,
+        working_dir,
+    } = ephemeral.clone();
+    Spec {
+        args,
+        command,
+        env,
+        env_from,
+        image,
+        image_pull_policy,
+        name,
+        security_context,
+        stdin,
+        stdin_once,
+        termination_message_path,
+        termination_message_policy,
+        tty,
+        volume_mounts,
+        working_dir,
+        ..Spec::default()
+    }
 }
 
 impl ContainerShape {
@@ -128,6 +183,15 @@ impl ContainerShape {
         self.role == Role::Init
     }
 
+    pub(crate) fn is_ephemeral(&self) -> bool {
+        self.role == Role::Ephemeral
+    }
+
+    /// It stands in `spec.initContainers`.
+    pub(crate) fn is_initial(&self) -> bool {
+        matches!(self.role, Role::Init | Role::Sidecar)
+    }
+
     /// The policy of this container in this pod, without its exit-code rules.
     pub(crate) fn policy(&self, pod: RestartPolicy) -> RestartPolicy {
         match self.spec.restart_policy.as_deref() {
@@ -146,7 +210,7 @@ impl ContainerShape {
 
     /// Init containers have no probes (`kubernetes/kubernetes pkg/kubelet/prober/prober_manager.go` AddPod).
     pub(crate) fn probe(&self, kind: ProbeKind) -> Option<ProbeShape> {
-        if self.is_init() {
+        if self.is_init() || self.is_ephemeral() {
             return None;
         }
         self.probe_spec(kind).map(ProbeShape::new)
@@ -161,7 +225,11 @@ impl ContainerShape {
     }
 
     pub(crate) fn field_path(&self) -> String {
-        let list = if self.is_main() { "containers" } else { "initContainers" };
+        let list = match self.role {
+            Role::Main => "containers",
+            Role::Init | Role::Sidecar => "initContainers",
+            Role::Ephemeral => "ephemeralContainers",
+        };
         format!("spec.{list}{{{}}}", self.name())
     }
 }

@@ -28,7 +28,7 @@ impl Lifecycle {
     /// no longer holds up what comes after its successor, and completed init containers are never needed again.
     pub(crate) fn initialisation(&self) -> Initialisation {
         let inits: Vec<usize> =
-            self.wanted().filter(|(_, c)| !c.shape.is_main() && !c.excused).map(|(index, _)| index).collect();
+            self.wanted().filter(|(_, c)| c.shape.is_initial() && !c.excused).map(|(index, _)| index).collect();
         let main_runs = self.wanted().any(|(_, c)| c.shape.is_main() && c.alive().is_some());
         let mut result = Initialisation { done: main_runs || inits.is_empty(), ..Initialisation::default() };
         let mut decided = main_runs;
@@ -95,10 +95,13 @@ impl Lifecycle {
         mains.all(|main| !main.may_run() && !self.main_wants_start(main))
     }
 
-    /// Containers that are to be started, in start order, whether or not their time has come.
+    /// Containers that are to be started, in start order, whether or not their time has come. Ephemeral ones come first,
+    /// also while the pod is being initialised, and never a second time.
     pub(crate) fn to_start(&self) -> Vec<usize> {
         let initialisation = self.initialisation();
-        let mut indices = initialisation.to_start;
+        let ephemerals = self.wanted().filter(|(_, c)| c.shape.is_ephemeral() && c.last().is_none());
+        let mut indices: Vec<usize> = ephemerals.map(|(index, _)| index).collect();
+        indices.extend(initialisation.to_start);
         if initialisation.done {
             let mains = self.wanted().filter(|(_, c)| c.shape.is_main() && self.main_wants_start(c));
             indices.extend(mains.map(|(index, _)| index));

@@ -11,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time as ApiTime;
 use crate::facts::{Attempt, Container, End};
 use crate::fold::LOST_MESSAGE;
 use crate::probe::{is_ready, is_started};
+use crate::shape::ContainerShape;
 use crate::stop::PodStopCause;
 use crate::{Identity, Lifecycle, Time};
 
@@ -18,6 +19,8 @@ use crate::{Identity, Lifecycle, Time};
 pub(crate) struct ContainerStatuses {
     pub(crate) inits: Vec<ContainerStatus>,
     pub(crate) mains: Vec<ContainerStatus>,
+    /// By name; they count for nothing.
+    ephemerals: Vec<ContainerStatus>,
 }
 
 impl ContainerStatuses {
@@ -55,19 +58,26 @@ impl Lifecycle {
             start_time: Some(ApiTime(self.created)),
             init_container_statuses: (!statuses.inits.is_empty()).then_some(statuses.inits),
             container_statuses: Some(statuses.mains),
+            ephemeral_container_statuses: (!statuses.ephemerals.is_empty()).then_some(statuses.ephemerals),
             observed_generation: self.pod.generation,
             ..PodStatus::default()
         }
     }
 
     pub(crate) fn container_statuses(&self) -> ContainerStatuses {
-        let of = |main: bool| {
-            let containers = self.wanted().filter(move |(_, c)| c.shape.is_main() == main && !c.excused);
+        let of = |belongs: fn(&ContainerShape) -> bool| {
+            let containers = self.wanted().filter(move |(_, c)| belongs(&c.shape) && !c.excused);
             containers.map(|(_, container)| self.container_status(container)).collect::<Vec<_>>()
         };
-        let (inits, mut mains) = (of(false), of(true));
-        mains.sort_by(|a, b| a.name.cmp(&b.name));
-        ContainerStatuses { inits, mains }
+        let by_name = |mut statuses: Vec<ContainerStatus>| {
+            statuses.sort_by(|a, b| a.name.cmp(&b.name));
+            statuses
+        };
+        ContainerStatuses {
+            inits: of(ContainerShape::is_initial),
+            mains: by_name(of(ContainerShape::is_main)),
+            ephemerals: by_name(of(ContainerShape::is_ephemeral)),
+        }
     }
 
     fn container_status(&self, container: &Container) -> ContainerStatus {
@@ -90,14 +100,17 @@ impl Lifecycle {
             container_id: current.map(container_id).filter(|id| !id.is_empty()),
             restart_count: current.map_or(0, |attempt| i32::try_from(attempt.number).unwrap_or(i32::MAX)),
             ready: match running {
-                Some(attempt) => !shape.is_init() && is_ready(shape, attempt),
+                Some(attempt) => !shape.is_init() && !shape.is_ephemeral() && is_ready(shape, attempt),
                 None => shape.is_init() && done,
             },
-            started: Some(running.is_some_and(|attempt| is_started(shape, attempt))),
+            started: (!shape.is_ephemeral()).then(|| running.is_some_and(|attempt| is_started(shape, attempt))),
             allocated_resources: current
-                .and(shape.spec.resources.as_ref())
+                .filter(|_| !shape.is_ephemeral())
+                .and_then(|attempt| {
+                    attempt.resources.as_ref().filter(|_| self.resize_is_refused()).or(shape.spec.resources.as_ref())
+                })
                 .and_then(|resources| resources.requests.clone()),
-            resources: current.map(|_| shape.spec.resources.clone().unwrap_or_default()),
+            resources: current.map(|attempt| attempt.resources.clone().unwrap_or_else(|| shape.resources())),
             volume_mounts: volume_mounts(container),
             user: current.and_then(|attempt| attempt.identity.as_ref()).map(user),
             state: Some(state),
@@ -108,7 +121,7 @@ impl Lifecycle {
 
     /// The reason depends only on whether the pod has init containers at all.
     fn not_yet(&self) -> ContainerState {
-        let has_inits = self.wanted().any(|(_, container)| !container.shape.is_main());
+        let has_inits = self.wanted().any(|(_, container)| container.shape.is_initial());
         waiting(if has_inits { "PodInitializing" } else { "ContainerCreating" }, None)
     }
 
@@ -120,7 +133,7 @@ impl Lifecycle {
         }
         let Some(attempt) = current else { return true };
         let Some(end) = &attempt.end else { return false };
-        if end.exit.code == 0 && !container.shape.is_main() {
+        if end.exit.code == 0 && container.shape.is_initial() {
             return false;
         }
         container.runs_again(self.pod.policy, end)

@@ -26,6 +26,8 @@ pub enum Step {
     Kill { container: String, attempt: u32 },
     /// Forget an old attempt's writable layer and log (all but the last two attempts).
     RemoveAttempt { container: String, attempt: u32 },
+    /// Give these running containers, and the pod, the CPU and memory of the present manifest → `ResizeEnded`.
+    Resize { containers: Vec<String> },
     /// All containers are down for good (or before starting over): tear the namespaces and network down →
     /// `SandboxRemoved`.
     RemoveSandbox,

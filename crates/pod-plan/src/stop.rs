@@ -72,6 +72,8 @@ pub(crate) enum PodStopCause {
 pub(crate) enum Why {
     Probe(ProbeKind),
     Definition,
+    /// Its new resources take a restart.
+    Resize,
     PostStartHook,
     /// The manifest no longer has it.
     Removed,
@@ -178,7 +180,7 @@ impl Lifecycle {
         let container = &mut self.containers[index];
         let (name, shape) = (container.name(), &container.shape);
         let restart = match why {
-            Why::Definition => true,
+            Why::Definition | Why::Resize => true,
             Why::Probe(_) => restarts_after_kill(shape, self.pod.policy),
             Why::PostStartHook | Why::Removed => false,
         };
@@ -194,7 +196,8 @@ impl Lifecycle {
         let message = match why {
             Why::Removed => format!("Stopping container {name}"),
             Why::PostStartHook => "FailedPostStartHook".to_owned(),
-            _ if !shape.is_main() => format!("Init container {name} {what}"),
+            Why::Resize => format!("Container {name} resize requires restart"),
+            _ if shape.is_initial() => format!("Init container {name} {what}"),
             _ if restart => format!("Container {name} {what}, will be restarted"),
             _ => format!("Container {name} {what}"),
         };
@@ -265,7 +268,7 @@ impl Lifecycle {
     /// The steps and times of all stops under way: mains first, then back to the first init container.
     pub(crate) fn plan_stops(&self, agenda: &mut Agenda) {
         let (mains, others): (Vec<_>, Vec<_>) =
-            self.containers.iter().enumerate().partition(|(_, c)| c.shape.is_main());
+            self.containers.iter().enumerate().partition(|(_, c)| !c.shape.is_initial());
         for (index, container) in mains.into_iter().chain(others.into_iter().rev()) {
             let Some(attempt) = container.alive() else { continue };
             let Some(stop) = &attempt.stop else { continue };

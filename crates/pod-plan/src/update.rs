@@ -2,11 +2,11 @@
 //!
 //! Upstream lets a client change images only, and calls a container's identity its name and image
 //! (`kubernetes/kubernetes pkg/kubelet/kuberuntime/kuberuntime_manager.go` containerChanged). Here every difference in a
-//! container counts the same way.
+//! container counts the same way, but for CPU and memory, which are changed in place ([`crate::resize`]).
 
 use k8s_openapi::api::core::v1::Pod;
 
-use crate::facts::{Container, Launch};
+use crate::facts::{Container, Launch, Volumes};
 use crate::shape::{ContainerShape, PodShape, containers_of};
 use crate::stop::Why;
 use crate::{Lifecycle, Time};
@@ -15,7 +15,8 @@ impl Lifecycle {
     /// Containers that differ in anything are stopped and started anew, with the next attempt number and a fresh
     /// back-off; `recreate` makes all of them differ. Removed ones are stopped and disappear. Of new ones, sidecars and
     /// mains are started; a new init container is left out if the pod is initialised already. An init container that
-    /// has run or runs is never run again for a change. While the pod stops, nothing of this happens.
+    /// has run or runs is never run again for a change, nor is an ephemeral container. While the pod stops, nothing of
+    /// this happens.
     pub fn update(&mut self, pod: &Pod, recreate: bool, now: Time) {
         self.turn_time(now);
         let shape = PodShape::new(pod, &self.pod.uid);
@@ -54,6 +55,20 @@ impl Lifecycle {
             self.containers.push(container);
             self.stop_container(self.containers.len() - 1, Why::Removed, now);
         }
+        self.consider_resize(now);
+        self.conclude(now);
+    }
+
+    /// What was missing (a ConfigMap, a Secret) has come: it is not waited for any longer.
+    pub fn retry_sources(&mut self, now: Time) {
+        if let Volumes::Needed { retry, .. } = &mut self.volumes {
+            *retry = now.min(*retry);
+        }
+        for container in &mut self.containers {
+            if container.trouble.as_ref().is_some_and(|trouble| trouble.reason == "CreateContainerConfigError") {
+                container.retry = None;
+            }
+        }
         self.conclude(now);
     }
 }
@@ -62,10 +77,15 @@ impl Container {
     /// Takes the new definition. True if the running attempt has to give way to it.
     fn replace_shape(&mut self, new: ContainerShape, recreate: bool) -> bool {
         let came_back = !std::mem::replace(&mut self.wanted, true);
+        if !recreate && !came_back && self.shape.differs_in_size_only(&new) {
+            self.shape = new;
+            return false;
+        }
         let same = self.shape == new && !recreate && !came_back;
         let image_only = !recreate && !came_back && self.differs_in_image_only(&new);
-        let was_init = std::mem::replace(&mut self.shape, new).is_init();
-        if same || (self.shape.is_init() && was_init) {
+        let former = std::mem::replace(&mut self.shape, new);
+        let once = former.role == self.shape.role && (former.is_init() || former.is_ephemeral());
+        if same || once {
             if !same && self.last().is_none() {
                 self.forget_launch();
             }

@@ -12,13 +12,13 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use pod_container::spec::{ContainerSpec, Exit, Identity, ProcessSpec, SandboxSpec};
+use pod_container::spec::{ContainerSpec, ExecSpec, Exit, Identity, ProcessSpec, SandboxSpec};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use crate::protocol::{Answer, Fact, MAX_PACKET, Message, PID_FILE, Request, SOCKET, Stage};
+use crate::protocol::{Answer, Fact, MAX_PACKET, Message, PID_FILE, Request, SOCKET, Stage, Streams};
 
 /// How long a shim lets the making of one container or exec take before it kills the attempt and reports it: mounting
 /// is milliseconds, but a path on a dead network file system hangs for ever.
@@ -51,6 +51,22 @@ pub struct Exec {
     exit: oneshot::Receiver<Exit>,
     handle: Arc<Handle>,
     ended: bool,
+}
+
+/// The shim's ends of an attached client's pipes: the reading one of `stdin`, the writing ones of the others.
+#[derive(Debug, Default)]
+pub struct AttachPipes {
+    pub stdin: Option<OwnedFd>,
+    pub stdout: Option<OwnedFd>,
+    pub stderr: Option<OwnedFd>,
+}
+
+/// A client attached to a container. Dropping it changes nothing; closing its ends of the pipes does.
+#[derive(Debug)]
+pub struct Attach {
+    end: oneshot::Receiver<Option<Exit>>,
+    /// Without a connection nobody would be told.
+    handle: Arc<Handle>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -173,6 +189,7 @@ struct Waiting {
     answers: HashMap<u64, oneshot::Sender<Answer>>,
     starts: HashMap<(String, u32), oneshot::Sender<Fact>>,
     exits: HashMap<u64, oneshot::Sender<Exit>>,
+    attaches: HashMap<u64, oneshot::Sender<Option<Exit>>>,
 }
 
 // === impl Client ===
@@ -236,6 +253,8 @@ impl Client {
             attempt,
             deadline_ms: deadline.as_millis().try_into().unwrap_or(u64::MAX),
             tty: spec.tty,
+            stdin: spec.stdin,
+            processes_of: spec.processes_of.as_deref().unwrap_or_default().as_bytes(),
             log: &spec.log,
             cgroups: &spec.cgroups,
         };
@@ -265,7 +284,7 @@ impl Client {
     }
 
     /// Runs one more process in a running container, within [`CREATE_DEADLINE`]. `stdio` becomes its file descriptors
-    /// 0, 1 and 2; a terminal as `stdio[0]` becomes its controlling terminal.
+    /// 0, 1 and 2.
     ///
     /// # Errors
     /// See [`ExecError`].
@@ -276,8 +295,40 @@ impl Client {
         process: &ProcessSpec,
         stdio: [OwnedFd; 3],
     ) -> Result<Exec, ExecError> {
+        let spec = ExecSpec { process: process.clone(), terminal: false };
+        self.exec_spec(container, attempt, &spec, stdio).await
+    }
+
+    /// The same with a terminal of the container's own as its stdin, stdout, stderr and controlling terminal; also returns
+    /// the terminal's master side. When its last copy is closed the process is hung up on.
+    ///
+    /// # Errors
+    /// See [`ExecError`].
+    pub async fn exec_in_terminal(
+        &self,
+        container: &str,
+        attempt: u32,
+        process: &ProcessSpec,
+    ) -> Result<(Exec, OwnedFd), ExecError> {
+        let (ours, theirs) = terminal_pair().map_err(RequestError::Send)?;
+        let null = || std::fs::File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from);
+        let stdio = [theirs, null().map_err(RequestError::Send)?, null().map_err(RequestError::Send)?];
+        let spec = ExecSpec { process: process.clone(), terminal: true };
+        let exec = self.exec_spec(container, attempt, &spec, stdio).await?;
+        // Sent before the program began, of which we have just heard.
+        let master = receive_fd(&ours).map_err(RequestError::Send)?;
+        Ok((exec, master))
+    }
+
+    async fn exec_spec(
+        &self,
+        container: &str,
+        attempt: u32,
+        spec: &ExecSpec,
+        stdio: [OwnedFd; 3],
+    ) -> Result<Exec, ExecError> {
         let connection = &self.handle.connection;
-        let text = serde_json::to_vec(process).map_err(|error| RequestError::Send(error.into()))?;
+        let text = serde_json::to_vec(spec).map_err(|error| RequestError::Send(error.into()))?;
         let spec_fd = spec_file(&text).map_err(RequestError::Send)?;
         let request = Request::Exec {
             container: container.as_bytes(),
@@ -310,6 +361,35 @@ impl Client {
         }
     }
 
+    /// Joins a running attempt: its output from now on goes also to these pipes, and what comes from `stdin` goes to its
+    /// standard input if that is open. A client leaves by closing its ends. One that does not read for a second while its
+    /// pipe is full is let go.
+    ///
+    /// # Errors
+    /// [`RequestError::Refused`] when it does not run.
+    pub async fn attach(&self, container: &str, attempt: u32, pipes: AttachPipes) -> Result<Attach, RequestError> {
+        let connection = &self.handle.connection;
+        let AttachPipes { stdin, stdout, stderr } = &pipes;
+        let streams = Streams { stdin: stdin.is_some(), stdout: stdout.is_some(), stderr: stderr.is_some() };
+        let request = Request::Attach { container: container.as_bytes(), attempt, streams };
+        let fds: Vec<BorrowedFd<'_>> = [stdin, stdout, stderr].into_iter().flatten().map(OwnedFd::as_fd).collect();
+        let (id, answer) = connection.register()?;
+        let (sender, end) = oneshot::channel();
+        connection.waiting().attaches.insert(id, sender);
+        if let Err(error) = connection.finish_ask(id, &request, &fds, answer).await {
+            connection.waiting().attaches.remove(&id);
+            return Err(error);
+        }
+        Ok(Attach { end, handle: Arc::clone(&self.handle) })
+    }
+
+    /// Sets the size of a running attempt's terminal. Does not wait: a size that cannot be sent just now is lost, and so is
+    /// one for a container without a terminal.
+    pub fn resize(&self, container: &str, attempt: u32, columns: u16, rows: u16) {
+        let request = Request::Resize { container: container.as_bytes(), attempt, columns, rows };
+        let _ = send(&self.handle.connection.socket, &request.encode(0), &[]);
+    }
+
     /// Kills everything in the pod, waits for it, and lets the shim end; the fact receiver then ends too.
     ///
     /// # Errors
@@ -338,6 +418,18 @@ impl Exec {
     /// [`RequestError::Gone`] when the shim went, and this process with it.
     pub async fn kill(&self) -> Result<(), RequestError> {
         self.handle.connection.ask(&Request::KillExec { exec: self.id }, &[]).await.map(drop)
+    }
+}
+
+impl Attach {
+    /// Waits for the container's end, which is told when all its output is in the pipes. `None`: the client was let go
+    /// before.
+    ///
+    /// # Errors
+    /// [`RequestError::Gone`] when the shim went, and the container with it.
+    pub async fn wait(self) -> Result<Option<Exit>, RequestError> {
+        let Attach { end, handle: _handle } = self;
+        end.await.map_err(|_| RequestError::Gone)
     }
 }
 
@@ -420,9 +512,17 @@ impl Connection {
                     let _ = sender.send(answer);
                 }
             }
-            Message::ExecExited { id, exit } => {
-                if let Some(sender) = self.waiting().exits.remove(&id) {
+            Message::Exited { id, exit } => {
+                let mut waiting = self.waiting();
+                if let Some(sender) = waiting.exits.remove(&id) {
                     let _ = sender.send(exit);
+                } else if let Some(sender) = waiting.attaches.remove(&id) {
+                    let _ = sender.send(Some(exit));
+                }
+            }
+            Message::Detached { id } => {
+                if let Some(sender) = self.waiting().attaches.remove(&id) {
+                    let _ = sender.send(None);
                 }
             }
             Message::Fact(fact) => {
@@ -499,4 +599,23 @@ fn send(socket: &UnixStream, packet: &[u8], fds: &[BorrowedFd<'_>]) -> io::Resul
 fn receive(socket: &UnixStream, packet: &mut [u8]) -> io::Result<usize> {
     let (length, _) = rustix::net::recv(socket, packet, RecvFlags::empty())?;
     Ok(length)
+}
+
+/// Over which the master side of a terminal comes.
+fn terminal_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+    Ok(socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
+}
+
+fn receive_fd(socket: &OwnedFd) -> io::Result<OwnedFd> {
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, recvmsg};
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+    recvmsg(socket, &mut [io::IoSliceMut::new(&mut [0])], &mut ancillary, flags)?;
+    let fds = ancillary.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    fds.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no terminal came"))
 }

@@ -5,12 +5,15 @@
 //!    └──failed, silent, too late──────────────────────────────────────────▶ Over
 //! ```
 
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
 use pod_container::spec::PidMode;
+use rustix::io::Errno;
 
 use crate::child::{Child, Verdict};
 use crate::facts::Facts;
+use crate::input::Input;
 use crate::output::Output;
 use crate::request::Key;
 use crate::serve::{monotonic_ms, now};
@@ -24,9 +27,12 @@ pub(crate) struct Container {
     pub(crate) child: Child,
     state: State,
     cgroups: Box<[PathBuf]>,
+    /// It lives in another container's PID namespace.
+    joined: bool,
     /// Kills for memory in its cgroup before it began.
     oom_kills_before: u64,
     pub(crate) output: Output,
+    pub(crate) input: Input,
 }
 
 #[derive(Debug)]
@@ -35,27 +41,41 @@ enum State {
     Running,
     /// The wait status of the first process, and until when to wait for the others.
     Ending(i32, u64),
-    Over,
+    /// The wait status of a first process that ran, and whether the kernel killed for memory.
+    Over(Option<(i32, bool)>),
 }
 
 /// How long processes that the first one left behind may take to die.
 const ENDING_MS: u64 = 10_000;
 
 impl Container {
-    pub(crate) fn new(key: Key<'_>, cgroups: Box<[PathBuf]>, child: Child, output: Output, oom_kills: u64) -> Self {
+    pub(crate) fn new(
+        key: Key<'_>,
+        cgroups: Box<[PathBuf]>,
+        spawned: (Child, Output, Input),
+        joined: bool,
+        oom_kills: u64,
+    ) -> Self {
+        let (child, output, input) = spawned;
         Container {
             name: key.container.into(),
             attempt: key.attempt,
             child,
             state: State::Making,
             cgroups,
+            joined,
             oom_kills_before: oom_kills,
             output,
+            input,
         }
     }
 
     pub(crate) fn is(&self, key: Key<'_>) -> bool {
         *self.name == *key.container && self.attempt == key.attempt
+    }
+
+    pub(crate) fn is_named(&self, name: &[u8]) -> bool {
+        *self.name == *name
     }
 
     pub(crate) fn cgroups(&self) -> &[PathBuf] {
@@ -77,13 +97,14 @@ impl Container {
 
     /// Nothing of it is left to be done.
     pub(crate) fn is_done(&self) -> bool {
-        self.child.is_over() && matches!(self.state, State::Over) && self.output.is_finished()
+        self.child.is_over() && matches!(self.state, State::Over(_)) && self.output.is_finished()
     }
 
     /// The child has said something.
     pub(crate) fn hear(&mut self, mode: PidMode, facts: &mut Facts, buffer: &mut [u8]) {
         let verdict = self.child.hear(buffer);
         if let Some(terminal) = self.child.take_terminal() {
+            self.input.set_terminal(terminal.as_fd());
             self.output.set_terminal(terminal);
         }
         self.judge(verdict, mode, facts, buffer);
@@ -110,7 +131,7 @@ impl Container {
         }
         let (State::Running, Some(status)) = (&self.state, self.child.ended()) else { return };
         // With a PID namespace of its own the others have died with it, before it could be reaped.
-        if mode == PidMode::Container {
+        if mode == PidMode::Container && !self.joined {
             self.end(status, facts, buffer);
         } else {
             self.state = State::Ending(status, monotonic_ms() + ENDING_MS);
@@ -145,15 +166,64 @@ impl Container {
         self.output.drain(buffer);
         let oom = self.oom_kills() > self.oom_kills_before;
         facts.append(exit_words(self.fact("exited"), status, oom).end());
-        self.state = State::Over;
+        self.state = State::Over(Some((status, oom)));
+        self.input.close();
     }
 
     /// `failure` is `STAGE MESSAGE`.
     fn fail(&mut self, facts: &mut Facts, failure: &[u8]) {
         let (stage, message) = split(failure);
         facts.append(self.fact("start-failed").word(stage).message(message).end());
-        self.state = State::Over;
+        self.state = State::Over(None);
         self.output.close();
+        self.input.close();
+    }
+
+    // === attached clients ===
+
+    /// A client has typed, or come to its end.
+    pub(crate) fn listen(&mut self, client: usize, buffer: &mut [u8]) {
+        let client = &mut self.output.audience[client];
+        let Some(stdin) = &client.stdin else { return };
+        match rustix::io::read(stdin, &mut *buffer) {
+            Ok(0) => {
+                client.stdin = None;
+                // As CRI runtimes: who typed into an input that stays open without him leaves with his last word.
+                client.gone |= self.input.client_ended();
+            }
+            Ok(count) => self.input.give(&buffer[..count]),
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(_) => client.gone = true,
+        }
+    }
+
+    /// Lets go who has left, does not read, or has seen all there is; says to whom to tell what.
+    pub(crate) fn dismiss(&mut self, mut tell: impl FnMut(u64, Line)) {
+        if self.output.audience.is_empty() {
+            return;
+        }
+        let now = monotonic_ms();
+        let ended = match self.state {
+            State::Over(ended) if self.output.is_drained() => ended,
+            _ => None,
+        };
+        let input = &mut self.input;
+        self.output.audience.retain_mut(|client| {
+            if !input.is_open() {
+                // Whatever else is typed, nobody reads it: so the client is told.
+                client.stdin = None;
+            }
+            if client.gone || client.patience_ends().is_some_and(|until| until <= now) {
+                tell(client.peer, Line::new("detached").number(client.id));
+                if client.stdin.is_some() {
+                    input.client_ended();
+                }
+                return false;
+            }
+            let Some((status, oom)) = ended.filter(|_| !client.is_behind()) else { return true };
+            tell(client.peer, exit_words(Line::new("exec-exited").number(client.id), status, oom));
+            false
+        });
     }
 
     fn fact(&self, verb: &str) -> Line {

@@ -14,10 +14,12 @@
 
 use std::process::ExitCode;
 
+mod audience;
 mod child;
 mod container;
 mod exec;
 mod facts;
+mod input;
 mod launch;
 mod loopback;
 mod output;

@@ -9,7 +9,9 @@ use logfile::Stream;
 use logfile::write::Writer;
 use rustix::io::Errno;
 
+use crate::audience::Client;
 use crate::serve::{monotonic_ms, now};
+use crate::spawn::never_block;
 
 /// Both pipes (or the one terminal) and the log they go to.
 #[derive(Debug)]
@@ -21,6 +23,7 @@ pub(crate) struct Output {
     stalled: bool,
     /// The container has ended: until when (see [`crate::serve::monotonic_ms`]) to read what its pipes still hold.
     last_words: Option<u64>,
+    pub(crate) audience: Vec<Client>,
 }
 
 /// A pipe that the container made huge is read to its end. Somebody else who got hold of its other end, and prints on, must
@@ -34,20 +37,25 @@ const STREAMS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
 
 impl Output {
     pub(crate) fn new(log: Writer, stdout: Option<OwnedFd>, stderr: Option<OwnedFd>) -> Output {
-        Output { sources: [stdout, stderr], log, stalled: false, last_words: None }
+        Output { sources: [stdout, stderr], log, stalled: false, last_words: None, audience: Vec::new() }
     }
 
     /// The master side of the container's terminal is what it prints to.
     pub(crate) fn set_terminal(&mut self, master: OwnedFd) {
-        let flags = rustix::fs::fcntl_getfl(&master).unwrap_or(rustix::fs::OFlags::empty());
-        let _ = rustix::fs::fcntl_setfl(&master, flags | rustix::fs::OFlags::NONBLOCK);
+        never_block(&master);
         self.sources[0] = Some(master);
     }
 
-    /// What to wait for, by index; nothing while the log cannot be written.
+    /// Of the terminal.
+    pub(crate) fn resize(&self, columns: u16, rows: u16) -> Result<(), Errno> {
+        let size = rustix::termios::Winsize { ws_col: columns, ws_row: rows, ws_xpixel: 0, ws_ypixel: 0 };
+        rustix::termios::tcsetwinsize(self.sources[0].as_ref().ok_or(Errno::NOTTY)?, size)
+    }
+
+    /// What to wait for, by index; nothing while the log cannot be written or a client is behind.
     pub(crate) fn readable(&self) -> impl Iterator<Item = (usize, BorrowedFd<'_>)> {
         use std::os::fd::AsFd as _;
-        let sources = if self.stalled { &[] } else { &self.sources[..] };
+        let sources = if self.stalled || self.audience.iter().any(Client::is_behind) { &[] } else { &self.sources[..] };
         sources.iter().enumerate().filter_map(|(index, source)| Some((index, source.as_ref()?.as_fd())))
     }
 
@@ -56,7 +64,12 @@ impl Output {
     }
 
     pub(crate) fn is_finished(&self) -> bool {
-        !self.stalled && self.sources.iter().all(Option::is_none)
+        !self.stalled && self.is_drained() && self.audience.is_empty()
+    }
+
+    /// Nothing more will come.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.sources.iter().all(Option::is_none)
     }
 
     /// Nothing more is expected: the container never ran, or the shim ends.
@@ -100,6 +113,7 @@ impl Output {
             Err(Errno::AGAIN) if self.last_words.is_none() => 0,
             Ok(count) if count > 0 => {
                 self.stalled = self.log.write(stream, &buffer[..count], now()).is_err();
+                self.audience.iter_mut().for_each(|client| client.give(index, &buffer[..count]));
                 if self.last_words.is_some_and(|until| until <= monotonic_ms()) {
                     self.sources[index] = None;
                 }

@@ -15,8 +15,7 @@ use rustix::thread::UnshareFlags;
 
 use pod_container::{Fork, exit, fork};
 
-use crate::child::host_number;
-use crate::spawn::open_pidfd;
+use crate::spawn::{mounts_of, open_pidfd};
 use crate::sys;
 
 /// Who Kubernetes' pause image runs as.
@@ -43,10 +42,7 @@ pub(crate) fn start() -> Result<Keeper, Errno> {
             };
             let process = open_pidfd(pid)?;
             hear()?;
-            let mut path = b"/proc/".to_vec();
-            path.extend_from_slice(&host_number(&process)?);
-            path.extend_from_slice(b"/ns/mnt");
-            let proc = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+            let proc = mounts_of(&process)?;
             rustix::io::write(&ours, b".")?;
             hear()?;
             Ok(Keeper { process, proc })

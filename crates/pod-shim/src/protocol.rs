@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use pod_container::spec::{Exit, Identity, LogSpec};
+use pod_container::spec::{Exit, Identity, LogSpec, Stdin};
 
 /// The socket a shim listens on, in its directory; `SOCK_SEQPACKET`, mode 0600.
 pub const SOCKET: &str = "shim.sock";
@@ -142,8 +142,19 @@ pub const MAX_PACKET: usize = 16 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
     Fact(Fact),
-    Answer { id: u64, answer: Answer },
-    ExecExited { id: u64, exit: Exit },
+    Answer {
+        id: u64,
+        answer: Answer,
+    },
+    /// The process of an exec, or the container of an attach, has ended. Of the latter all output is in the client's pipes.
+    Exited {
+        id: u64,
+        exit: Exit,
+    },
+    /// The client of an attach was let go while the container lives.
+    Detached {
+        id: u64,
+    },
 }
 
 /// The answer to the request with the same id.
@@ -165,6 +176,9 @@ pub enum Request<'a> {
         attempt: u32,
         deadline_ms: u64,
         tty: bool,
+        stdin: Stdin,
+        /// See [`pod_container::spec::ContainerSpec::processes_of`]; empty for none.
+        processes_of: &'a [u8],
         log: &'a LogSpec,
         cgroups: &'a [PathBuf],
     },
@@ -173,7 +187,7 @@ pub enum Request<'a> {
         attempt: u32,
         signo: i32,
     },
-    /// With four descriptors: the `ProcessSpec` as JSON, stdin, stdout, stderr. The request's id names the exec.
+    /// With four descriptors: the `ExecSpec` as JSON, stdin, stdout, stderr. The request's id names the exec.
     Exec {
         container: &'a [u8],
         attempt: u32,
@@ -182,8 +196,35 @@ pub enum Request<'a> {
     KillExec {
         exec: u64,
     },
+    /// With a descriptor, an end of a pipe, for each stream that is wanted, in the order of stdin, stdout, stderr. The
+    /// request's id names the attach; its client leaves by closing its ends.
+    Attach {
+        container: &'a [u8],
+        attempt: u32,
+        streams: Streams,
+    },
+    /// Of the container's own terminal.
+    Resize {
+        container: &'a [u8],
+        attempt: u32,
+        columns: u16,
+        rows: u16,
+    },
     Shutdown,
 }
+
+/// Which streams an attach wants.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Streams {
+    pub stdin: bool,
+    pub stdout: bool,
+    pub stderr: bool,
+}
+
+/// Bits of a start request's field.
+pub const TTY: u64 = 1;
+pub const STDIN: u64 = 2;
+pub const STDIN_ONCE: u64 = 4;
 
 impl Message {
     /// Reads one packet.
@@ -203,7 +244,8 @@ impl Message {
                 let (stage, message) = rest.split_once(' ')?;
                 Answer::ExecFailed { stage: Stage::parse(stage)?, message: unescape(message) }
             }
-            "exec-exited" => return Some(Message::ExecExited { id: id.parse().ok()?, exit: parse_exit(rest)? }),
+            "exec-exited" => return Some(Message::Exited { id: id.parse().ok()?, exit: parse_exit(rest)? }),
+            "detached" => return Some(Message::Detached { id: id.parse().ok()? }),
             _ => return Fact::parse(text).map(Message::Fact),
         };
         Some(Message::Answer { id: id.parse().ok()?, answer })
@@ -220,13 +262,19 @@ impl Request<'_> {
         };
         let number = |value: u64| value.to_string().into_bytes();
         match *self {
-            Request::Start { container, attempt, deadline_ms, tty, log, cgroups } => {
+            Request::Start { container, attempt, deadline_ms, tty, stdin, processes_of, log, cgroups } => {
                 field(b"start");
                 field(&number(id));
                 field(container);
                 field(&number(attempt.into()));
                 field(&number(deadline_ms));
-                field(&number(tty.into()));
+                let stdin = match stdin {
+                    Stdin::Null => 0,
+                    Stdin::Open => STDIN,
+                    Stdin::Once => STDIN | STDIN_ONCE,
+                };
+                field(&number((u64::from(tty) * TTY) | stdin));
+                field(processes_of);
                 field(&number(log.max_size));
                 field(&number(log.max_files.into()));
                 field(log.path.as_os_str().as_bytes());
@@ -252,6 +300,23 @@ impl Request<'_> {
                 field(b"kill-exec");
                 field(&number(id));
                 field(&number(exec));
+            }
+            Request::Attach { container, attempt, streams } => {
+                field(b"attach");
+                field(&number(id));
+                field(container);
+                field(&number(attempt.into()));
+                for wanted in [streams.stdin, streams.stdout, streams.stderr] {
+                    field(&number(wanted.into()));
+                }
+            }
+            Request::Resize { container, attempt, columns, rows } => {
+                field(b"resize");
+                field(&number(id));
+                field(container);
+                field(&number(attempt.into()));
+                field(&number(columns.into()));
+                field(&number(rows.into()));
             }
             Request::Shutdown => {
                 field(b"shutdown");
@@ -308,7 +373,8 @@ mod tests {
         let packet = b"refused 8 the container is not running\n";
         assert_eq!(Message::parse(packet), Some(Message::Answer { id: 8, answer: refused }));
         let exit = Exit { code: 42, signal: None, oom_killed: false };
-        assert_eq!(Message::parse(b"exec-exited 9 42 - -\n"), Some(Message::ExecExited { id: 9, exit }));
+        assert_eq!(Message::parse(b"exec-exited 9 42 - -\n"), Some(Message::Exited { id: 9, exit }));
+        assert_eq!(Message::parse(b"detached 10\n"), Some(Message::Detached { id: 10 }));
         assert!(matches!(Message::parse(b"exited a 0 1 0 - -\n"), Some(Message::Fact(Fact::Exited { .. }))));
         assert_eq!(Message::parse(b"\xff"), None);
     }

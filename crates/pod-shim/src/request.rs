@@ -23,7 +23,9 @@ pub(crate) struct Fields<'a> {
 pub(crate) struct Start<'a> {
     pub(crate) key: Key<'a>,
     pub(crate) deadline_ms: u64,
-    pub(crate) tty: bool,
+    /// Bits of the protocol: [`pod_shim::protocol::TTY`] and others.
+    pub(crate) streams: u64,
+    pub(crate) processes_of: &'a [u8],
     pub(crate) max_size: u64,
     pub(crate) max_files: u32,
     pub(crate) log: &'a Path,
@@ -72,7 +74,8 @@ impl<'a> Fields<'a> {
         Some(Start {
             key: self.key()?,
             deadline_ms: self.number()?,
-            tty: self.number()? != 0,
+            streams: self.number()?,
+            processes_of: self.next()?,
             max_size: self.number()?,
             max_files: self.number()?.try_into().ok()?,
             log: Path::new(OsStr::from_bytes(self.next()?)),

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use rustix::net::SocketFlags;
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::audience::Client;
 use crate::container::{Container, fact, oom_kills};
 use crate::exec::Exec;
 use crate::facts::Facts;
@@ -82,6 +83,12 @@ enum Source {
     Peer(usize),
     Report(usize),
     Output(usize, usize),
+    /// The container's standard input takes more.
+    Input(usize),
+    /// An attached client has typed.
+    Stdin(usize, usize),
+    /// An attached client takes more of a stream, or has left.
+    Audience(usize, usize, usize),
     ExecReport(usize),
 }
 
@@ -256,6 +263,19 @@ impl Shim {
             for (stream, fd) in container.output.readable() {
                 watch(Source::Output(index, stream), fd, PollFlags::IN);
             }
+            if let Some(sink) = container.input.blocked() {
+                watch(Source::Input(index), sink, PollFlags::OUT);
+            }
+            for (number, client) in container.output.audience.iter().enumerate() {
+                if let Some(stdin) = client.stdin.as_ref().filter(|_| container.input.is_ready()) {
+                    watch(Source::Stdin(index, number), stdin.as_fd(), PollFlags::IN);
+                }
+                for (stream, fd, full) in client.outs() {
+                    // That nobody reads any more is told without asking.
+                    let flags = if full { PollFlags::OUT } else { PollFlags::empty() };
+                    watch(Source::Audience(index, number, stream), fd, flags);
+                }
+            }
         }
         for (index, exec) in self.execs.iter().enumerate() {
             if let Some(report) = exec.child.report() {
@@ -282,7 +302,9 @@ impl Shim {
         let containers = self.containers.iter().filter(|container| container.is_making());
         let execs = self.execs.iter().filter(|exec| exec.is_making());
         let children = containers.map(|container| &container.child).chain(execs.map(|exec| &exec.child));
-        let mut alarm = children.map(|child| child.deadline.saturating_sub(now)).min();
+        let clients = self.containers.iter().flat_map(|container| &container.output.audience);
+        let deadlines = children.map(|child| child.deadline).chain(clients.filter_map(Client::patience_ends));
+        let mut alarm = deadlines.map(|deadline| deadline.saturating_sub(now)).min();
         let mut within = |ms| alarm = Some(alarm.map_or(ms, |alarm: u64| alarm.min(ms)));
         if self.facts.is_behind() || self.containers.iter().any(|container| container.output.is_stalled()) {
             within(RETRY_MS);
@@ -300,6 +322,9 @@ impl Shim {
             Source::Peer(index) => self.receive(index, buffer),
             Source::Report(index) => self.containers[index].hear(self.spaces.pid, &mut self.facts, buffer),
             Source::Output(index, stream) => self.containers[index].output.pump(stream, buffer),
+            Source::Input(index) => self.containers[index].input.push(),
+            Source::Stdin(index, client) => self.containers[index].listen(client, buffer),
+            Source::Audience(index, client, stream) => self.containers[index].output.audience[client].hear(stream),
             Source::ExecReport(index) => self.hear_exec(index, buffer),
         }
     }
@@ -336,6 +361,10 @@ impl Shim {
         }
         for gone in self.peers.iter().filter(|peer| peer.gone) {
             self.execs.iter_mut().filter(|exec| exec.peer == gone.serial).for_each(|exec| exec.child.kill());
+        }
+        for container in &mut self.containers {
+            let peers = &mut self.peers;
+            container.dismiss(|peer, line| answer(peers, peer, line));
         }
         self.peers.retain(|peer| !peer.gone);
         self.containers.retain(|container| !container.is_done());
@@ -406,6 +435,8 @@ impl Shim {
                 execs.for_each(|exec| exec.child.kill());
                 Ok(true)
             }
+            b"attach" => self.attach(peer, id, fields, fds).map(|()| true),
+            b"resize" => self.resize(fields).map(|()| true),
             b"shutdown" => {
                 self.stop(peer, id);
                 Ok(false)
@@ -427,17 +458,25 @@ impl Shim {
         }
         let deadline = monotonic_ms().saturating_add(start.deadline_ms);
         let oom_kills = oom_kills(&start.cgroups);
+        // Whose processes it joins; with the pod's or the host's there is nothing to join.
+        let wanted = !start.processes_of.is_empty() && self.spaces.pid == PidMode::Container;
+        let host = self.containers.iter().rev().find(|container| wanted && container.is_named(start.processes_of));
+        let host = host.and_then(Container::running);
+        if wanted && host.is_none() {
+            let message = b"the container whose processes it is to join is not running";
+            let line = fact("start-failed", key.container, key.attempt).word(b"create").message(message);
+            self.facts.append(line.end());
+            return Ok(());
+        }
         let spawned = open_log(start.log, start.max_size, start.max_files)
             .map_err(|error| ("failed to open the log: ", error.raw_os_error().unwrap_or(0)))
             .and_then(|log| {
                 self.spaces
-                    .container(spec, start.tty, log, &start.cgroups, deadline)
+                    .container(spec, start.streams, host, log, &start.cgroups, deadline)
                     .map_err(|errno| ("failed to fork: ", errno.raw_os_error()))
             });
         match spawned {
-            Ok((spawned, output)) => {
-                self.containers.push(Container::new(key, start.cgroups, spawned, output, oom_kills));
-            }
+            Ok(spawned) => self.containers.push(Container::new(key, start.cgroups, spawned, host.is_some(), oom_kills)),
             Err((what, errno)) => {
                 let mut message = what.as_bytes().to_vec();
                 message.extend_from_slice(std::io::Error::from_raw_os_error(errno).to_string().as_bytes());
@@ -478,6 +517,32 @@ impl Shim {
         Ok(())
     }
 
+    fn attach(&mut self, peer: u64, id: u64, mut fields: Fields<'_>, fds: Vec<OwnedFd>) -> Result<(), &'static [u8]> {
+        let key = fields.key().ok_or(MALFORMED)?;
+        let mut fds = fds.into_iter();
+        let mut streams = [None, None, None];
+        for stream in &mut streams {
+            if fields.number().ok_or(MALFORMED)? != 0 {
+                *stream = Some(fds.next().ok_or(MALFORMED)?);
+            }
+        }
+        let container = self.containers.iter_mut().find(|container| container.is(key)).ok_or(NOT_RUNNING)?;
+        container.running().ok_or(NOT_RUNNING)?;
+        if !container.input.is_open() {
+            streams[0] = None;
+        }
+        container.output.audience.push(Client::new(peer, id, streams));
+        Ok(())
+    }
+
+    fn resize(&mut self, mut fields: Fields<'_>) -> Result<(), &'static [u8]> {
+        let key = fields.key().ok_or(MALFORMED)?;
+        let mut size = || fields.number().and_then(|number| u16::try_from(number).ok()).ok_or(MALFORMED);
+        let (columns, rows) = (size()?, size()?);
+        let container = self.containers.iter().find(|container| container.is(key)).ok_or(NOT_RUNNING)?;
+        container.output.resize(columns, rows).map_err(|_| &b"the container has no terminal"[..])
+    }
+
     // === the end ===
 
     fn stop(&mut self, peer: u64, id: u64) {
@@ -510,6 +575,7 @@ impl Shim {
         !self.containers.iter().any(Container::is_ending)
             && !self.facts.is_behind()
             && !self.containers.iter().any(|container| container.output.is_stalled())
+            && !self.containers.iter().any(|container| !container.output.audience.is_empty())
     }
 
     fn say_goodbye(&mut self) {

@@ -6,13 +6,16 @@ use std::path::{Path, PathBuf};
 use logfile::write::Writer;
 use pod_container::spec::PidMode;
 use pod_container::{Fork, create, exec, fork, membership};
+use pod_shim::protocol::TTY;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use rustix::thread::UnshareFlags;
 
-use crate::child::Child;
+use crate::child::{Child, host_number};
+use crate::input::Input;
 use crate::output::Output;
 use crate::pause::Keeper;
 use crate::serve::now;
@@ -38,16 +41,19 @@ impl Spaces {
         Ok(Spaces { pid, oom_score_adj, host_mounts, shared })
     }
 
-    /// Forks a child that becomes a container.
+    /// Forks a child that becomes a container, in the PID namespace of the process `host` if there is one.
     pub(crate) fn container(
         &self,
         spec: OwnedFd,
-        tty: bool,
+        streams: u64,
+        host: Option<i32>,
         log: Writer,
         cgroups: &[PathBuf],
         deadline: u64,
-    ) -> Result<(Child, Output), Errno> {
+    ) -> Result<(Child, Output, Input), Errno> {
         let (ours, theirs) = report_pair()?;
+        let tty = streams & TTY != 0;
+        let (input, handed_input) = Input::new(streams)?;
         let (output, handed) = if tty {
             (Output::new(log, None, None), None)
         } else {
@@ -55,9 +61,11 @@ impl Spaces {
             let (stderr, stderr_writer) = output_pipe()?;
             (Output::new(log, Some(stdout), Some(stderr)), Some((stdout_writer, stderr_writer)))
         };
-        let (forked, born_in_cgroup) = Spaces::fork_into(create::namespaces(self.pid), cgroups)?;
+        let host = host.map(Neighbour::new).transpose()?;
+        let namespaces = if host.is_some() { UnshareFlags::NEWNS } else { create::namespaces(self.pid) };
+        let (forked, born_in_cgroup) = Spaces::fork_into(namespaces, cgroups)?;
         match forked {
-            Fork::Parent(pid) => Ok((Child::new(pid, ours, deadline, tty), output)),
+            Fork::Parent(pid) => Ok((Child::new(pid, ours, deadline, tty), output, input)),
             Fork::Child => {
                 self.die_with_shim();
                 let surroundings = create::Surroundings {
@@ -65,12 +73,22 @@ impl Spaces {
                     host_mounts: self.host_mounts.as_fd(),
                     oom_score_adj: self.oom_score_adj,
                     born_in_cgroup,
-                    shared: self.shared.as_ref().map(|keeper| create::SharedProcesses {
-                        keeper: keeper.process.as_fd(),
-                        proc: keeper.proc.as_fd(),
-                    }),
+                    shared: match (&self.shared, &host) {
+                        (Some(Keeper { process, proc }), _) => Some(create::SharedProcesses {
+                            keeper: process.as_fd(),
+                            proc: proc.as_fd(),
+                            proc_path: "/",
+                        }),
+                        (None, Some(Neighbour { process, mounts })) => Some(create::SharedProcesses {
+                            keeper: process.as_fd(),
+                            proc: mounts.as_fd(),
+                            proc_path: "/proc",
+                        }),
+                        (None, None) => None,
+                    },
                 };
-                create::run(create::Handed { spec, report: theirs, output: handed }, surroundings)
+                let handed = create::Handed { spec, report: theirs, input: handed_input, output: handed };
+                create::run(handed, surroundings)
             }
         }
     }
@@ -124,6 +142,29 @@ impl Spaces {
     }
 }
 
+/// A container whose processes another one joins.
+struct Neighbour {
+    /// A pidfd.
+    process: OwnedFd,
+    mounts: OwnedFd,
+}
+
+impl Neighbour {
+    fn new(pid: i32) -> Result<Neighbour, Errno> {
+        let process = open_pidfd(pid)?;
+        let mounts = mounts_of(&process)?;
+        Ok(Neighbour { process, mounts })
+    }
+}
+
+/// The mount namespace of a process.
+pub(crate) fn mounts_of(process: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let mut path = b"/proc/".to_vec();
+    path.extend_from_slice(&host_number(process)?);
+    path.extend_from_slice(b"/ns/mnt");
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+}
+
 /// Opens the log before anything else: a container whose log cannot be written is not started.
 pub(crate) fn open_log(path: &Path, max_size: u64, max_files: u32) -> std::io::Result<Writer> {
     Writer::open(path, max_size, max_files, now())
@@ -143,6 +184,11 @@ fn report_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
 /// Our end does not block, the container's does.
 fn output_pipe() -> Result<(OwnedFd, OwnedFd), Errno> {
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
-    rustix::fs::fcntl_setfl(&reader, rustix::fs::OFlags::NONBLOCK)?;
+    never_block(&reader);
     Ok((reader, writer))
+}
+
+pub(crate) fn never_block(fd: &OwnedFd) {
+    let flags = rustix::fs::fcntl_getfl(fd).unwrap_or(rustix::fs::OFlags::empty());
+    let _ = rustix::fs::fcntl_setfl(fd, flags | rustix::fs::OFlags::NONBLOCK);
 }

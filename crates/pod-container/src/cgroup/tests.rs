@@ -315,3 +315,12 @@ fn kill_and_remove(hierarchy: &Hierarchy, name: &str) {
     hierarchy.kill(&path).expect("nothing to kill");
     hierarchy.remove(&path).expect("nothing to remove");
 }
+
+#[test]
+fn device_rules_that_do_not_hold_are_no_group() {
+    let (_root, hierarchy) = fixture("cpu memory pids");
+    // No kernel attaches a program to a plain directory.
+    let limits = Limits { devices: Devices::standard(), ..Limits::default() };
+    let outcome = hierarchy.create(pod(), &limits);
+    assert!(matches!(outcome, Err(CgroupError::Devices { .. })), "{outcome:?}");
+}

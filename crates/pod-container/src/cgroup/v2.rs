@@ -63,7 +63,10 @@ impl Tree {
             let Err(error) = file::write(&directory.join(name), &value) else { return };
             // What could not be enabled has been told already.
             if asked && !unapplied.iter().any(|known| known.limit == limit) {
-                unapplied.push(Unapplied { limit, reason: format!("{name}: {error}") });
+                let lacking = error.kind() == io::ErrorKind::NotFound && directory.exists();
+                let reason =
+                    if lacking { format!("no cgroup controller for {name}") } else { format!("{name}: {error}") };
+                unapplied.push(Unapplied { limit, reason });
             }
         };
         let weight = limits.cpu_shares.map_or(DEFAULT_WEIGHT, weight_from_shares);

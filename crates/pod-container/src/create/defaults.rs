@@ -7,6 +7,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
+use super::SharedProcesses;
 use crate::failure::{Failure, OrFail};
 use crate::spec::ContainerSpec;
 use crate::sys::mount::{Attributes, set_attributes};
@@ -33,18 +34,13 @@ const OWN: [&str; 12] =
     ["pts", "shm", "mqueue", "fd", "stdin", "stdout", "stderr", "ptmx", "console", "core", ".udev", "hugepages"];
 const CGROUPS: &str = "/sys/fs/cgroup";
 
-/// `shared_proc`: see [`super::SharedProcesses`].
 pub(super) fn mount(
     root: BorrowedFd<'_>,
     spec: &ContainerSpec,
-    shared_proc: Option<BorrowedFd<'_>>,
+    shared: Option<SharedProcesses<'_>>,
 ) -> Result<Places, Failure> {
-    let proc = match shared_proc {
-        Some(namespace) => super::mounts::elsewhere(
-            namespace,
-            || "failed to mount /proc".into(),
-            || Tree::of_path("/", false).or_fail(|| "failed to copy the pod's /proc".into()),
-        )?,
+    let proc = match shared {
+        Some(shared) => copy_proc(shared)?,
         None => Tree::new("proc", &[], inert()).or_fail(|| "failed to mount /proc".into())?,
     };
     attach(root, "proc", "/proc", proc)?;
@@ -55,6 +51,20 @@ pub(super) fn mount(
     let sys = attach(root, "sys", "/sys", sysfs)?;
     mount_cgroups(&sys, spec, read_only)?;
     Ok(Places { dev })
+}
+
+/// Only a whole procfs: the other container may have put something else there.
+fn copy_proc(shared: SharedProcesses<'_>) -> Result<Tree, Failure> {
+    /// Of the root of every procfs (PROC_ROOT_INO of the kernel).
+    const ROOT: u64 = 1;
+    let what = || "failed to copy the shared /proc".to_owned();
+    let tree = super::mounts::elsewhere(shared.proc, what, || Tree::of_path(shared.proc_path, false).or_fail(what))?;
+    let inode = rustix::fs::fstat(&tree).or_fail(what)?.st_ino;
+    if inside::magic(&tree).or_fail(what)? != inside::PROC || inode != ROOT {
+        return Err(Failure::create("failed to copy the shared /proc: it is no procfs"));
+    }
+    tree.set(inert(), false).or_fail(what)?;
+    Ok(tree)
 }
 
 /// Onto a directory of `parent`, made if missing. A link there would put the mount elsewhere than the paths under it are

@@ -25,7 +25,8 @@ impl Texts {
         } else {
             (names::hosts_file(&names, &running.pod_ips(), aliases), format!("{}\n", names.hostname))
         };
-        let (resolv_conf, warnings) = names::resolv_conf(&record.pod, &record.uid, &host_resolver(), None);
+        let (resolv_conf, warnings) =
+            names::resolv_conf(&record.pod, &record.uid, &host_resolver(), record.objects.cluster_dns.as_ref());
         // No cluster DNS is how one machine is, not something to warn about in every pod.
         for warning in warnings.iter().filter(|warning| warning.reason != "MissingClusterDNS") {
             running.note_once(warning.reason, &warning.message);

@@ -48,6 +48,15 @@ impl Snapshot {
     pub(crate) fn exec(&self, command: &[String]) -> ProcessSpec {
         ProcessSpec { args: command.to_vec(), ..self.process.clone() }
     }
+
+    /// With a terminal, which programs are told the kind of (as containerd does).
+    pub(crate) fn exec_in_terminal(&self, command: &[String]) -> ProcessSpec {
+        let mut process = self.exec(command);
+        if !process.env.iter().any(|(name, _)| name == "TERM") {
+            process.env.push(("TERM".into(), "xterm".into()));
+        }
+        process
+    }
 }
 
 /// SIGTERM if nothing is known of the attempt.

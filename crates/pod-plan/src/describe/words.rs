@@ -15,6 +15,7 @@ pub(super) fn role(role: Role) -> &'static str {
         Role::Init => "init",
         Role::Sidecar => "sidecar",
         Role::Main => "main",
+        Role::Ephemeral => "ephemeral",
     }
 }
 

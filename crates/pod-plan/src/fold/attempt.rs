@@ -61,6 +61,7 @@ impl Lifecycle {
             post_start: HookState::planned(&container.shape, Hook::PostStart),
             probes: Probes::default(),
             stop: None,
+            resources: Some(container.starting.take().unwrap_or_else(|| container.shape.resources())),
         });
         container.must_restart = false;
         container.retry = None;

@@ -7,18 +7,19 @@
 //! behave app: exit 0 after 2s, on-term exit 0 after 5s, on-term ignore, pre-stop takes 3s, liveness ok until 10s
 //! behave app#1: …                    one attempt's own behaviour
 //! sandbox takes 1s | sandbox fails MESSAGE | sandbox ok | volumes …
+//! resize ok | resize infeasible MESSAGE | resize fails CONTAINER MESSAGE
 //! trace probes notices conditions    print these too (steps, facts and kubectl's columns are always printed)
 //! quiet                              print nothing of what happens from here on; `trace` turns it on again
 //! run until 30s | run for 5s | run   the last one: until nothing happens any more by itself
 //! stop | stop grace 5 | evict REASON MESSAGE | lose-sandbox | crash | condition TYPE STATUS
-//! show columns | status | containers | conditions | notices | plan
+//! show columns | status | containers | resources | conditions | notices | plan
 //! ```
 
 use std::fmt::Write as _;
 
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod, PodStatus};
-use pod_plan::{Event, Hook, Lifecycle, Notice, ProbeKind, Role, Step, Time};
+use pod_plan::{Event, Hook, Lifecycle, Notice, ProbeKind, ResizeOutcome, Role, Step, Time};
 
 use crate::column::{Columns, columns};
 use crate::world::{Behaviour, HookBehaviour, ProbeBehaviour, Pull, Start, World};
@@ -103,6 +104,18 @@ impl Stage {
                     ("ok", "") => preparation.fails = None,
                     _ => return Err("takes, fails or ok".to_owned()),
                 }
+            }
+            "resize" => {
+                self.world.resize = match rest.split_once(' ').unwrap_or((rest, "")) {
+                    ("ok", "") => None,
+                    ("infeasible", message) => Some(ResizeOutcome::Infeasible(message.to_owned())),
+                    ("fails", rest) => {
+                        let (container, message) = rest.split_once(' ').ok_or("resize fails CONTAINER MESSAGE")?;
+                        let containers = vec![container.to_owned()];
+                        Some(ResizeOutcome::Failed { containers, message: message.to_owned() })
+                    }
+                    _ => return Err("ok, infeasible or fails".to_owned()),
+                };
             }
             "trace" => {
                 self.quiet = false;
@@ -283,6 +296,7 @@ impl Stage {
                 vec![format!("{ready} {status} {restarts}")]
             }
             "containers" => container_lines(&status),
+            "resources" => resource_lines(&status),
             "conditions" => condition_lines(&status),
             "notices" => self.notices.drain(..).map(|n| format!("{} {}", clock(n.at), notice_text(&n))).collect(),
             "status" => serde_json::to_string_pretty(&status).unwrap().lines().map(str::to_owned).collect(),
@@ -416,6 +430,7 @@ fn step_text(step: &Step) -> String {
         Step::Terminate { container, attempt } => format!("terminate {container}#{attempt}"),
         Step::Kill { container, attempt } => format!("kill {container}#{attempt}"),
         Step::RemoveAttempt { container, attempt } => format!("remove {container}#{attempt}"),
+        Step::Resize { containers } => format!("resize {}", containers.join(" ")),
         Step::RemoveSandbox => "remove sandbox".to_owned(),
     }
 }
@@ -449,6 +464,8 @@ fn event_text(event: &Event) -> String {
             };
             format!("- {} {container}#{attempt} {word}", probe_name(*probe))
         }
+        Event::ResizeEnded { outcome: ResizeOutcome::Applied } => "- resized".to_owned(),
+        Event::ResizeEnded { .. } => "- not resized".to_owned(),
         Event::StopRequested { .. }
         | Event::Evicted { .. }
         | Event::SandboxReady { .. }
@@ -487,7 +504,20 @@ fn reason_text(status: &PodStatus) -> String {
 
 fn container_lines(status: &PodStatus) -> Vec<String> {
     let inits = status.init_container_statuses.iter().flatten();
-    inits.chain(status.container_statuses.iter().flatten()).map(container_line).collect()
+    let mains = status.container_statuses.iter().flatten();
+    let ephemerals = status.ephemeral_container_statuses.iter().flatten();
+    inits.chain(mains).chain(ephemerals).map(container_line).collect()
+}
+
+fn resource_lines(status: &PodStatus) -> Vec<String> {
+    let inits = status.init_container_statuses.iter().flatten();
+    let line = |status: &ContainerStatus| {
+        let json = |value: serde_json::Value| value.to_string().replace('"', "");
+        let allocated = json(serde_json::to_value(&status.allocated_resources).unwrap());
+        let actual = json(serde_json::to_value(&status.resources).unwrap());
+        format!("{} allocated={allocated} actual={actual}", status.name)
+    };
+    inits.chain(status.container_statuses.iter().flatten()).map(line).collect()
 }
 
 fn container_line(status: &ContainerStatus) -> String {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use jiff::SignedDuration;
-use pod_plan::{Event, Exit, Hook, Identity, ProbeKind, ProbeOutcome, Pulled, Step, Time};
+use pod_plan::{Event, Exit, Hook, Identity, ProbeKind, ProbeOutcome, Pulled, ResizeOutcome, Step, Time};
 
 /// How a container behaves; all durations count from its start unless said otherwise.
 #[derive(Debug, Clone)]
@@ -120,6 +120,8 @@ pub(crate) struct World {
     /// All facts a shim keeps: `Started` and `Exited`.
     pub(crate) facts: Vec<Event>,
     pub(crate) sandbox: Preparation,
+    /// `None`: it is applied.
+    pub(crate) resize: Option<ResizeOutcome>,
     pub(crate) volumes: Preparation,
     crashed: bool,
 }
@@ -241,6 +243,10 @@ impl World {
                 self.later(SignedDuration::ZERO, Coming::Exit { container, attempt, exit });
             }
             Step::RemoveAttempt { .. } => {}
+            Step::Resize { .. } => {
+                let outcome = self.resize.clone().unwrap_or(ResizeOutcome::Applied);
+                self.later(SignedDuration::ZERO, Coming::ByEngine(Event::ResizeEnded { outcome }));
+            }
         }
     }
 

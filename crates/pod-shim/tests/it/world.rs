@@ -117,6 +117,8 @@ impl World {
             cgroups: group.directories,
             log: LogSpec { path: self.log_path(name), max_size: 100 << 20, max_files: 2 },
             tty: false,
+            stdin: Stdin::Null,
+            processes_of: None,
         }
     }
 
