@@ -8,15 +8,23 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodSpec, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 
+use crate::names::ClusterDns;
+
 /// The namespace of an object that names none.
 pub const DEFAULT_NAMESPACE: &str = "default";
 
-/// The config maps and secrets in reach of a pod.
+/// What a pod finds around it: config maps, secrets, services.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Objects {
     /// By `NAMESPACE/NAME`, which is unambiguous since neither holds a slash.
     config_maps: BTreeMap<String, ConfigMap>,
     secrets: BTreeMap<String, Secret>,
+    /// Who resolves names of services; `None` where there are none.
+    #[serde(default)]
+    pub cluster_dns: Option<ClusterDns>,
+    /// `NAME_SERVICE_HOST` and the like of the services of the pod's namespace, for containers that start from now on.
+    #[serde(default)]
+    pub service_variables: Vec<(String, String)>,
 }
 
 impl Objects {

@@ -11,11 +11,14 @@ mod cursor;
 
 use std::cell::RefCell;
 
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodSpec, PodStatus, PodTemplate, Secret, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::path::{Path, Segment};
 use crate::problem::Findings;
+use crate::validate::{FieldError, errors};
 use cursor::Cursor;
 
 /// Rounds for values that only their own type can refuse (base64, times); each round finds at least one more.
@@ -52,6 +55,94 @@ pub(crate) fn decode<T: DeserializeOwned>(value: &Value, reveal: bool, findings:
         findings.add(path, message);
     }
     None
+}
+
+/// A pod as it stands in an object; fields that the type does not know are passed over.
+///
+/// # Errors
+/// Everything in it that does not fit the type.
+pub fn pod(value: &Value) -> Result<Pod, Vec<FieldError>> {
+    fitting(value, true)
+}
+
+/// The spec of a pod alone; paths begin below it.
+///
+/// # Errors
+/// Everything in it that does not fit the type.
+pub fn pod_spec(value: &Value) -> Result<PodSpec, Vec<FieldError>> {
+    fitting(value, true)
+}
+
+/// The status of a pod alone, with empty values for what does not fit.
+pub fn pod_status(value: &Value) -> PodStatus {
+    lenient(value)
+}
+
+/// As [`pod`].
+///
+/// # Errors
+/// Everything in it that does not fit the type.
+pub fn config_map(value: &Value) -> Result<ConfigMap, Vec<FieldError>> {
+    fitting(value, true)
+}
+
+/// As [`pod`]; the messages do not repeat values.
+///
+/// # Errors
+/// Everything in it that does not fit the type.
+pub fn secret(value: &Value) -> Result<Secret, Vec<FieldError>> {
+    fitting(value, false)
+}
+
+/// As [`pod`].
+///
+/// # Errors
+/// Everything in it that does not fit the type.
+pub fn service(value: &Value) -> Result<Service, Vec<FieldError>> {
+    fitting(value, true)
+}
+
+/// As [`pod`].
+///
+/// # Errors
+/// Everything in it that does not fit the type.
+pub fn endpoint_slice(value: &Value) -> Result<EndpointSlice, Vec<FieldError>> {
+    fitting(value, true)
+}
+
+/// As [`pod`].
+///
+/// # Errors
+/// Everything in it that does not fit the type.
+pub fn pod_template(value: &Value) -> Result<PodTemplate, Vec<FieldError>> {
+    fitting(value, true)
+}
+
+fn fitting<T: DeserializeOwned>(value: &Value, reveal: bool) -> Result<T, Vec<FieldError>> {
+    let mut findings = Findings::default();
+    let decoded = decode(value, reveal, &mut findings);
+    findings.0.retain(|finding| !finding.is_about_the_key());
+    match decoded {
+        Some(decoded) if findings.0.is_empty() => Ok(decoded),
+        _ => Err(errors(findings)),
+    }
+}
+
+/// What of an object fits its type, with empty values for the rest.
+pub(crate) fn lenient<T: DeserializeOwned + Default>(value: &Value) -> T {
+    decode(value, false, &mut Findings::default()).unwrap_or_default()
+}
+
+/// What is wrong with an object: its types, or if they fit, what `check` says.
+pub(crate) fn checked<T: DeserializeOwned>(
+    value: &Value,
+    reveal: bool,
+    check: fn(&T) -> Vec<FieldError>,
+) -> Vec<FieldError> {
+    match fitting(value, reveal) {
+        Ok(typed) => check(&typed),
+        Err(errors) => errors,
+    }
 }
 
 /// What one round has found.

@@ -14,6 +14,8 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use crate::ephemeral;
+
 /// `rw-r--r--`, for files of configMap, secret, downwardAPI and projected volumes.
 const FILE_MODE: i32 = 0o644;
 /// Lower-case letters and digits without those that make words or are misread, as upstream's name generator.
@@ -80,6 +82,12 @@ pub fn pod_spec(spec: &mut PodSpec) {
     }
     for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
         self::container(container);
+    }
+    for ephemeral in spec.ephemeral_containers.iter_mut().flatten() {
+        let target = ephemeral.target_container_name.take();
+        let mut container = ephemeral::as_container(std::mem::take(ephemeral));
+        self::container(&mut container);
+        *ephemeral = ephemeral::from_container(container, target);
     }
 }
 

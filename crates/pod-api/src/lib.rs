@@ -3,13 +3,16 @@ pub mod content;
 pub mod context;
 pub mod downward;
 pub mod env;
+pub mod ephemeral;
 pub mod expansion;
+pub mod failure;
 pub mod qos;
 pub mod quantity;
+pub mod resource;
 pub mod resources;
 pub mod role;
 
-mod decode;
+pub mod decode;
 pub mod default;
 pub mod load;
 mod path;
@@ -20,6 +23,7 @@ mod yaml;
 
 pub use k8s_openapi;
 pub use problem::{Problem, Problems};
+pub use yaml::{documents as yaml_documents, to_json as yaml_to_json};
 pub mod capability;
 pub mod names;
 pub mod security;

@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{HostAlias, Pod, PodDNSConfigOption};
+use serde::{Deserialize, Serialize};
 
 use crate::context::DEFAULT_NAMESPACE;
 
@@ -127,7 +128,7 @@ fn push_aliases(text: &mut String, aliases: &[HostAlias]) {
 }
 
 /// A DNS server that knows the cluster's services.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterDns {
     pub servers: Vec<IpAddr>,
     /// `cluster.local`; empty for none.

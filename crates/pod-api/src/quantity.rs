@@ -83,6 +83,14 @@ impl std::ops::Add for Amount {
     }
 }
 
+impl std::ops::Sub for Amount {
+    type Output = Amount;
+
+    fn sub(self, other: Amount) -> Amount {
+        Amount { nanos: self.nanos.saturating_sub(other.nanos) }
+    }
+}
+
 impl fmt::Display for Amount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.display(Format::DecimalSi))

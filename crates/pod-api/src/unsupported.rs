@@ -13,7 +13,7 @@ use crate::problem::Findings;
 pub enum Place {
     /// Below `spec`.
     Pod,
-    /// Below each main and init container.
+    /// Below each main, init and ephemeral container.
     Container,
     /// Below each port of a container that is published on the host.
     HostPort,
@@ -71,7 +71,6 @@ const fn projection(field: &'static str, advice: &'static str) -> Row {
     Row { place: Place::Projection, field, when: When::Set, advice }
 }
 
-const NO_ATTACH: &str = "there is no attach yet; run without it and use logs and exec";
 const NO_WINDOWS: &str = "pods run on Linux only";
 const NO_SELINUX: &str = "SELinux labels are not set; leave the field out";
 const NO_HUGEPAGES: &str = "huge pages are not managed; leave them out";
@@ -79,10 +78,9 @@ const NO_EXTENDED: &str = "there are no device plugins; give the container a dev
 const NO_NETWORK_STORAGE: &str =
     "network and cloud storage is not mounted; mount it on the host and use a hostPath volume";
 const NO_IMAGE_PART: &str = "a part of an image is not mounted alone; mount it whole and use the path below it";
-const NO_TOKENS: &str =
-    "there is no API server to issue or accept it; use a Secret, and automountServiceAccountToken is ignored";
+const NO_TOKENS: &str = "pods get no tokens; put one into a Secret (automountServiceAccountToken is ignored)";
 
-/// Everything that is refused. (Ephemeral containers are not here: no pod can be created with one.)
+/// Everything that is refused, also in ephemeral containers.
 pub const ROWS: &[Row] = &[
     // --- the pod
     pod("hostUsers", When::False, "user namespaces are not made yet; leave the field out"),
@@ -101,8 +99,6 @@ pub const ROWS: &[Row] = &[
         "AppArmor profiles are not loaded; use RuntimeDefault or Unconfined",
     ),
     // --- containers
-    container("stdin", When::True, NO_ATTACH),
-    container("stdinOnce", When::True, NO_ATTACH),
     container("volumeDevices", When::Set, "block devices are not mapped; use a hostPath volume of type BlockDevice"),
     container("volumeMounts.mountPropagation", When::Is("Bidirectional"), "mounts made in a container stay there"),
     container("env.valueFrom.fileKeyRef", When::Set, "env files are not read yet; use a ConfigMap"),
@@ -200,7 +196,9 @@ pub(crate) fn find(spec: &Value, path: &Path, findings: &mut Findings) {
 }
 
 fn all_containers<'a>(spec: &'a Value, path: &Path) -> impl Iterator<Item = (Path, &'a Value)> {
-    ["initContainers", "containers"].into_iter().flat_map(move |list| items(spec, list, path).collect::<Vec<_>>())
+    ["initContainers", "containers", "ephemeralContainers"]
+        .into_iter()
+        .flat_map(move |list| items(spec, list, path).collect::<Vec<_>>())
 }
 
 fn below_containers<'a>(spec: &'a Value, list: &'static str, path: &Path) -> Vec<(Path, &'a Value)> {
@@ -289,7 +287,7 @@ mod tests {
             "schedulingGates": [],
             "initContainers": [
                 {"tty": true, "stdin": false},
-                {"stdin": true, "ports": [{"protocol": "SCTP"}, {"protocol": "SCTP", "hostPort": 1, "hostIP": "::1"}]},
+                {"ports": [{"protocol": "SCTP"}, {"protocol": "SCTP", "hostPort": 1, "hostIP": "::1"}]},
             ],
             "containers": [
                 {"resources": {"limits": {"cpu": 1, "hugepages-2Mi": "2Mi", "nvidia.com/gpu": 1}}},
@@ -316,7 +314,6 @@ mod tests {
                 "spec.hostUsers",
                 "spec.initContainers[1].ports[1].hostIP",
                 "spec.initContainers[1].ports[1].protocol",
-                "spec.initContainers[1].stdin",
                 "spec.overhead",
                 "spec.volumes[0].nfs",
                 "spec.volumes[1].emptyDir.medium",

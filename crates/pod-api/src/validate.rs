@@ -7,7 +7,7 @@
 mod container;
 mod content;
 mod environment;
-mod format;
+pub(crate) mod format;
 mod metadata;
 mod mount;
 mod pod;
@@ -18,9 +18,13 @@ mod volume;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodSpec, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use serde_json::Value;
 
 use crate::path::Path;
 use crate::problem::Findings;
+
+/// What upstream says of a field that was changed and may not be.
+pub(crate) const IMMUTABLE_FIELD: &str = "field is immutable";
 
 const NEGATIVE: &str = "must be greater than or equal to 0";
 const PULL_POLICIES: &[&str] = &["Always", "IfNotPresent", "Never"];
@@ -39,6 +43,11 @@ pub fn pod(pod: &Pod) -> Vec<FieldError> {
     collect(|findings| pod::pod(pod, findings))
 }
 
+/// What is wrong with a pod that exists, as an update would make it. Which fields may change is another question.
+pub fn existing_pod(pod: &Pod) -> Vec<FieldError> {
+    collect(|findings| pod::existing(pod, findings))
+}
+
 /// What is wrong with a ConfigMap.
 pub fn config_map(map: &ConfigMap) -> Vec<FieldError> {
     collect(|findings| content::config_map(map, findings))
@@ -52,6 +61,10 @@ pub fn secret(secret: &Secret) -> Vec<FieldError> {
 fn collect(check: impl FnOnce(&mut Findings)) -> Vec<FieldError> {
     let mut findings = Findings::default();
     check(&mut findings);
+    errors(findings)
+}
+
+pub(crate) fn errors(findings: Findings) -> Vec<FieldError> {
     findings
         .0
         .into_iter()
@@ -74,6 +87,28 @@ pub(crate) fn find_in_secret(secret: &Secret, findings: &mut Findings) {
 /// The metadata of a workload object.
 pub(crate) fn find_in_metadata(meta: &ObjectMeta, findings: &mut Findings) {
     metadata::object(meta, &Path::of("metadata"), findings);
+}
+
+pub(crate) use metadata::NameRule;
+
+/// The metadata of an object that stays JSON.
+pub(crate) fn find_in_object_metadata(object: &Value, namespaced: bool, rule: NameRule, findings: &mut Findings) {
+    metadata::of_json(object, namespaced, rule, findings);
+}
+
+/// Labels, or a selector of them, that stay JSON.
+pub(crate) fn labels(labels: &Value, path: Path, findings: &mut Findings) {
+    for (key, value) in labels.as_object().into_iter().flatten() {
+        findings.each_invalid(&path, key, format::qualified_name(key));
+        let value = value.as_str().unwrap_or_default();
+        findings.each_invalid(&path, value, format::label_value(value));
+    }
+}
+
+pub(crate) use metadata::finalizer;
+
+pub(crate) fn qualified_name(name: &str, path: Path, findings: &mut Findings) {
+    findings.each_invalid(&path, name, format::qualified_name(name));
 }
 
 pub(crate) fn find_in_template(

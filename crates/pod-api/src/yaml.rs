@@ -82,6 +82,40 @@ pub(crate) fn parse(text: &str) -> (Vec<Document>, Option<Unreadable>) {
     (documents, error)
 }
 
+/// A text of one document as JSON, and the keys that are written twice in one mapping, with their 1-based lines. A text
+/// without a document is `null`.
+///
+/// # Errors
+/// Where and why the text cannot be read, and more than one document.
+pub fn to_json(text: &str) -> Result<(Value, Vec<(usize, String)>), String> {
+    let (mut documents, unreadable) = parse(text);
+    if let Some(Unreadable { mark, message }) = unreadable {
+        return Err(format!("line {}: {message}", mark.line));
+    }
+    if documents.len() > 1 {
+        return Err("expected one document, found more".to_owned());
+    }
+    let Some(Document { root, duplicates }) = documents.pop() else { return Ok((Value::Null, Vec::new())) };
+    let name = |path: &Path| path.segments().last().map(|segment| segment.name().into_owned()).unwrap_or_default();
+    Ok((root.to_value(), duplicates.iter().map(|(path, mark)| (mark.line, name(path))).collect()))
+}
+
+/// All documents of a text that are not empty, in their order, each as [`to_json`] makes one.
+///
+/// # Errors
+/// Where and why the text cannot be read.
+pub fn documents(text: &str) -> Result<Vec<(Value, Vec<(usize, String)>)>, String> {
+    let (documents, unreadable) = parse(text);
+    if let Some(Unreadable { mark, message }) = unreadable {
+        return Err(format!("line {}: {message}", mark.line));
+    }
+    let name = |path: &Path| path.segments().last().map(|segment| segment.name().into_owned()).unwrap_or_default();
+    let convert = |Document { root, duplicates }: Document| {
+        (root.to_value(), duplicates.iter().map(|(path, mark)| (mark.line, name(path))).collect())
+    };
+    Ok(documents.into_iter().map(convert).collect())
+}
+
 fn parse_yaml(text: &str) -> (Vec<Document>, Option<Unreadable>) {
     let mut builder = Builder::default();
     for event in Parser::new_from_str(text) {

@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, ContainerPort, PodSpec, Volume};
 
 use super::{environment, format, mount, probe, resource, security};
+use crate::ephemeral;
 use crate::path::Path;
 use crate::problem::Findings;
 
 const ONLY_SIDECARS: &str = "may not be set for init containers without restartPolicy=Always";
 const RESTART_POLICIES: &[&str] = &["Always", "Never", "OnFailure"];
+const NOT_EPHEMERAL: &str = "cannot be set for an Ephemeral Container";
 /// KEP-5307.
 const MAX_RESTART_RULES: usize = 20;
 const MAX_EXIT_CODES: usize = 255;
@@ -64,6 +66,56 @@ pub(super) fn containers(spec: &PodSpec, volumes: &BTreeMap<&str, &Volume>, path
             }
         } else {
             plain_init(container, &path, findings);
+        }
+    }
+    ephemeral(&surroundings, &mut names, &path.field("ephemeralContainers"), findings);
+}
+
+/// The containers that were added to a running pod (`validateEphemeralContainers`). `names` are those of all others.
+fn ephemeral<'a>(surroundings: &Surroundings<'a>, names: &mut Vec<&'a str>, path: &Path, findings: &mut Findings) {
+    let targets = names.clone();
+    for (index, ephemeral) in surroundings.spec.ephemeral_containers.iter().flatten().enumerate() {
+        let path = path.index(index);
+        let container = ephemeral::as_container(ephemeral.clone());
+        surroundings.common(&container, &path, findings);
+        if names.contains(&ephemeral.name.as_str()) {
+            findings.duplicate(path.field("name"), &ephemeral.name);
+        } else if !ephemeral.name.is_empty() {
+            names.push(&ephemeral.name);
+        }
+        if let Some(target) = ephemeral.target_container_name.as_deref().filter(|name| !name.is_empty())
+            && !targets.contains(&target)
+        {
+            findings.not_found(path.field("targetContainerName"), target);
+        }
+        let resources = container.resources.as_ref();
+        let lists = resources.is_some_and(|resources| {
+            let is_set = |list: &Option<BTreeMap<_, _>>| list.as_ref().is_some_and(|list| !list.is_empty());
+            is_set(&resources.limits) || is_set(&resources.requests) || resources.claims.is_some()
+        });
+        let set = [
+            ("ports", container.ports.as_ref().is_some_and(|ports| !ports.is_empty())),
+            ("livenessProbe", container.liveness_probe.is_some()),
+            ("readinessProbe", container.readiness_probe.is_some()),
+            ("startupProbe", container.startup_probe.is_some()),
+            ("lifecycle", container.lifecycle.is_some()),
+            ("resources", lists),
+            ("resizePolicy", container.resize_policy.as_ref().is_some_and(|policies| !policies.is_empty())),
+            ("restartPolicy", container.restart_policy.is_some()),
+            ("restartPolicyRules", container.restart_policy_rules.as_ref().is_some_and(|rules| !rules.is_empty())),
+        ];
+        for (field, _) in set.into_iter().filter(|(_, set)| *set) {
+            findings.forbidden(path.field(field), NOT_EPHEMERAL);
+        }
+        for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
+            let path = path.field("volumeMounts").index(index);
+            let set = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
+            if set(&mount.sub_path) {
+                findings.forbidden(path.field("subPath"), NOT_EPHEMERAL);
+            }
+            if set(&mount.sub_path_expr) {
+                findings.forbidden(path.field("subPathExpr"), NOT_EPHEMERAL);
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Formats of names and values, each with the complaints apimachinery's `util/validation` makes. An empty list: fine.
 
 /// DNS-1123 label: container, volume and namespace names.
-pub(super) fn dns_label(value: &str) -> Vec<String> {
+pub(crate) fn dns_label(value: &str) -> Vec<String> {
     let mut complaints = longer_than(value, 63);
     if !is_dns_label(value) {
         complaints.push(
@@ -14,8 +14,22 @@ pub(super) fn dns_label(value: &str) -> Vec<String> {
     complaints
 }
 
+/// DNS-1035 label: names of services.
+pub(crate) fn dns_label_1035(value: &str) -> Vec<String> {
+    let mut complaints = longer_than(value, 63);
+    if !is_dns_label(value) || !value.starts_with(|c: char| c.is_ascii_lowercase()) {
+        complaints.push(
+            "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic \
+             character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for \
+             validation is '[a-z]([-a-z0-9]*[a-z0-9])?')"
+                .to_owned(),
+        );
+    }
+    complaints
+}
+
 /// DNS-1123 subdomain: names of objects.
-pub(super) fn dns_subdomain(value: &str) -> Vec<String> {
+pub(crate) fn dns_subdomain(value: &str) -> Vec<String> {
     let mut complaints = longer_than(value, 253);
     if !value.split('.').all(is_dns_label) {
         complaints.push(
@@ -29,7 +43,7 @@ pub(super) fn dns_subdomain(value: &str) -> Vec<String> {
 }
 
 /// A DNS-1123 subdomain whose labels may also have and begin with underscores: DNS search domains.
-pub(super) fn dns_subdomain_with_underscore(value: &str) -> Vec<String> {
+pub(crate) fn dns_subdomain_with_underscore(value: &str) -> Vec<String> {
     let mut complaints = longer_than(value, 253);
     let inner = |byte: u8| is_lower_alphanumeric(byte) || byte == b'-' || byte == b'_';
     let edge = |byte: Option<&u8>| byte.is_some_and(|byte| is_lower_alphanumeric(*byte));
@@ -48,7 +62,7 @@ pub(super) fn dns_subdomain_with_underscore(value: &str) -> Vec<String> {
 }
 
 /// `name` or `example.com/name`: label and annotation keys, readiness gates.
-pub(super) fn qualified_name(value: &str) -> Vec<String> {
+pub(crate) fn qualified_name(value: &str) -> Vec<String> {
     let (prefix, name) = match value.split_once('/') {
         None => (None, value),
         Some((_, name)) if name.contains('/') => {
@@ -79,7 +93,7 @@ const QUALIFIED_NAME: &str = "must consist of alphanumeric characters, '-', '_' 
      alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
      '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
 
-pub(super) fn label_value(value: &str) -> Vec<String> {
+pub(crate) fn label_value(value: &str) -> Vec<String> {
     let mut complaints = longer_than(value, 63);
     if !value.is_empty() && !is_qualified(value) {
         complaints.push(
@@ -93,7 +107,7 @@ pub(super) fn label_value(value: &str) -> Vec<String> {
 }
 
 /// A key of a ConfigMap or Secret: it becomes a file name.
-pub(super) fn config_key(value: &str) -> Vec<String> {
+pub(crate) fn config_key(value: &str) -> Vec<String> {
     let mut complaints = longer_than(value, 253);
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
     if value.is_empty() || !value.bytes().all(allowed) {
@@ -113,7 +127,7 @@ pub(super) fn config_key(value: &str) -> Vec<String> {
 }
 
 /// RelaxedEnvironmentVariableValidation, on by default since 1.32.
-pub(super) fn environment_name(value: &str) -> Vec<String> {
+pub(crate) fn environment_name(value: &str) -> Vec<String> {
     if value.is_empty() {
         return vec!["environment variable name must be non-empty".to_owned()];
     }
@@ -126,12 +140,12 @@ pub(super) fn environment_name(value: &str) -> Vec<String> {
     Vec::new()
 }
 
-pub(super) fn port_number(port: i64) -> Option<String> {
+pub(crate) fn port_number(port: i64) -> Option<String> {
     (!(1..=65535).contains(&port)).then(|| inclusive_range(1, 65535))
 }
 
 /// RFC 6335 service name.
-pub(super) fn port_name(value: &str) -> Vec<String> {
+pub(crate) fn port_name(value: &str) -> Vec<String> {
     let mut complaints = Vec::new();
     if value.len() > 15 {
         complaints.push("must be no more than 15 characters".to_owned());
@@ -151,7 +165,7 @@ pub(super) fn port_name(value: &str) -> Vec<String> {
     complaints
 }
 
-pub(super) fn header_name(value: &str) -> Vec<String> {
+pub(crate) fn header_name(value: &str) -> Vec<String> {
     if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
         return vec![
             "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', regex used for \
@@ -162,7 +176,7 @@ pub(super) fn header_name(value: &str) -> Vec<String> {
     Vec::new()
 }
 
-pub(super) fn ip_address(value: &str) -> Option<&'static str> {
+pub(crate) fn ip_address(value: &str) -> Option<&'static str> {
     value
         .parse::<std::net::IpAddr>()
         .is_err()
@@ -170,7 +184,7 @@ pub(super) fn ip_address(value: &str) -> Option<&'static str> {
 }
 
 /// Segments of `[a-z0-9]([-_a-z0-9]*[a-z0-9])?` separated by dots or slashes, 253 bytes at most.
-pub(super) fn is_sysctl_name(value: &str) -> bool {
+pub(crate) fn is_sysctl_name(value: &str) -> bool {
     let segment = |segment: &str| {
         let bytes = segment.as_bytes();
         let edge = |byte: Option<&u8>| byte.is_some_and(|byte| is_lower_alphanumeric(*byte));
@@ -181,7 +195,7 @@ pub(super) fn is_sysctl_name(value: &str) -> bool {
     value.len() <= 253 && value.split(['.', '/']).all(segment)
 }
 
-pub(super) fn inclusive_range(least: i64, most: i64) -> String {
+pub(crate) fn inclusive_range(least: i64, most: i64) -> String {
     format!("must be between {least} and {most}, inclusive")
 }
 

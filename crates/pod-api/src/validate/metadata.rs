@@ -4,12 +4,90 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
+use serde_json::Value;
+
 use super::format;
+use crate::decode;
 use crate::path::Path;
 use crate::problem::Findings;
 
 /// Bytes all annotations may have together.
 const ANNOTATIONS_LIMIT: usize = 256 << 10;
+
+/// What a kind's names must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NameRule {
+    /// DNS-1123 subdomain: most kinds.
+    Subdomain,
+    /// DNS-1123 label: namespaces.
+    Label,
+    /// DNS-1035 label, which begins with a letter: services.
+    Label1035,
+}
+
+impl NameRule {
+    fn complaints(self, name: &str) -> Vec<String> {
+        match self {
+            NameRule::Subdomain => format::dns_subdomain(name),
+            NameRule::Label => format::dns_label(name),
+            NameRule::Label1035 => format::dns_label_1035(name),
+        }
+    }
+}
+
+/// The metadata of an object that stays JSON: name by `rule`, namespace, labels, annotations, finalizers, owners.
+pub(super) fn of_json(object: &Value, namespaced: bool, rule: NameRule, findings: &mut Findings) {
+    let path = Path::of("metadata");
+    let meta: ObjectMeta = decode::lenient(&object["metadata"]);
+    match meta.name.as_deref() {
+        None | Some("") => {
+            if let Some(prefix) = meta.generate_name.as_deref().filter(|prefix| !prefix.is_empty()) {
+                let complaints = rule.complaints(&format!("{prefix}x"));
+                findings.each_invalid(&path.field("generateName"), prefix, complaints);
+            }
+            findings.required(path.field("name"), "name or generateName is required");
+        }
+        Some(name) => findings.each_invalid(&path.field("name"), name, rule.complaints(name)),
+    }
+    match meta.namespace.as_deref() {
+        Some(namespace) if namespaced => {
+            findings.each_invalid(&path.field("namespace"), namespace, format::dns_label(namespace));
+        }
+        Some(namespace) if !namespace.is_empty() => {
+            findings.forbidden(path.field("namespace"), "not allowed on this type");
+        }
+        None if namespaced => findings.required(path.field("namespace"), ""),
+        _ => {}
+    }
+    unnamed(&meta, &path, findings);
+    owners(&meta, &path.field("ownerReferences"), findings);
+}
+
+/// `ValidateOwnerReferences`.
+fn owners(meta: &ObjectMeta, path: &Path, findings: &mut Findings) {
+    let mut controller: Option<&str> = None;
+    for (index, owner) in meta.owner_references.iter().flatten().enumerate() {
+        let at = path.index(index);
+        if owner.api_version.is_empty() {
+            findings.invalid(at.field("apiVersion"), "", "version must not be empty");
+        }
+        for (field, value) in [("kind", &owner.kind), ("name", &owner.name), ("uid", &owner.uid)] {
+            if value.is_empty() {
+                findings.invalid(at.field(field), "", &format!("{field} must not be empty"));
+            }
+        }
+        if owner.controller == Some(true) {
+            if let Some(first) = controller {
+                let detail = format!(
+                    "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {}",
+                    owner.name
+                );
+                findings.invalid(path.clone(), owner.name.as_str(), &detail);
+            }
+            controller = controller.or(Some(&owner.name));
+        }
+    }
+}
 
 /// What a named object of any kind must have. `generateName` must have become a name before.
 pub(super) fn object(meta: &ObjectMeta, path: &Path, findings: &mut Findings) {
@@ -29,6 +107,7 @@ pub(super) fn object(meta: &ObjectMeta, path: &Path, findings: &mut Findings) {
         findings.each_invalid(&path.field("namespace"), namespace, format::dns_label(namespace));
     }
     unnamed(meta, path, findings);
+    owners(meta, &path.field("ownerReferences"), findings);
 }
 
 /// What also the metadata of a template must be.
@@ -44,8 +123,23 @@ pub(super) fn unnamed(meta: &ObjectMeta, path: &Path, findings: &mut Findings) {
         findings.too_long(annotations, ANNOTATIONS_LIMIT);
     }
     for (index, finalizer) in meta.finalizers.iter().flatten().enumerate() {
-        findings.each_invalid(&path.field("finalizers").index(index), finalizer, format::qualified_name(finalizer));
+        self::finalizer(finalizer, path.field("finalizers").index(index), findings);
     }
+    let has = |name: &str| meta.finalizers.iter().flatten().any(|finalizer| finalizer == name);
+    if has("orphan") && has("foregroundDeletion") {
+        let detail = "finalizers orphan and foregroundDeletion cannot be both set";
+        findings.invalid(path.field("finalizers"), meta.finalizers.clone().unwrap_or_default(), detail);
+    }
+}
+
+/// A finalizer's name has a domain, unless it is one of upstream's own (`validateKubeFinalizerName`).
+pub(crate) fn finalizer(name: &str, path: Path, findings: &mut Findings) {
+    let complaints = format::qualified_name(name);
+    if complaints.is_empty() && !name.contains('/') && !matches!(name, "kubernetes" | "orphan" | "foregroundDeletion") {
+        let detail = "name is neither a standard finalizer name nor is it fully qualified";
+        return findings.invalid(path, name, detail);
+    }
+    findings.each_invalid(&path, name, complaints);
 }
 
 /// Labels, or the label-like map of a node selector.

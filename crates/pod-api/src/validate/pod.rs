@@ -17,7 +17,17 @@ const MAX_SEARCH_CHARACTERS: usize = 2048;
 /// Linux' limit for a host name.
 const MAX_HOSTNAME: usize = 64;
 
+/// A pod that is to be created.
 pub(super) fn pod(pod: &Pod, findings: &mut Findings) {
+    let ephemeral = pod.spec.as_ref().and_then(|spec| spec.ephemeral_containers.as_ref());
+    if ephemeral.is_some_and(|containers| !containers.is_empty()) {
+        findings.forbidden(Path::of("spec.ephemeralContainers"), "cannot be set on create");
+    }
+    existing(pod, findings);
+}
+
+/// A pod that is there already, as it would become.
+pub(super) fn existing(pod: &Pod, findings: &mut Findings) {
     metadata::object(&pod.metadata, &Path::of("metadata"), findings);
     match &pod.spec {
         Some(spec) => self::spec(spec, pod.metadata.name.as_deref(), &Path::of("spec"), findings),
@@ -30,6 +40,10 @@ pub(super) fn template(meta: Option<&ObjectMeta>, spec: Option<&PodSpec>, path: 
     if let Some(meta) = meta {
         metadata::unnamed(meta, &path.field("metadata"), findings);
     }
+    if spec.and_then(|spec| spec.ephemeral_containers.as_ref()).is_some_and(|containers| !containers.is_empty()) {
+        let detail = "ephemeral containers not allowed in pod template";
+        findings.forbidden(path.under("spec.ephemeralContainers"), detail);
+    }
     match spec {
         Some(spec) => self::spec(spec, None, &path.field("spec"), findings),
         None => findings.required(path.under("spec.containers"), ""),
@@ -39,9 +53,6 @@ pub(super) fn template(meta: Option<&ObjectMeta>, spec: Option<&PodSpec>, path: 
 fn spec(spec: &PodSpec, pod: Option<&str>, path: &Path, findings: &mut Findings) {
     let volumes = volume::volumes(spec.volumes.as_deref().unwrap_or_default(), pod, &path.field("volumes"), findings);
     container::containers(spec, &volumes, path, findings);
-    if spec.ephemeral_containers.as_ref().is_some_and(|containers| !containers.is_empty()) {
-        findings.forbidden(path.field("ephemeralContainers"), "cannot be set on create");
-    }
     findings.one_of(path.field("restartPolicy"), spec.restart_policy.as_deref(), &["Always", "OnFailure", "Never"]);
     findings.one_of(
         path.field("dnsPolicy"),
