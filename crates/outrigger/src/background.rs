@@ -34,12 +34,17 @@ pub(crate) fn ensure(roots: &Roots, pod_cidr: ipnet::Ipv4Net) -> anyhow::Result<
 }
 
 fn start(roots: &Roots, pod_cidr: ipnet::Ipv4Net) -> anyhow::Result<()> {
+    launch(roots, &["__engine".into(), "--pod-cidr".into(), pod_cidr.to_string()], "engine.log").map(|_| ())
+}
+
+/// Starts this program in the background and returns what its first line says behind `ready`.
+pub(crate) fn launch(roots: &Roots, arguments: &[String], log: &str) -> anyhow::Result<String> {
     roots.make_run().with_context(|| format!("failed to make `{}`", roots.run.display()))?;
-    let log_path = roots.run.join("engine.log");
+    let log_path = roots.run.join(log);
     let log = open_log(&log_path).with_context(|| format!("failed to open `{}`", log_path.display()))?;
     // The running program itself, also when its file was replaced meanwhile.
     let mut command = Command::new("/proc/self/exe");
-    command.arg0("outrigger").arg("__engine").arg("--pod-cidr").arg(pod_cidr.to_string());
+    command.arg0("outrigger").args(arguments);
     match roots_argument(roots) {
         Some(root) => command.arg("--root").arg(root),
         None => command.env_remove("OUTRIGGER_ROOT"),
@@ -60,7 +65,7 @@ fn start(roots: &Roots, pod_cidr: ipnet::Ipv4Net) -> anyhow::Result<()> {
         BufReader::new(stdout).read_line(&mut line).context("failed to hear from the background engine")?;
     }
     match line.trim_end().split_once(' ') {
-        Some(("ready", _)) => Ok(()),
+        Some(("ready", what)) => Ok(what.to_owned()),
         Some(("failed", why)) => bail!("{why}"),
         _ => bail!("the background engine died at start; `{}` may say why", log_path.display()),
     }
@@ -109,7 +114,7 @@ pub(crate) fn serve(roots: &Roots, pod_cidr: ipnet::Ipv4Net) -> anyhow::Result<u
 }
 
 /// As [`host::block_on`], for a process that mostly sleeps: an idle blocking thread ends at once.
-fn block_on<T>(future: impl Future<Output = T>) -> anyhow::Result<T> {
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .thread_keep_alive(Duration::from_secs(1))
@@ -164,6 +169,20 @@ async fn until_idle(engine: &Engine) {
     }
 }
 
+/// Waits for an engine that is on its way out.
+pub(crate) fn await_lock(roots: &Roots) -> anyhow::Result<File> {
+    let deadline = Instant::now() + START;
+    loop {
+        if let Some(lock) = take_lock(roots)? {
+            return Ok(lock);
+        }
+        if Instant::now() > deadline {
+            bail!("another engine holds the lock of this root");
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 fn take_lock(roots: &Roots) -> anyhow::Result<Option<File>> {
     let path = roots.run.join("engine.lock");
     let open = || -> io::Result<Option<File>> {
@@ -177,14 +196,14 @@ fn take_lock(roots: &Roots) -> anyhow::Result<Option<File>> {
     open().with_context(|| format!("failed to lock `{}`", path.display()))
 }
 
-fn tell(line: &str) {
+pub(crate) fn tell(line: &str) {
     let mut out = io::stdout().lock();
     // A starter that is gone needs no answer.
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
 /// The pipe to the starter is closed, so that whoever reads the starter's output sees its end.
-fn let_go_of_stdout() {
+pub(crate) fn let_go_of_stdout() {
     if let Ok(null) = File::options().write(true).open("/dev/null") {
         let _ = rustix::stdio::dup2_stdout(&null);
     }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::kube::arguments as kube;
+
 /// Free on most machines: not those of Docker, podman, k3s or kubeadm.
 const POD_CIDR: &str = "10.89.0.0/16";
 
@@ -51,11 +53,30 @@ pub(crate) enum Verb {
     Down(Down),
     Plan(Plan),
     Image(Image),
+    Start(Start),
+    Stop(Stop),
+    Status(Status),
+    Apply(kube::Apply),
+    Get(kube::Get),
+    Describe(kube::Describe),
+    Delete(kube::Delete),
+    Exec(kube::Exec),
+    Attach(kube::Attach),
+    #[command(name = "port-forward")]
+    PortForward(kube::PortForward),
+    #[command(name = "cp")]
+    Copy(kube::Copy),
+    Wait(kube::Wait),
+    Top(kube::Top),
+    Events(kube::Events),
     Cleanup(Cleanup),
     Version(Version),
     /// The background engine of `run --detach`.
     #[command(name = "__engine", hide = true)]
     Engine(Engine),
+    /// The process behind `start`.
+    #[command(name = "__node", hide = true)]
+    Node(Node),
     /// This reference, as Markdown.
     #[command(name = "__reference", hide = true)]
     Reference,
@@ -152,17 +173,20 @@ pub(crate) enum Output {
 }
 
 /// Print a container's log.
+///
+/// Of the node's pod of that name, if a node runs and has it; otherwise of the pod that `run` started.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   outrigger logs web                       the first main container
   outrigger logs web -c proxy -f           follow the sidecar's
   outrigger logs web -c proxy --previous   of the run before the last restart
-  outrigger logs web --all-containers --prefix --since 10m")]
+  outrigger logs web --all-containers --prefix --since 10m
+  outrigger logs -l app=web -f --prefix    of all pods of the node with that label")]
 pub(crate) struct Logs {
     /// The pod's name.
-    #[arg(value_name = "POD")]
-    pub(crate) pod: String,
+    #[arg(value_name = "POD", required_unless_present = "selector", conflicts_with = "selector")]
+    pub(crate) pod: Option<String>,
     /// The container; the first main one otherwise.
     #[arg(value_name = "CONTAINER", conflicts_with = "container")]
     pub(crate) positional_container: Option<String>,
@@ -175,9 +199,9 @@ pub(crate) struct Logs {
     /// The run before the last restart.
     #[arg(short, long, conflicts_with = "follow")]
     pub(crate) previous: bool,
-    /// Only the last lines; -1 is all.
-    #[arg(long, value_name = "LINES", allow_negative_numbers = true, default_value_t = -1)]
-    pub(crate) tail: i64,
+    /// Only the last lines; -1 is all [default: -1; with -l: 10].
+    #[arg(long, value_name = "LINES", allow_negative_numbers = true)]
+    pub(crate) tail: Option<i64>,
     /// Only what is newer than a duration: 90s, 5m, 2h.
     #[arg(long, value_name = "DURATION")]
     pub(crate) since: Option<String>,
@@ -193,8 +217,14 @@ pub(crate) struct Logs {
     /// Put [pod/NAME/CONTAINER] in front of each line.
     #[arg(long)]
     pub(crate) prefix: bool,
+    /// Of all pods of the node with these labels.
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    pub(crate) selector: Option<String>,
+    /// With -l and -f: at most so many logs at once.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub(crate) max_log_requests: usize,
     #[command(flatten)]
-    pub(crate) namespace: Namespace,
+    pub(crate) server: kube::Server,
 }
 
 /// Stop pods and remove what they left: in order, within their grace period.
@@ -227,6 +257,87 @@ pub(crate) struct Down {
     /// Namespace of pods that name none.
     #[arg(short, long, value_name = "NAMESPACE")]
     pub(crate) namespace: Option<String>,
+    #[command(flatten)]
+    pub(crate) network: PodNetwork,
+}
+
+/// Start a node that serves the Kubernetes API, in the background.
+///
+/// The unmodified kubectl works with it: its context is put into the kubeconfig and made the current one. Pods, and
+/// everything else that is created, stay when the node is stopped or dies.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  outrigger start
+  kubectl apply -f pod.yaml
+  outrigger start --offline --port 7000
+  outrigger start --no-kubeconfig          kubectl is told otherwise")]
+pub(crate) struct Start {
+    #[command(flatten)]
+    pub(crate) api: Api,
+    /// The port alone; 0 picks a free one.
+    #[arg(long, value_name = "PORT")]
+    pub(crate) port: Option<u16>,
+    /// The kubeconfig to write, instead of the first of $KUBECONFIG or ~/.kube/config.
+    #[arg(long, value_name = "FILE", conflicts_with = "no_kubeconfig")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Write no kubeconfig.
+    #[arg(long)]
+    pub(crate) no_kubeconfig: bool,
+    /// Leave the current context as it is.
+    #[arg(long)]
+    pub(crate) keep_context: bool,
+    #[command(flatten)]
+    pub(crate) network: PodNetwork,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Api {
+    /// Address and port of the API, on the loopback.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:6550")]
+    pub(crate) listen: std::net::SocketAddr,
+    /// Ask no registry. An image that is not in the store is stood in for by this machine's own programs (its /usr,
+    /// read-only).
+    #[arg(long, env = "OUTRIGGER_OFFLINE", hide_env_values = true,
+          value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) offline: bool,
+    /// At most so many processes and threads in each pod that is new (a kubelet's podPidsLimit; no limit without it).
+    #[arg(long, value_name = "N", env = "OUTRIGGER_PIDS_LIMIT", hide_env_values = true, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) pids_limit: Option<u64>,
+    /// Services' addresses. [default: 10.96.0.0/16; with --root one of 10.112.0.0/12 that is the root's own]
+    #[arg(long, value_name = "CIDR", env = "OUTRIGGER_SERVICE_CIDR", hide_env_values = true)]
+    pub(crate) service_cidr: Option<ipnet::Ipv4Net>,
+}
+
+/// Stop the node and its pods.
+///
+/// Pods are stopped as a deletion would, within their grace period, but their objects stay: the next `start` starts them
+/// again by their restart policy, as after a reboot of the machine.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  outrigger stop
+  outrigger stop --keep-pods               upgrade the program under running pods
+  outrigger stop --clean                   as if it had never been started")]
+pub(crate) struct Stop {
+    /// Leave the pods running; the next `start` takes them over as they are.
+    #[arg(long, conflicts_with = "clean")]
+    pub(crate) keep_pods: bool,
+    /// Also remove every object, the certificates, and the node's entries in the kubeconfig.
+    #[arg(long)]
+    pub(crate) clean: bool,
+    #[command(flatten)]
+    pub(crate) network: PodNetwork,
+}
+
+/// Tell whether the node runs, where, and what it takes. Ends with 3 if it does not run.
+#[derive(Debug, Args)]
+pub(crate) struct Status {}
+
+#[derive(Debug, Args)]
+pub(crate) struct Node {
+    #[command(flatten)]
+    pub(crate) api: Api,
     #[command(flatten)]
     pub(crate) network: PodNetwork,
 }

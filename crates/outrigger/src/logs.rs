@@ -17,15 +17,19 @@ use self::choice::Chosen;
 use crate::cli::{Global, Logs};
 use crate::exit::{self, Coded, FAILED, usage};
 use crate::host;
+use crate::kube;
 use crate::manifest;
 use crate::orphans;
 use crate::terminal::watch::Watch;
 
 pub(crate) fn run(global: &Global, arguments: Logs) -> anyhow::Result<u8> {
+    if let Some(code) = kube::logs::run(global, &arguments)? {
+        return Ok(code);
+    }
     let roots = host::roots(global);
     orphans::tell(&roots, &[]);
-    let name = manifest::pod_name(&arguments.pod);
-    let namespace = &arguments.namespace.namespace;
+    let name = manifest::pod_name(arguments.pod.as_deref().unwrap_or_default());
+    let namespace = arguments.server.namespace.as_deref().unwrap_or("default");
     let pod = find(&roots, namespace, name).with_context(|| format!("failed to look for pod \"{name}\""))?;
     let pod = pod.ok_or_else(|| Coded::new(FAILED, anyhow::anyhow!("pods \"{name}\" not found")))?;
     let options = options(&arguments, Timestamp::now())?;
@@ -55,8 +59,8 @@ pub(crate) fn run(global: &Global, arguments: Logs) -> anyhow::Result<u8> {
 
 fn options(arguments: &Logs, now: Timestamp) -> anyhow::Result<Options> {
     let tail = match arguments.tail {
-        -1 => None,
-        lines => Some(u64::try_from(lines).map_err(|_| usage("--tail: must be at least -1"))?),
+        None | Some(-1) => None,
+        Some(lines) => Some(u64::try_from(lines).map_err(|_| usage("--tail: must be at least -1"))?),
     };
     let since = match (&arguments.since, arguments.since_time) {
         (Some(text), _) => {

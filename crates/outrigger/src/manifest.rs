@@ -100,6 +100,7 @@ impl Loaded {
             detached: wishes.detached,
             recreate: wishes.recreate,
             pids_limit: wishes.pids_limit,
+            of_store: false,
         };
         Ok(pods.into_iter().map(request).collect())
     }

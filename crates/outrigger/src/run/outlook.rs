@@ -1,6 +1,6 @@
 //! Whether a pod is up, still on its way, or will not get there by itself: when `run --detach` returns.
 
-use k8s_openapi::api::core::v1::{Container, ContainerStatus, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{Container, ContainerState, ContainerStatus, PodSpec, PodStatus};
 use pod_api::role::is_sidecar;
 use pod_plan::Notice;
 
@@ -42,6 +42,9 @@ pub(crate) fn of_status(spec: &PodSpec, status: &PodStatus) -> Outlook {
     if let Some(broken) = statuses().find_map(broken) {
         return broken;
     }
+    if let Some(broken) = status.init_container_statuses.iter().flatten().find_map(backing_off) {
+        return broken;
+    }
     let find = |container: &Container| statuses().find(|status| status.name == container.name);
     let sidecars = spec.init_containers.iter().flatten().filter(|container| is_sidecar(container));
     let started = |status: &ContainerStatus| status.started == Some(true) && is_running(status);
@@ -80,6 +83,16 @@ fn broken(status: &ContainerStatus) -> Option<Outlook> {
             .map_or(message, |last| format!("it exited with code {} and is restarted with back-off", last.exit_code));
     }
     Some(Outlook::Broken { container: Some(status.name.clone()), reason: reason.into(), message })
+}
+
+/// A sidecar that ends with code 0 goes on showing that while it is in back-off: no waiting reason ever comes. Before its
+/// first restart there is no back-off, and a plain init container that has passed is never restarted.
+fn backing_off(status: &ContainerStatus) -> Option<Outlook> {
+    let ended = |state: &Option<ContainerState>| state.as_ref().and_then(|state| state.terminated.clone());
+    let end = ended(&status.state).filter(|end| end.exit_code == 0 && !status.ready)?;
+    ended(&status.last_state)?;
+    let message = format!("it exited with code {} and is restarted with back-off", end.exit_code);
+    Some(Outlook::Broken { container: Some(status.name.clone()), reason: "CrashLoopBackOff".into(), message })
 }
 
 fn failed(status: &PodStatus) -> Outlook {
@@ -135,6 +148,25 @@ mod tests {
         assert_eq!(judge("Running", (true, running()), json!({"terminated": {"exitCode": 0}})), Outlook::Up);
         // One crash is not yet the end: the next attempt may run.
         assert_eq!(judge("Running", (true, running()), json!({"terminated": {"exitCode": 1}})), Outlook::Coming);
+    }
+
+    #[test]
+    fn a_sidecar_that_keeps_ending_well_is_not_waited_for() {
+        let ended = json!({"terminated": {"exitCode": 0}});
+        let judge = |restarts: u32, last: Value, ready: bool| {
+            let status = json!({"phase": "Running", "initContainerStatuses": [{"name": "proxy", "image": "p", "imageID": "",
+                "restartCount": restarts, "ready": ready, "started": false, "state": ended, "lastState": last}],
+                "containerStatuses": [{"name": "app", "image": "a", "imageID": "", "restartCount": 0, "ready": true,
+                "started": true, "state": running()}]});
+            of_status(&spec(), &serde_json::from_value(status).expect("a status"))
+        };
+        // The first restart is immediate.
+        assert_eq!(judge(0, json!({}), false), Outlook::Coming);
+        let message = "it exited with code 0 and is restarted with back-off".to_owned();
+        let expected = Outlook::Broken { container: Some("proxy".into()), reason: "CrashLoopBackOff".into(), message };
+        assert_eq!(judge(1, ended.clone(), false), expected);
+        // A plain init container that was restarted and has passed.
+        assert_eq!(judge(1, json!({"terminated": {"exitCode": 1}}), true), Outlook::Coming);
     }
 
     #[test]

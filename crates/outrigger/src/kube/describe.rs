@@ -1,0 +1,3 @@
+pub(crate) fn run(_: &crate::cli::Global, _: &super::arguments::Describe) -> anyhow::Result<u8> {
+    anyhow::bail!("not yet")
+}
