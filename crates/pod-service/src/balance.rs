@@ -53,6 +53,13 @@ pub struct BalanceError {
     source: Box<dyn std::error::Error + Send + Sync>,
 }
 
+impl BalanceError {
+    fn is_not_found(&self) -> bool {
+        let refused = self.source.downcast_ref::<nft::CommitError>();
+        refused.and_then(nft::CommitError::kind) == Some(std::io::ErrorKind::NotFound)
+    }
+}
+
 /// The table of one node.
 #[derive(Debug)]
 pub struct Balancer {
@@ -88,13 +95,15 @@ impl Balancer {
         Ok(())
     }
 
-    /// Removes the table; that there is none is fine.
-    pub fn remove(&mut self) -> Result<(), BalanceError> {
+    /// Removes the table. False if there was none.
+    pub fn remove(&mut self) -> Result<bool, BalanceError> {
         let mut batch = Batch::new();
-        batch.add_table(&self.table);
         batch.delete_table(&self.table);
         self.applied = None;
-        self.commit("remove", &batch)
+        match self.commit("remove", &batch) {
+            Err(error) if error.is_not_found() => Ok(false),
+            other => other.map(|()| true),
+        }
     }
 
     fn commit(&mut self, what: &'static str, batch: &Batch) -> Result<(), BalanceError> {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -59,19 +60,20 @@ impl Resolver {
         self.zone.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Binds both sockets and serves from a task of the current `LocalSet` until the returned handle is aborted. The
-    /// address need not exist yet (`IP_FREEBIND`, ip(7)): a pod gateway appears with the first pod.
-    pub fn serve(&self, address: SocketAddrV4) -> Result<tokio::task::JoinHandle<()>, BindError> {
+    /// Binds UDP and TCP and serves from a task of the current `LocalSet` until the returned handle is aborted. The address
+    /// need not exist yet (`IP_FREEBIND`, ip(7)): a pod gateway appears with the first pod. Where somebody else has the
+    /// port (a resolver of the host on all its addresses), another one is taken; the one in use is returned.
+    pub fn serve(&self, address: SocketAddrV4) -> Result<(u16, tokio::task::JoinHandle<()>), BindError> {
         let fail = |source: io::Error| BindError { address, source };
-        let datagrams =
-            bind(address, SocketType::DGRAM).and_then(|socket| UdpSocket::from_std(socket.into())).map_err(fail)?;
-        let streams =
-            bind(address, SocketType::STREAM).and_then(|socket| TcpListener::from_std(socket.into())).map_err(fail)?;
+        let (port, datagrams, streams) = bind_both(address).map_err(fail)?;
+        let datagrams = UdpSocket::from_std(datagrams.into()).map_err(fail)?;
+        let streams = TcpListener::from_std(streams.into()).map_err(fail)?;
         let this = self.clone();
-        Ok(tokio::task::spawn_local(async move {
+        let task = tokio::task::spawn_local(async move {
             let (forwards, datagrams) = (Arc::new(Semaphore::new(MOST_FORWARDED)), Rc::new(datagrams));
             tokio::join!(this.serve_datagrams(datagrams, &forwards), this.serve_streams(streams, &forwards));
-        }))
+        });
+        Ok((port, task))
     }
 
     async fn serve_datagrams(&self, socket: Rc<UdpSocket>, forwards: &Arc<Semaphore>) {
@@ -156,7 +158,25 @@ impl Resolver {
     }
 }
 
-fn bind(address: SocketAddrV4, kind: SocketType) -> io::Result<std::os::fd::OwnedFd> {
+/// One port for both; the wanted one, or any that is free for both.
+fn bind_both(address: SocketAddrV4) -> io::Result<(u16, OwnedFd, OwnedFd)> {
+    const ATTEMPTS: u32 = 16;
+    let pair = |address: SocketAddrV4| -> io::Result<(u16, OwnedFd, OwnedFd)> {
+        let datagrams = bind(address, SocketType::DGRAM)?;
+        let bound = SocketAddrV4::try_from(rustix::net::getsockname(&datagrams)?)?;
+        Ok((bound.port(), datagrams, bind(bound, SocketType::STREAM)?))
+    };
+    let mut tried = pair(address);
+    for _ in 0..ATTEMPTS {
+        match &tried {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => tried = pair(SocketAddrV4::new(*address.ip(), 0)),
+            _ => break,
+        }
+    }
+    tried
+}
+
+fn bind(address: SocketAddrV4, kind: SocketType) -> io::Result<OwnedFd> {
     let socket =
         rustix::net::socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
     sockopt::set_ip_freebind(&socket, true)?;

@@ -50,8 +50,8 @@ fn connections_are_spread_over_the_backends_and_refused_without_any() {
         assert_eq!(from.call(to).unwrap_err().kind(), ErrorKind::ConnectionRefused, "{to}");
     }
 
-    host.inside(|| balancer.remove().unwrap());
-    host.inside(|| balancer.remove().unwrap());
+    assert!(host.inside(|| balancer.remove().unwrap()));
+    assert!(!host.inside(|| balancer.remove().unwrap()));
     host.run("test -z \"$(nft list ruleset)\"");
 }
 

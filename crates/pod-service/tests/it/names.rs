@@ -50,16 +50,18 @@ fn a_pod_asks_the_service_address_of_the_resolver() {
                 tokio::task::LocalSet::new().block_on(&runtime, async {
                     let gateway: Ipv4Addr = GATEWAY.parse().unwrap();
                     let resolver = Resolver::new(zone(7), std::path::Path::new("/dev/null"), &[]);
-                    let task = resolver.serve(std::net::SocketAddrV4::new(gateway, 53)).unwrap();
-                    sender.send(resolver).unwrap();
+                    // The host's own resolver has the port.
+                    let _taken = UdpSocket::bind("0.0.0.0:53").unwrap();
+                    let (port, task) = resolver.serve(std::net::SocketAddrV4::new(gateway, 53)).unwrap();
+                    sender.send((resolver, port)).unwrap();
                     let _ = stopped.await;
                     task.abort();
                 });
             });
         });
-        let resolver = receiver.recv().unwrap();
+        let (resolver, port) = receiver.recv().unwrap();
         let mut balancer = Balancer::new("", "10.96.0.0/16".parse().unwrap());
-        let backends = [format!("{GATEWAY}:53").parse().unwrap()].into();
+        let backends = [format!("{GATEWAY}:{port}").parse().unwrap()].into();
         let frontend = Frontend { protocol: Protocol::Udp, address: "10.96.0.10:53".parse().unwrap(), backends };
         host.inside(|| balancer.apply([frontend].into()).unwrap());
 
