@@ -11,6 +11,7 @@ use serde_json::Value;
 /// Which of our crates each may use. A missing arrow is a design decision, not an oversight: below the plan nobody has
 /// heard of Kubernetes, and mechanisms do not know each other.
 const ARROWS: &[(&str, &[&str])] = &[
+    ("footprint", &[]),
     ("logfile", &[]),
     ("nft", &[]),
     ("daemon", &[]),
@@ -50,6 +51,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "pod-server",
             "pod-client",
             "pod-node",
+            "footprint",
             "logfile",
         ],
     ),

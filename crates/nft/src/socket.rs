@@ -225,8 +225,17 @@ impl Netfilter {
     }
 
     fn send(&self, datagram: &[u8]) -> io::Result<()> {
+        /// `EMSGSIZE`: the datagram is larger than the socket's send buffer may become (`net.core.wmem_default`).
+        const TOO_LONG: i32 = 90;
         // Netlink takes a datagram whole or not at all.
-        self.socket.send(datagram, 0).map(|_| ())
+        match self.socket.send(datagram, 0) {
+            Err(error) if error.raw_os_error() == Some(TOO_LONG) => {
+                // Beyond `net.core.wmem_max`, as the one who may change netfilter may; nothing is reserved by it.
+                rustix::net::sockopt::set_socket_send_buffer_size_force(&self.socket, datagram.len())?;
+                self.socket.send(datagram, 0).map(|_| ())
+            }
+            sent => sent.map(|_| ()),
+        }
     }
 
     fn receive(&self, buffer: &mut Vec<u8>) -> io::Result<()> {

@@ -48,8 +48,6 @@ pub(crate) enum Trouble {
     Call(CallError),
     /// Said after `error: `.
     Text(String),
-    /// Said as it is.
-    Plain(String),
     /// Everything has been said.
     Exit(u8),
 }
@@ -97,7 +95,7 @@ impl Trouble {
         match self {
             Trouble::Call(CallError::Refused(status)) => status.line(),
             Trouble::Call(error) => chain(error),
-            Trouble::Text(text) | Trouble::Plain(text) => text.clone(),
+            Trouble::Text(text) => text.clone(),
             Trouble::Exit(_) => String::new(),
         }
     }
@@ -235,7 +233,9 @@ mod tests {
 
     #[test]
     fn durations_are_gos() {
-        for (text, milliseconds) in [("90s", 90_000), ("1h30m", 5_400_000), ("500ms", 500), ("0", 0), ("-1s", -1000), ("1.5s", 1500)] {
+        for (text, milliseconds) in
+            [("90s", 90_000), ("1h30m", 5_400_000), ("500ms", 500), ("0", 0), ("-1s", -1000), ("1.5s", 1500)]
+        {
             assert_eq!(duration(text).map(|duration| duration.as_millis()), Ok(milliseconds), "{text}");
         }
         for text in ["", "5", "s", "1x", "soon"] {

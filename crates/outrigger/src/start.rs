@@ -13,6 +13,7 @@ mod token;
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use anyhow::Context as _;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
@@ -36,6 +37,8 @@ pub(crate) fn run(global: &Global, arguments: &Start) -> anyhow::Result<u8> {
     }
     host::require_root()?;
     let roots = host::roots(global);
+    // One start at a time: the second one finds what the first one has started.
+    let _turn = turn(&roots)?;
     if let Some(card) = alive(&roots) {
         print(format!("the node is running already at https://{} (process {})\n", card.address, card.pid))?;
         if listen.port() != 0 && listen != card.address && (arguments.port.is_some() || listen.port() != 6550) {
@@ -59,6 +62,20 @@ pub(crate) fn run(global: &Global, arguments: &Start) -> anyhow::Result<u8> {
         count => eprintln!("note: the node took over what `run --detach` has running ({count})"),
     }
     introduce(&roots, arguments, address)
+}
+
+/// Waits for other starts of this root to come to their end.
+fn turn(roots: &Roots) -> anyhow::Result<std::fs::File> {
+    roots.make_run().with_context(|| format!("failed to make `{}`", roots.run.display()))?;
+    let path = roots.run.join("start.lock");
+    let mut options = std::fs::File::options();
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.create(true).truncate(false).write(true).open(&path);
+    let file = file.with_context(|| format!("failed to open `{}`", path.display()))?;
+    // Closed on exec, so that it is not the daemon's.
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)
+        .with_context(|| format!("failed to lock `{}`", path.display()))?;
+    Ok(file)
 }
 
 /// The daemon of this root, if it lives.

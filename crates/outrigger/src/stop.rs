@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use pod_engine::{News, Roots, record};
+use pod_node::service;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::background;
+use crate::cleanup;
 use crate::cli::{Global, Stop};
 use crate::exit::{self, FAILED};
 use crate::host::{self, OwnEngine};
@@ -27,7 +29,13 @@ pub(crate) fn run(global: &Global, arguments: &Stop) -> anyhow::Result<u8> {
         let count = takeover::adopt(&roots, guests)?;
         eprintln!("note: what `run --detach` has running ({count}) goes on in the background");
     }
+    let orphans = if stopped || arguments.keep_pods || arguments.clean { Vec::new() } else { orphans(&roots)? };
     match (stopped, arguments.keep_pods) {
+        (false, _) if !orphans.is_empty() => {
+            print("the node is not running; its pods, which ran on without it, are being stopped\n")?;
+            host::block_on(remove_pods(&roots, arguments, &orphans))??;
+            service::remove_table(&roots.tag)?;
+        }
         (false, _) => print("the node is not running\n")?,
         (true, true) => print("the node is stopped; its pods run on\n")?,
         (true, false) if arguments.clean => print("the node and its pods are stopped\n")?,
@@ -59,14 +67,21 @@ fn end_daemon(roots: &Roots, keep_pods: bool) -> anyhow::Result<bool> {
     Ok(true)
 }
 
+/// Pods of a node that was killed. Their objects stay, as with any stop.
+fn orphans(roots: &Roots) -> anyhow::Result<Vec<record::Listed>> {
+    let mut pods = record::list(roots)?;
+    pods.retain(|pod| pod.record.of_store && crate::orphans::is_orphan(pod));
+    Ok(pods)
+}
+
 /// As if the node had never been: its pods, objects, certificates and kubeconfig entries.
 fn clean(roots: &Roots, arguments: &Stop) -> anyhow::Result<u8> {
     let mut code = exit::OK;
     let left = record::list(roots)?;
     let left: Vec<_> = left.into_iter().filter(|pod| pod.record.of_store).collect();
-    if !left.is_empty() {
-        host::block_on(remove_pods(roots, arguments, &left))??;
-    }
+    host::block_on(remove_pods(roots, arguments, &left))??;
+    // A daemon that ended well has removed it.
+    service::remove_table(&roots.tag)?;
     for done in start::forget(roots) {
         match done {
             Ok(path) => print(format!("removed context \"{}\" from {}\n", start::context_name(roots), path.display()))?,
@@ -77,6 +92,9 @@ fn clean(roots: &Roots, arguments: &Stop) -> anyhow::Result<u8> {
         }
     }
     let directory = daemon::directory(roots);
+    for uid in cleanup::known(roots).unwrap_or_default() {
+        remove_remains(roots, &uid)?;
+    }
     match std::fs::remove_dir_all(&directory) {
         Ok(()) => print("removed every object of the node\n")?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -87,9 +105,25 @@ fn clean(roots: &Roots, arguments: &Stop) -> anyhow::Result<u8> {
     Ok(code)
 }
 
+/// Of a pod that had ended before the machine went down only its logs and data are left.
+fn remove_remains(roots: &Roots, uid: &str) -> anyhow::Result<()> {
+    let of_pod = |name: &std::ffi::OsStr| name.to_string_lossy().rsplit('_').next() == Some(uid);
+    for directory in [roots.logs.clone(), roots.data.join("pods")] {
+        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+            if of_pod(&entry.file_name()) {
+                let path = entry.path();
+                std::fs::remove_dir_all(&path).with_context(|| format!("failed to remove `{}`", path.display()))?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Pods that still run (the node died or left them) and those that ended and were kept.
 async fn remove_pods(roots: &Roots, arguments: &Stop, pods: &[record::Listed]) -> anyhow::Result<()> {
     let own = OwnEngine::open(roots, arguments.network.pod_cidr)?;
+    // Of one that was killed over it.
+    let _ = pod_engine::cleanup::finish_forgetting(&own.engine).await;
     let mut feed = own.engine.feed().subscribe();
     let mut left = Vec::new();
     for pod in pods {
@@ -105,4 +139,22 @@ async fn remove_pods(roots: &Roots, arguments: &Stop, pods: &[record::Listed]) -
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_of_a_pod_is_found_by_its_uid() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let roots = Roots::below(directory.path());
+        let theirs = [roots.logs.join("default_web_u1"), roots.data.join("pods/u1")];
+        let others = [roots.logs.join("default_web_u2"), roots.data.join("pods/u2")];
+        for path in theirs.iter().chain(&others) {
+            std::fs::create_dir_all(path).expect("a directory");
+        }
+        remove_remains(&roots, "u1").expect("the removal");
+        assert!(theirs.iter().all(|path| !path.exists()) && others.iter().all(|path| path.exists()));
+    }
 }

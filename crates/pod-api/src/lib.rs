@@ -23,7 +23,7 @@ mod yaml;
 
 pub use k8s_openapi;
 pub use problem::{Problem, Problems};
-pub use yaml::{documents as yaml_documents, to_json as yaml_to_json};
+pub use yaml::{YamlDocument, documents as yaml_documents, to_json as yaml_to_json};
 pub mod capability;
 pub mod names;
 pub mod security;

@@ -100,11 +100,14 @@ pub fn to_json(text: &str) -> Result<(Value, Vec<(usize, String)>), String> {
     Ok((root.to_value(), duplicates.iter().map(|(path, mark)| (mark.line, name(path))).collect()))
 }
 
+/// A document as JSON, and its keys that are written twice in one mapping, with their 1-based lines.
+pub type YamlDocument = (Value, Vec<(usize, String)>);
+
 /// All documents of a text that are not empty, in their order, each as [`to_json`] makes one.
 ///
 /// # Errors
 /// Where and why the text cannot be read.
-pub fn documents(text: &str) -> Result<Vec<(Value, Vec<(usize, String)>)>, String> {
+pub fn documents(text: &str) -> Result<Vec<YamlDocument>, String> {
     let (documents, unreadable) = parse(text);
     if let Some(Unreadable { mark, message }) = unreadable {
         return Err(format!("line {}: {message}", mark.line));

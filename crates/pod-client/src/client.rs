@@ -168,10 +168,8 @@ impl Client {
 
     async fn collect(&self, response: Response<Incoming>) -> Result<Bytes, CallError> {
         let body = http_body_util::Limited::new(response.into_body(), MOST);
-        let collected = body
-            .collect()
-            .await
-            .map_err(|source| CallError::Broken { server: self.config.server.clone(), source })?;
+        let collected =
+            body.collect().await.map_err(|source| CallError::Broken { server: self.config.server.clone(), source })?;
         Ok(collected.to_bytes())
     }
 
@@ -193,8 +191,7 @@ impl Client {
         let mut request = Request::new(Full::new(call.body.clone()));
         *request.method_mut() = call.method.clone();
         let path = format!("{}{}", self.config.prefix, call.path);
-        *request.uri_mut() =
-            path.parse().map_err(|_| CallError::Answer(format!("`{path}` is no path of a URL")))?;
+        *request.uri_mut() = path.parse().map_err(|_| CallError::Answer(format!("`{path}` is no path of a URL")))?;
         let headers = request.headers_mut();
         let host = match self.config.host.contains(':') {
             true => format!("[{}]:{}", self.config.host, self.config.port),
@@ -217,19 +214,16 @@ impl Client {
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, CallError> {
         let server = || self.config.server.clone();
         let address = (self.config.host.as_str(), self.config.port);
-        let stream = TcpStream::connect(address)
-            .await
-            .map_err(|source| CallError::Unreachable { server: server(), source })?;
+        let stream =
+            TcpStream::connect(address).await.map_err(|source| CallError::Unreachable { server: server(), source })?;
         // Terminal input comes in single bytes.
         let _ = stream.set_nodelay(true);
         match &self.config.tls {
             Some((tls, name)) => {
                 let connector = TlsConnector::from(tls.clone());
-                let stream = connector.connect(name.clone(), stream).await.map_err(|source| {
-                    match source.kind() {
-                        std::io::ErrorKind::InvalidData => CallError::Untrusted { server: server(), source },
-                        _ => CallError::Unreachable { server: server(), source },
-                    }
+                let stream = connector.connect(name.clone(), stream).await.map_err(|source| match source.kind() {
+                    std::io::ErrorKind::InvalidData => CallError::Untrusted { server: server(), source },
+                    _ => CallError::Unreachable { server: server(), source },
                 })?;
                 self.handshake(TokioIo::new(stream)).await
             }
@@ -264,7 +258,8 @@ impl Client {
 }
 
 fn header(text: &str) -> Result<HeaderValue, CallError> {
-    HeaderValue::from_str(text).map_err(|_| CallError::Answer(format!("`{}` is no header's value", text.escape_debug())))
+    HeaderValue::from_str(text)
+        .map_err(|_| CallError::Answer(format!("`{}` is no header's value", text.escape_debug())))
 }
 
 /// `299 - "text"` (RFC 7234 §5.5).

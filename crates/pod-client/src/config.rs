@@ -213,7 +213,8 @@ fn token((user, directory): Entry<'_>) -> Result<Option<String>, String> {
     match (user["tokenFile"].as_str(), user["token"].as_str()) {
         (Some(path), _) if !path.is_empty() => {
             let path = directory.join(path);
-            let text = std::fs::read_to_string(&path).map_err(|error| format!("tokenFile `{}`: {error}", path.display()))?;
+            let text =
+                std::fs::read_to_string(&path).map_err(|error| format!("tokenFile `{}`: {error}", path.display()))?;
             Ok(Some(text.trim().to_owned()))
         }
         (_, token) => Ok(token.filter(|token| !token.is_empty()).map(str::to_owned)),

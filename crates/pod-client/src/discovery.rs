@@ -126,6 +126,14 @@ impl Discovery {
             .ok_or_else(|| NoSuchKind::Word(word.split('.').next().unwrap_or(word).to_owned()))
     }
 
+    /// Another resource that has the same short name, which [`Discovery::find`] does not mean.
+    pub fn also_short(&self, word: &str) -> Option<&Kind> {
+        let word = word.to_lowercase();
+        let found = self.find(&word).ok()?;
+        let short = |kind: &&Kind| kind.short_names.contains(&word);
+        self.kinds.iter().filter(short).find(|kind| short(&found) && kind.resource() != found.resource())
+    }
+
     /// By what an object says it is.
     ///
     /// # Errors
@@ -179,7 +187,10 @@ mod tests {
         };
         let mut kinds = Vec::new();
         let core = [resource("pods", "Pod", "po", json!(["all"])), resource("events", "Event", "ev", Value::Null)];
-        read(&json!({"items": [{"metadata": {"name": ""}, "versions": [{"version": "v1", "resources": core}]}]}), &mut kinds);
+        read(
+            &json!({"items": [{"metadata": {"name": ""}, "versions": [{"version": "v1", "resources": core}]}]}),
+            &mut kinds,
+        );
         let events = [resource("events", "Event", "ev", Value::Null)];
         let metrics = [resource("pods", "PodMetrics", "", Value::Null)];
         read(

@@ -31,6 +31,15 @@ pub struct Report {
 /// # Errors
 /// When the engine's mechanisms cannot be opened at all.
 pub fn sweep(config: Config) -> Result<Report, OpenError> {
+    sweep_but(config, |_| false)
+}
+
+/// The same, but for data and logs of pods (by uid) that may come back although no record names them: the machine went
+/// down under an API's pods.
+///
+/// # Errors
+/// As [`sweep`].
+pub fn sweep_but(config: Config, comes_back: impl Fn(&str) -> bool) -> Result<Report, OpenError> {
     let roots = config.roots.clone();
     let engine = Engine::open(config)?;
     let cx = engine.context();
@@ -38,7 +47,10 @@ pub fn sweep(config: Config) -> Result<Report, OpenError> {
     let mut found = Found::list(cx);
     let live = sweep_pods(cx, &roots, &mut report);
     match live {
-        Ok(live) => found.retain_dead(&live),
+        Ok(live) => {
+            found.retain_dead(&live);
+            found.trees.retain(|(uid, ..)| !comes_back(uid));
+        }
         // Anything may be the pod's that nobody can name.
         Err(Nameless(pod)) => {
             let text = format!("pod {pod} lives, but its record cannot be read; data, cgroups and links stay");
@@ -48,6 +60,34 @@ pub fn sweep(config: Config) -> Result<Report, OpenError> {
     }
     found.remove(cx, &mut report);
     Ok(report)
+}
+
+/// What a killed engine had put away and not come to remove, in the background: the handle tells the end of it.
+pub fn finish_forgetting(engine: &Engine) -> tokio::task::JoinHandle<()> {
+    let cx = engine.context();
+    let mut begun = Vec::new();
+    for entry in fs::read_dir(cx.config.roots.pods()).into_iter().flatten().flatten() {
+        if !entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        let paths = PodPaths::at(entry.path(), &cx.config.roots);
+        // One without a record has nothing but its directory: that was to be removed last.
+        let forgotten = record::load::<Record>(&paths.record()).ok().and_then(|record| {
+            let forgotten = Forgotten::of(cx, &paths, &record);
+            forgotten.ok()
+        });
+        begun.push((paths.run.clone(), forgotten));
+    }
+    tokio::task::spawn_blocking(move || {
+        for (directory, forgotten) in begun {
+            let complaints = match forgotten {
+                Some(forgotten) => forgotten.remove(),
+                None => pod_volume::remove_tree(&directory).err().map(|error| chain(&error)).into_iter().collect(),
+            };
+            // The engine's log.
+            complaints.iter().for_each(|complaint| eprintln!("{complaint}"));
+        }
+    })
 }
 
 /// A pod that lives and whose uid is not known.

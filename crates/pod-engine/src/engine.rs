@@ -194,6 +194,11 @@ impl Engine {
         self.cx.live.borrow().get(&(namespace.to_owned(), name.to_owned())).and_then(std::rc::Weak::upgrade)
     }
 
+    /// Whether the pod of this name that is running is the one of this uid, and not one made anew under the name.
+    pub fn is_running(&self, namespace: &str, name: &str, uid: &str) -> bool {
+        self.running(namespace, name).is_some_and(|running| running.uid() == uid)
+    }
+
     pub fn drives(&self, namespace: &str, name: &str) -> bool {
         self.pods.borrow().contains_key(&(namespace.to_owned(), name.to_owned()))
     }
@@ -348,7 +353,8 @@ impl Engine {
         }
     }
 
-    /// A condition that is a client's fact (readiness gates): `status` is `True`, `False` or `Unknown`.
+    /// A condition that is a client's fact (readiness gates): `status` is `True`, `False` or `Unknown`, or empty when the
+    /// client has taken it away.
     pub fn set_condition(&self, namespace: &str, name: &str, kind: &str, status: &str) -> Result<(), RunError> {
         let key = (namespace.to_owned(), name.to_owned());
         let command = Command::Condition { kind: kind.into(), status: status.into() };

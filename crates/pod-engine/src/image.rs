@@ -1,11 +1,11 @@
 //! `EnsureImage`: the image in the store by its pull policy, or, offline, the host's userland in its place.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Instant;
 
 use k8s_openapi::api::core::v1::Volume;
-use pod_image::{HostUserland, Image, ImageConfig, Lease, PullOptions, Reference};
+use pod_image::{Builtin, HostUserland, Image, ImageConfig, Lease, PullOptions, Reference};
 use pod_plan::{Event, Pulled};
 use serde::{Deserialize, Serialize};
 
@@ -55,8 +55,11 @@ async fn try_ensure(running: &Rc<Running>, container: &str) -> Result<Event, Ref
         reason: "InvalidImageName",
         message: format!("Failed to apply default image tag \"{name}\": couldn't parse image name \"{name}\": {error}"),
     })?;
+    if reference.is_builtin() {
+        return builtin(running, container, reference).await;
+    }
     let offline = running.record().offline;
-    let always = spec.image_pull_policy.as_deref() == Some("Always") && !offline && !reference.is_builtin();
+    let always = spec.image_pull_policy.as_deref() == Some("Always") && !offline;
     if !always && let Some(found) = look_up(running, &reference).await? {
         return Ok(ready(running, container, found, None));
     }
@@ -161,6 +164,26 @@ async fn pull_quietly(
     })
 }
 
+/// The program beside our own; no pull policy concerns it.
+async fn builtin(running: &Rc<Running>, container: &str, reference: Reference) -> Result<Event, Refusal> {
+    let image = find_builtin(&running.cx, reference).await;
+    let image = image.map_err(|message| Refusal { reason: "ErrImageNeverPull", message })?;
+    let image_id = image.id.clone();
+    running.remember_image(container, ReadyImage::of_builtin(image));
+    Ok(Event::ImageReady { container: container.into(), image_id, pulled: None, host_userland: false })
+}
+
+async fn find_builtin(cx: &Rc<Context>, reference: Reference) -> Result<Builtin, String> {
+    let dir = cx.config.roots.data.join("builtin");
+    blocking(move || {
+        let engine =
+            std::env::current_exe().map_err(|error| format!("failed to find the engine's program: {error}"))?;
+        let programs = engine.parent().unwrap_or(Path::new("/"));
+        pod_image::builtin(&dir, programs, &reference).map_err(|error| chain(&error))
+    })
+    .await
+}
+
 /// The image that is not there is stood in for by the host's own programs (`--offline`).
 async fn host_userland(running: &Rc<Running>, container: &str) -> Result<Event, Refusal> {
     let host = host_root(&running.cx).await.map_err(|cause| Refusal {
@@ -196,6 +219,9 @@ pub(crate) async fn recall(running: &Rc<Running>, container: &str) -> Result<Rea
     let name = running.container(container).ok_or("it left the manifest")?.image.unwrap_or_default();
     let reference =
         name.parse::<Reference>().map_err(|error| format!("couldn't parse image name \"{name}\": {error}"))?;
+    if reference.is_builtin() {
+        return find_builtin(&running.cx, reference).await.map(ReadyImage::of_builtin);
+    }
     match look_up(running, &reference).await.map_err(|refusal| refusal.message)? {
         Some(found) => Ok(found.into()),
         None if running.record().offline => host_root(&running.cx).await.map(ReadyImage::of_host),
@@ -247,6 +273,10 @@ impl From<Found> for ReadyImage {
 }
 
 impl ReadyImage {
+    fn of_builtin(image: Builtin) -> Self {
+        Self { layers: vec![image.layer], config: image.config, binds: Vec::new(), _lease: None }
+    }
+
     fn of_host(host: HostUserland) -> Self {
         Self { layers: vec![host.lower], config: ImageConfig::default(), binds: host.binds, _lease: None }
     }

@@ -123,8 +123,10 @@ impl Forgotten {
                 .map_err(|error| format!("failed to put {} away: {error}", paths.run.display()))?;
         }
         leftovers.run.clone_from(&gone);
+        // Named by the pod, whatever its directory is called by now.
+        let logs = cx.config.roots.pod(record.namespace(), record.name()).logs(&record.uid);
         // The record goes last: it says what else there is.
-        Ok(Self { leftovers, trees: vec![paths.data(&record.uid), paths.logs(&record.uid), gone] })
+        Ok(Self { leftovers, trees: vec![paths.data(&record.uid), logs, gone] })
     }
 
     pub(crate) fn remove(self) -> Vec<String> {

@@ -12,6 +12,7 @@
 
 #![forbid(unsafe_code)]
 
+mod builtin;
 mod compression;
 mod credentials;
 mod digest;
@@ -29,6 +30,7 @@ mod registry;
 mod store;
 mod unpack;
 
+pub use builtin::{Builtin, BuiltinError, builtin};
 pub use compression::Compression;
 pub use credentials::{Credential, Credentials, CredentialsError};
 pub use digest::{Digest, DigestError};

@@ -22,11 +22,11 @@ use crate::{
 
 /// Where programs look for CA certificates first (Debian's place; Go, OpenSSL and rustls know it on every system).
 pub(crate) const CA_BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
-const PASSWD: &str = "root:x:0:0:root:/root:/sbin/nologin\n\
+pub(crate) const PASSWD: &str = "root:x:0:0:root:/root:/sbin/nologin\n\
                       nonroot:x:65532:65532:nonroot:/home/nonroot:/sbin/nologin\n\
                       nobody:x:65534:65534:nobody:/nonexistent:/sbin/nologin\n";
-const GROUP: &str = "root:x:0:\nnonroot:x:65532:\nnobody:x:65534:\n";
-const NSSWITCH: &str = "passwd: files\ngroup: files\nhosts: files dns\n";
+pub(crate) const GROUP: &str = "root:x:0:\nnonroot:x:65532:\nnobody:x:65534:\n";
+pub(crate) const NSSWITCH: &str = "passwd: files\ngroup: files\nhosts: files dns\n";
 
 /// What to pack.
 #[derive(Debug, Clone)]

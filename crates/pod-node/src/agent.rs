@@ -28,7 +28,7 @@ use tokio::time::Instant;
 
 use crate::recorder::{Incident, Recorder, Regarding, Reporter};
 use crate::watch::{Word, follow};
-use crate::{Config, PodKey, janitor, machine, namespace, service, source};
+use crate::{Config, PodKey, janitor, machine, namespace, object, service, source};
 use slot::Slot;
 
 /// A kubelet renews its lease so often.
@@ -129,6 +129,8 @@ impl Node {
     pub async fn run(self) {
         let Self { mut agent, mut orders, handle: _handle } = self;
         let mut news = agent.engine.feed().subscribe();
+        // Nobody waits for it.
+        drop(pod_engine::cleanup::finish_forgetting(&agent.engine));
         let (sender, mut words) = mpsc::unbounded_channel();
         follow(&agent.store, "namespaces", &sender, Wake::Namespaces);
         follow(&agent.store, "nodes", &sender, Wake::Node);
@@ -207,7 +209,12 @@ impl Agent {
                 for key in gone {
                     self.gone(&key).await;
                 }
-                for object in &list.items {
+                // What has its place keeps it: those that wait are weighed against all of them.
+                let is_bound = |object: &std::sync::Arc<pod_store::Object>| {
+                    !object::text(&object::value(object), "/spec/nodeName").is_empty()
+                };
+                let (bound, waiting): (Vec<_>, Vec<_>) = list.items.iter().partition(|object| is_bound(object));
+                for object in bound.into_iter().chain(waiting) {
                     self.see(object).await;
                 }
                 self.stop_strays();

@@ -1,9 +1,8 @@
 //! Does a pod fit on this node? The filters of upstream's scheduler for the one node there is, in its order and words
 //! (`pkg/scheduler/framework/plugins`: nodeunschedulable, nodename, tainttoleration, nodeaffinity, nodeports,
-//! noderesources).
-//!
-//! Affinity to other pods and topology spread say nothing about a cluster of one node that its users could want, except
-//! that a pod refuses to stand beside another; that is not looked at.
+//! noderesources, podtopologyspread, interpodaffinity).
+
+mod neighbours;
 
 use std::collections::BTreeSet;
 
@@ -12,6 +11,8 @@ use serde_json::{Map, Value};
 
 use crate::object::{items, text};
 
+pub(crate) use neighbours::{Namespaces, looks_around};
+
 /// What a pod takes of the node while it is there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Share {
@@ -19,6 +20,8 @@ pub(crate) struct Share {
     pub(crate) memory: i64,
     /// Address, protocol, port on the host.
     pub(crate) ports: BTreeSet<(String, String, i32)>,
+    /// It has required anti-affinity: its neighbours must be asked.
+    pub(crate) repels: bool,
 }
 
 /// What the node has to give.
@@ -49,7 +52,14 @@ impl Share {
             let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".into());
             Some((address.unwrap_or_else(|| "0.0.0.0".into()), protocol, number))
         });
-        Share { cpu_millis: effective.cpu_request_millis, memory: effective.memory_request, ports: ports.collect() }
+        let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.pod_anti_affinity.as_ref());
+        let repelled = affinity.and_then(|terms| terms.required_during_scheduling_ignored_during_execution.as_ref());
+        Share {
+            cpu_millis: effective.cpu_request_millis,
+            memory: effective.memory_request,
+            ports: ports.collect(),
+            repels: repelled.is_some_and(|terms| !terms.is_empty()),
+        }
     }
 
     fn ports_clash(&self, other: &Share) -> bool {
@@ -80,6 +90,16 @@ pub(crate) fn check(pod: &Value, share: &Share, node: &Value, room: &Room, other
         }
     };
     Err(message(&refusal))
+}
+
+/// The last filters: what the pod and those on the node (bound, and not ended) want of each other.
+pub(crate) fn check_neighbours(
+    pod: &Value,
+    node: &Value,
+    others: &[Value],
+    namespaces: Namespaces<'_>,
+) -> Result<(), String> {
+    neighbours::refusal(pod, node, others, namespaces).map_or(Ok(()), |refusal| Err(message(&refusal)))
 }
 
 fn message(refusal: &Refusal) -> String {
@@ -198,7 +218,7 @@ mod tests {
 
     #[test]
     fn resources_are_added_up() {
-        let half = Share { cpu_millis: 1500, memory: 1 << 29, ports: BTreeSet::new() };
+        let half = Share { cpu_millis: 1500, memory: 1 << 29, ..Share::default() };
         assert_eq!(judge(asks("500m", "512Mi"), json!({}), &[&half]), "fits");
         assert_eq!(judge(asks("501m", "1Mi"), json!({}), &[&half]), "1 Insufficient cpu");
         assert_eq!(judge(asks("3", "2Gi"), json!({}), &[]), "1 Insufficient cpu, 1 Insufficient memory");

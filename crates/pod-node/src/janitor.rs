@@ -124,6 +124,10 @@ impl Janitor {
         let group = version.split_once('/').map_or("", |(group, _)| group);
         let served = pod_api::resource::all().iter().find(|served| served.kind == kind && served.group == group);
         let Some(served) = served else { return true };
+        // An object outside of namespaces cannot say in which one its owner is: upstream never collects it.
+        if served.namespaced && namespace.is_empty() {
+            return true;
+        }
         let namespace = if served.namespaced { namespace } else { "" };
         let found = self.store.get(&object::key(served.stored_as, namespace, text(owner, "/name")));
         found.is_some_and(|found| found.uid == text(owner, "/uid"))

@@ -41,7 +41,7 @@ pub(crate) async fn furnish(
     if store.get(&account).is_none() {
         let metadata = object::metadata(name, "default", now).map_err(WriteError::Disk)?;
         let value = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata});
-        ensure(store, account, value).await?;
+        object::ensure_in(store, namespace, account, value).await?;
     }
     let certificates = key("configmaps", name, "kube-root-ca.crt");
     match store.get(&certificates) {
@@ -53,7 +53,7 @@ pub(crate) async fn furnish(
             metadata["annotations"] = json!({"kubernetes.io/description": why});
             let value =
                 json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"ca.crt": root_ca}});
-            ensure(store, certificates, value).await
+            object::ensure_in(store, namespace, certificates, value).await
         }
         Some(found) => {
             let renewed = |mut value: Value| {
@@ -65,5 +65,31 @@ pub(crate) async fn furnish(
             };
             object::modify(store, &certificates, &found.uid, pod_store::Durability::Lazy, renewed).await.map(|_| ())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pod_store::{Change, Durability};
+
+    #[tokio::test]
+    async fn a_namespace_that_is_gone_gets_nothing_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("objects.redb")).unwrap();
+        let place = key("namespaces", "", "team");
+        let write = |change| store.write(place.clone(), change, Durability::Lazy);
+        let object = || json!({"metadata": {"name": "team", "uid": "u"}});
+        let seen = write(Change::Create(object())).await.unwrap();
+        let mut labelled = object();
+        labelled["metadata"]["labels"] = json!({"a": "b"});
+        write(Change::Replace { value: labelled, expected: None }).await.unwrap();
+        furnish(&store, &seen, "ca", Timestamp::now()).await.unwrap();
+        assert_eq!(store.list("serviceaccounts", None).items.len(), 1, "another label is no reason to leave it out");
+        let account = store.list("serviceaccounts", None).items[0].key.clone();
+        store.write(account, Change::Delete { expected: None, last: None }, Durability::Lazy).await.unwrap();
+        write(Change::Delete { expected: None, last: None }).await.unwrap();
+        furnish(&store, &seen, "ca", Timestamp::now()).await.unwrap();
+        assert_eq!(store.list("serviceaccounts", None).items.len(), 0);
     }
 }

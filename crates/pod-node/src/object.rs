@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use pod_store::{Change, Durability, Key, Object, Store, WriteError};
+use pod_store::{Change, Durability, Guard, Key, Object, Store, WriteError};
 use serde_json::{Value, json};
 
 use crate::moment;
@@ -68,6 +68,20 @@ pub(crate) async fn modify(
         }
     }
     Ok(None)
+}
+
+/// Creates what is not there in a namespace; one that is going, or gone, gets nothing more.
+pub(crate) async fn ensure_in(store: &Store, namespace: &Object, key: Key, value: Value) -> Result<(), WriteError> {
+    loop {
+        let now = store.get(&namespace.key).filter(|now| now.uid == namespace.uid);
+        let Some(now) = now.filter(|now| !is_being_deleted(&self::value(now))) else { return Ok(()) };
+        let guard = Guard { key: namespace.key.clone(), revision: now.revision };
+        match store.write_while(guard, key.clone(), Change::Create(value.clone()), Durability::Lazy).await {
+            Err(WriteError::Outdated) => {}
+            Ok(_) | Err(WriteError::Exists(_)) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Creates what is not there.

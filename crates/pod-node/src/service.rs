@@ -73,6 +73,8 @@ pub struct Addresses {
     promised: Mutex<BTreeMap<Ipv4Addr, Instant>>,
 }
 
+/// What could not be brought about is tried again after so long, or with the next change.
+const AGAIN: Duration = Duration::from_secs(5);
 /// A request that got an address has long been stored, or refused, by then.
 const PROMISE: Duration = Duration::from_secs(30);
 
@@ -81,11 +83,12 @@ impl Addresses {
         Self { store, network, promised: Mutex::default() }
     }
 
-    /// The address asked for, or with an empty `asked` any that is free.
+    /// The address asked for, or with an empty `asked` any that is free. `keep`: nobody else gets it for a while; without it,
+    /// as for a dry run, nothing is noted.
     ///
     /// # Errors
     /// Why there is none, in the API server's words.
-    pub fn take(&self, asked: &str) -> Result<String, String> {
+    pub fn take(&self, asked: &str, keep: bool) -> Result<String, String> {
         let mut promised = self.promised.lock().unwrap_or_else(PoisonError::into_inner);
         promised.retain(|_, given| given.elapsed() < PROMISE);
         let services = self.store.list(SERVICES, None).items;
@@ -96,7 +99,9 @@ impl Addresses {
             taken.extend(promised.keys());
         }
         let address = allocate(&self.network, asked, &taken)?;
-        promised.insert(address, Instant::now());
+        if keep {
+            promised.insert(address, Instant::now());
+        }
         Ok(address.to_string())
     }
 }
@@ -197,8 +202,15 @@ impl Services {
         follow(&self.store, SERVICES, &sender, Wake::Services);
         follow(&self.store, "pods", &sender, Wake::Pods);
         follow(&self.store, SLICES, &sender, Wake::Slices);
-        while let Some(word) = words.recv().await {
-            let mut changed = self.hear(word);
+        // What the store or the kernel refused.
+        let mut unfinished = false;
+        loop {
+            let patience = if unfinished { AGAIN } else { Duration::MAX };
+            let mut changed = match tokio::time::timeout(patience, words.recv()).await {
+                Ok(Some(word)) => self.hear(word),
+                Ok(None) => return,
+                Err(_) => true,
+            };
             // What has arrived meanwhile is one round.
             while let Ok(word) = words.try_recv() {
                 changed |= self.hear(word);
@@ -206,11 +218,14 @@ impl Services {
             if !changed {
                 continue;
             }
+            unfinished = false;
             if let Err(error) = self.write_slices().await {
                 complain(pod_engine::chain(&error));
+                unfinished = true;
             }
             if let Err(error) = self.project() {
                 complain(pod_engine::chain(&error));
+                unfinished = true;
             }
         }
     }
@@ -334,7 +349,10 @@ impl Services {
 
     async fn write_endpoints(&self, key: &PodKey, service: &Value, subsets: Vec<Value>) -> Result<(), WriteError> {
         let known = self.store.get(&object::key(ENDPOINTS, &key.0, &key.1)).map(|known| object::value(&known));
-        let unchanged = known.as_ref().is_some_and(|known| object::items(known, "/subsets") == subsets.as_slice());
+        // Those of a service of the same name that was deleted go with it.
+        let unchanged = known.as_ref().is_some_and(|known| {
+            object::items(known, "/subsets") == subsets.as_slice() && !is_of_another(known, service)
+        });
         if unchanged {
             return Ok(());
         }
@@ -358,6 +376,10 @@ impl Services {
             let change = match self.store.get(&place_key) {
                 Some(known) => {
                     let before = object::value(&known);
+                    if is_of_another(&before, service) {
+                        self.delete(place_key.clone()).await?;
+                        continue;
+                    }
                     value["metadata"] = before["metadata"].clone();
                     let generation = before.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(1);
                     value["metadata"]["generation"] = (generation + 1).into();
@@ -447,6 +469,12 @@ fn is_owned_by(object: &Value, owner: &Value) -> bool {
     object::items(object, "/metadata/ownerReferences").iter().any(|reference| reference["uid"] == uid)
 }
 
+/// Made for a service that had this one's name before. (What people made has no owner.)
+fn is_of_another(object: &Value, service: &Value) -> bool {
+    let mut owners = object::items(object, "/metadata/ownerReferences").iter();
+    owners.any(|owner| owner["kind"] == "Service") && !is_owned_by(object, service)
+}
+
 /// Five letters that look like a generated name's and are always the same for one service and index.
 fn suffix(uid: &str, index: usize) -> String {
     // FNV-1a.
@@ -487,6 +515,24 @@ mod tests {
         let all: BTreeSet<_> = (1..255).map(|last| Ipv4Addr::new(10, 96, 0, last)).collect();
         assert_eq!(allocate(&network(), "", &all).unwrap_err(), "range is full");
         assert_eq!(network().name_server().to_string(), "10.96.0.10");
+    }
+
+    #[tokio::test]
+    async fn endpoints_of_a_service_made_anew_are_its_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("objects")).unwrap();
+        let services = Services::new(store.clone(), network());
+        let place = ("default".to_owned(), "web".to_owned());
+        let owner = || {
+            let stored = store.get(&key(ENDPOINTS, "default", "web")).unwrap();
+            text(&object::value(&stored), "/metadata/ownerReferences/0/uid").to_owned()
+        };
+        let subsets = vec![json!({"addresses": [{"ip": "10.89.0.2"}]})];
+        for uid in ["first", "second"] {
+            let service = json!({"metadata": {"namespace": "default", "name": "web", "uid": uid}});
+            services.write_endpoints(&place, &service, subsets.clone()).await.unwrap();
+            assert_eq!(owner(), uid);
+        }
     }
 
     #[test]

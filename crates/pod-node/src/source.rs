@@ -32,6 +32,9 @@ pub(crate) fn needs(pod: &Pod) -> Needs {
     for container in spec.init_containers.iter().flatten().chain(&spec.containers) {
         of_container(container, &mut needs);
     }
+    for container in spec.ephemeral_containers.iter().flatten() {
+        of_container(&pod_plan::as_container(container), &mut needs);
+    }
     for volume in spec.volumes.iter().flatten() {
         if let Some(source) = &volume.config_map {
             needs.insert((Kind::ConfigMap, source.name.clone()));
@@ -59,6 +62,12 @@ fn of_container(container: &Container, needs: &mut Needs) {
 fn of_projection(source: &VolumeProjection, needs: &mut Needs) {
     needs.extend(source.config_map.as_ref().map(|source| (Kind::ConfigMap, source.name.clone())));
     needs.extend(source.secret.as_ref().map(|source| (Kind::Secret, source.name.clone())));
+}
+
+/// What [`collect`] would say of the revisions.
+pub(crate) fn revisions(store: &Store, namespace: &str, needs: &Needs) -> Vec<u64> {
+    let found = needs.iter().map(|(kind, name)| store.get(&object::key(kind.resource(), namespace, name)));
+    found.map(|found| found.map_or(0, |found| found.revision)).collect()
 }
 
 /// Those that are there, and the revisions they have.
@@ -95,11 +104,12 @@ mod tests {
             "containers": [{"name": "c", "env": [
                 {"name": "x", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "k"}}},
                 {"name": "y", "valueFrom": {"secretKeyRef": {"name": "d", "key": "k"}}}]}],
+            "ephemeralContainers": [{"name": "debug", "envFrom": [{"configMapRef": {"name": "j"}}]}],
             "volumes": [{"name": "e", "configMap": {"name": "e"}}, {"name": "f", "secret": {"secretName": "f"}},
                 {"name": "p", "projected": {"sources": [{"configMap": {"name": "g"}}, {"secret": {"name": "h"}}]}}],
         }});
         let needs = needs(&serde_json::from_value(pod).unwrap());
         let names = |kind| needs.iter().filter(|need| need.0 == kind).map(|need| need.1.as_str()).collect::<String>();
-        assert_eq!((names(Kind::ConfigMap).as_str(), names(Kind::Secret).as_str()), ("aceg", "bdfh"));
+        assert_eq!((names(Kind::ConfigMap).as_str(), names(Kind::Secret).as_str()), ("acegj", "bdfh"));
     }
 }

@@ -1,5 +1,7 @@
 //! Server-side apply (KEP-555): the client sends what it wants, the server keeps who wants what.
 
+use std::rc::Rc;
+
 use pod_schema::Type;
 use serde_json::{Map, Value};
 
@@ -122,7 +124,8 @@ fn before_first_apply(ty: Type, live: &Value, manager: &Manager) -> Managed {
 /// A path that the apply would write, and the entry that owns it.
 struct Contest {
     path: Vec<Element>,
-    owner: Entry,
+    /// Without its fields, of which there may be as many as there are contests.
+    owner: Rc<Entry>,
 }
 
 struct Work<'a> {
@@ -222,13 +225,14 @@ fn contests(owners: &Managed, written: &FieldSet) -> Vec<Contest> {
     let mut found = Vec::new();
     for entry in &owners.entries {
         let paths = entry.fields.intersection(written).paths();
-        found.extend(paths.into_iter().map(|path| Contest { path, owner: entry.clone() }));
+        let owner = Rc::new(entry.without_fields());
+        found.extend(paths.into_iter().map(|path| Contest { path, owner: owner.clone() }));
     }
-    found.sort_by(|left, right| {
-        let key = |contest: &Contest| {
+    found.sort_by(|left: &Contest, right: &Contest| {
+        fn key(contest: &Contest) -> (&str, &str, &str, &str) {
             let owner = &contest.owner;
-            (owner.manager.clone(), owner.operation.name(), owner.api_version.clone(), owner.subresource.clone())
-        };
+            (&owner.manager, owner.operation.name(), &owner.api_version, &owner.subresource)
+        }
         key(left).cmp(&key(right))
     });
     found

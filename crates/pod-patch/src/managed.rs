@@ -63,6 +63,19 @@ impl Entry {
         }
     }
 
+    /// Who, how and when, but not what.
+    pub(crate) fn without_fields(&self) -> Entry {
+        let Entry { manager, operation, api_version, subresource, time, fields: _ } = self;
+        Entry {
+            manager: manager.clone(),
+            operation: *operation,
+            api_version: api_version.clone(),
+            subresource: subresource.clone(),
+            time: time.clone(),
+            fields: FieldSet::default(),
+        }
+    }
+
     /// Are both about the same manager? An applier stays the same through versions of the API.
     pub(crate) fn is_of(&self, other: &Entry) -> bool {
         self.manager == other.manager

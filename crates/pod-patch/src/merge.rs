@@ -2,15 +2,16 @@
 
 use serde_json::{Map, Value};
 
-use crate::bound;
+use crate::{PatchError, bound};
 
 /// RFC 7386 §2. A patch that is no object replaces the target whole; the server has refused such a body before.
 ///
-/// A patch nested deeper than any object may be is left out: nothing reads such a body in the first place.
-pub fn merge(target: &mut Value, patch: &Value) {
-    if bound::within(patch, bound::DEPTH) {
-        merge_into(target, patch);
-    }
+/// # Errors
+/// [`PatchError::Malformed`] for a patch that is nested deeper than any object may be.
+pub fn merge(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
+    bound::require(patch)?;
+    merge_into(target, patch);
+    Ok(())
 }
 
 fn merge_into(target: &mut Value, patch: &Value) {
@@ -60,8 +61,16 @@ mod tests {
             (json!({}), json!({"a": {"bb": {"ccc": null}}}), json!({"a": {"bb": {}}})),
         ] {
             let mut result = target.clone();
-            merge(&mut result, &patch);
+            merge(&mut result, &patch).unwrap();
             assert_eq!(result, expected, "{target} with {patch}");
         }
+    }
+
+    #[test]
+    fn a_patch_that_is_too_deep_is_refused_and_not_forgotten() {
+        let deep = (0..101).fold(json!(1), |inner, _| json!({ "a": inner }));
+        let mut target = json!({"a": 1});
+        assert!(matches!(merge(&mut target, &deep), Err(PatchError::Malformed(_))));
+        assert_eq!(target, json!({"a": 1}));
     }
 }

@@ -57,7 +57,12 @@ impl Value {
 }
 
 impl Lifecycle {
+    /// An empty status: the client has taken the condition away.
     pub(crate) fn set_foreign(&mut self, kind: &str, status: &str, now: Time) {
+        if status.is_empty() {
+            self.foreign.retain(|condition| condition.kind != kind);
+            return;
+        }
         if let Some(known) = self.foreign.iter_mut().find(|condition| condition.kind == kind) {
             if known.status != status {
                 status.clone_into(&mut known.status);

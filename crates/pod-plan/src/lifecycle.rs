@@ -221,7 +221,7 @@ impl Lifecycle {
     }
 
     /// A condition that is not ours, as clients write it through `pods/status` (readiness gates). `status` is `True`,
-    /// `False` or `Unknown`.
+    /// `False` or `Unknown`; an empty one takes the condition away.
     pub fn set_condition(&mut self, kind: &str, status: &str, now: Time) {
         self.set_foreign(kind, status, now);
         self.conclude(now);

@@ -17,8 +17,11 @@ use tokio_rustls::server::TlsStream;
 use crate::identity;
 use crate::server::Server;
 
-/// Connections at a time; HTTP/1.1 clients need one per watch.
+/// Connections at a time, if the process may have that many descriptors; HTTP/1.1 clients need one per watch.
 const CONNECTIONS: usize = 2048;
+/// Of all connections, what those without a certificate may hold is one in so many: whoever reaches the socket can open
+/// one, and they shall not shut out the node's own person.
+const STRANGERS: usize = 4;
 /// For the TLS handshake, and for a request's head.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// An idle connection is kept for longer than clients keep theirs (Go: 90 s), so that they close and not we.
@@ -35,7 +38,9 @@ impl Server {
     /// None once it listens; kept for what a listener may come to say.
     pub async fn serve(&self, listener: TcpListener, shutdown: impl Future<Output = ()>) -> io::Result<()> {
         let mut shutdown = pin!(shutdown);
-        let room = Arc::new(Semaphore::new(CONNECTIONS));
+        let connections = bound(rustix::process::getrlimit(rustix::process::Resource::Nofile).current);
+        let room = Arc::new(Semaphore::new(connections));
+        let strangers = Arc::new(Semaphore::new(connections / STRANGERS));
         loop {
             // Both are cancel-safe: a connection is accepted or still in the backlog.
             let permit = tokio::select! {
@@ -51,20 +56,20 @@ impl Server {
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             };
-            let server = self.clone();
+            let (server, strangers) = (self.clone(), Arc::clone(&strangers));
             tokio::spawn(async move {
-                server.connection(stream).await;
+                server.connection(stream, &strangers).await;
                 drop(permit);
             });
         }
         drop(listener);
         self.0.closing.send_replace(true);
-        let all = u32::try_from(CONNECTIONS).unwrap_or(u32::MAX);
+        let all = u32::try_from(connections).unwrap_or(u32::MAX);
         let _ = tokio::time::timeout(DRAIN, room.acquire_many(all)).await;
         Ok(())
     }
 
-    async fn connection(&self, stream: TcpStream) {
+    async fn connection(&self, stream: TcpStream, strangers: &Semaphore) {
         // Watch events are small and must not wait for more.
         let _ = stream.set_nodelay(true);
         let acceptor = TlsAcceptor::from(Arc::clone(&self.0.tls));
@@ -73,6 +78,13 @@ impl Server {
         let second = session.alpn_protocol() == Some(b"h2");
         let certificate = session.peer_certificates().and_then(|chain| chain.first());
         let user = certificate.map(|der| Arc::new(identity::of_certificate(der)));
+        let _place = match user {
+            Some(_) => None,
+            None => match strangers.try_acquire() {
+                Ok(place) => Some(place),
+                Err(_) => return,
+            },
+        };
         let service = service_fn(|request| {
             let (server, user) = (self.clone(), user.clone());
             async move { Ok::<_, Infallible>(server.answer(request, user.as_deref()).await) }
@@ -128,6 +140,12 @@ impl Server {
     }
 }
 
+/// Half of the descriptors: the rest of the process, which runs the pods, needs some as well.
+fn bound(descriptors: Option<u64>) -> usize {
+    let half = descriptors.map_or(usize::MAX, |most| usize::try_from(most / 2).unwrap_or(usize::MAX));
+    half.clamp(STRANGERS, CONNECTIONS)
+}
+
 /// What both versions of HTTP are served by.
 trait Service:
     hyper::service::Service<
@@ -145,4 +163,16 @@ impl<T> Service for T where
             Error = Infallible,
         >
 {
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_descriptors_to_the_pods() {
+        assert_eq!(bound(Some(1024)), 512);
+        assert_eq!(bound(Some(1 << 20)), CONNECTIONS);
+        assert_eq!((bound(None), bound(Some(0))), (CONNECTIONS, STRANGERS));
+    }
 }

@@ -5,7 +5,7 @@ use hyper::body::Incoming;
 use pod_api::failure::Failure;
 use pod_api::resource::Part;
 use pod_schema::Type;
-use pod_store::{Change, WriteError};
+use pod_store::{Change, Guard, WriteError};
 use serde_json::{Value, json};
 
 use crate::body::Body;
@@ -50,6 +50,8 @@ pub(crate) async fn create(
     }
     let prefix = object::text(&wanted, "/metadata/generateName").to_owned();
     let generated = object::text(&wanted, "/metadata/name").is_empty() && !prefix.is_empty();
+    let resource = target.resource;
+    let _turn = write::turn(server, target).await;
     let mut attempt = 0;
     loop {
         attempt += 1;
@@ -58,9 +60,8 @@ pub(crate) async fn create(
             let name = generate(&prefix)?;
             object::with_metadata(&mut value, |metadata| metadata.insert("name".into(), name.into()));
         }
-        let value = admit(server, target, options, Made { value, tracked })?;
+        let (value, guard) = admit(server, target, options, Made { value, tracked })?;
         let name = object::text(&value, "/metadata/name").to_owned();
-        let resource = target.resource;
         let place = key(resource.stored_as, target.namespace(), &name);
         let exists = if options.dry_run {
             if server.0.store.get(&place).is_none() {
@@ -69,10 +70,17 @@ pub(crate) async fn create(
             true
         } else {
             let change = Change::Create(object::stored(resource, value));
-            match server.0.store.write(place, change, write::durability(resource)).await {
+            let (store, durability) = (&server.0.store, write::durability(resource));
+            let written = match guard {
+                Some(guard) => store.write_while(guard, place, change, durability).await,
+                None => store.write(place, change, durability).await,
+            };
+            match written {
                 Ok(stored) => return Ok(Written::Stored(stored)),
                 Err(WriteError::Exists(_)) => true,
-                Err(other) => return Err(write::disk(other)),
+                // Somebody changed the namespace; it is looked at again.
+                Err(WriteError::Outdated) if attempt < ATTEMPTS => false,
+                Err(other) => return Err(write::refused(other)),
             }
         };
         if exists && !(generated && attempt < ATTEMPTS) {
@@ -81,8 +89,8 @@ pub(crate) async fn create(
     }
 }
 
-/// Everything between a wish and a new object.
-fn admit(server: &Server, target: &Target, options: &Options, made: Made) -> Result<Value, Failure> {
+/// Everything between a wish and a new object; it may be stored as long as the guard holds.
+fn admit(server: &Server, target: &Target, options: &Options, made: Made) -> Result<(Value, Option<Guard>), Failure> {
     let resource = target.resource;
     let strategy = resource.strategy;
     let Made { mut value, tracked } = made;
@@ -100,27 +108,27 @@ fn admit(server: &Server, target: &Target, options: &Options, made: Made) -> Res
         }
     });
     let name = object::text(&value, "/metadata/name").to_owned();
-    check_namespace(server, target, &name)?;
+    let guard = check_namespace(server, target, &name)?;
     strategy.default(&mut value);
-    server.among(|around| strategy.prepare_create(&mut value, around))?;
+    server.among(options.dry_run, |around| strategy.prepare_create(&mut value, around))?;
     let errors = strategy.validate_create(&value);
     if !errors.is_empty() {
         return Err(Failure::invalid(resource.kind, resource.group, &name, &errors));
     }
-    server.among(|around| strategy.admit(&value, None, Part::Object, around))?;
+    server.among(options.dry_run, |around| strategy.admit(&value, None, Part::Object, around))?;
     if !tracked && let Some(ty) = Type::of_kind(resource.group, resource.version, resource.kind) {
         pod_patch::track(ty, None, &mut value, &write::manager(server, target, options));
     }
-    Ok(value)
+    Ok((value, guard))
 }
 
-/// A namespace must be there and stay.
-fn check_namespace(server: &Server, target: &Target, name: &str) -> Result<(), Failure> {
-    let Some(namespace) = target.namespace.as_deref() else { return Ok(()) };
-    let found = server.find("namespaces", "", namespace);
-    let found = found.ok_or_else(|| Failure::not_found("namespaces", namespace))?;
-    if !object::is_being_deleted(&found) {
-        return Ok(());
+/// A namespace must be there and stay: also until the write is made, or its emptying would miss what is on its way.
+fn check_namespace(server: &Server, target: &Target, name: &str) -> Result<Option<Guard>, Failure> {
+    let Some(namespace) = target.namespace.as_deref() else { return Ok(None) };
+    let place = key("namespaces", "", namespace);
+    let found = server.0.store.get(&place).ok_or_else(|| Failure::not_found("namespaces", namespace))?;
+    if !object::is_being_deleted(&found.value()) {
+        return Ok(Some(Guard { key: place, revision: found.revision }));
     }
     let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
     let mut failure = Failure::forbidden(&target.full_name(), name, &why);

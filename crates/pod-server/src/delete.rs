@@ -1,12 +1,14 @@
 //! `DELETE`: at once, after a grace period, or when the last finalizer is gone.
 
+use std::collections::BTreeMap;
+
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
 use jiff::{SignedDuration, Timestamp};
 use pod_api::failure::Failure;
 use pod_api::resource::Resource;
 use pod_api::validate::FieldError;
-use pod_store::{Change, WriteError};
+use pod_store::{Change, ModifyError, WriteError};
 use serde_json::{Value, json};
 
 use crate::body::{self, Body};
@@ -39,6 +41,8 @@ pub(crate) struct Options {
     pub(crate) uid: Option<String>,
     pub(crate) resource_version: Option<String>,
     pub(crate) dry_run: bool,
+    /// What it owns is to stay.
+    orphan: bool,
     /// `orphanDependents: false` of old clients, who hear 202 then.
     waits_for_dependents: bool,
 }
@@ -112,6 +116,7 @@ impl Options {
             uid: precondition("/preconditions/uid"),
             resource_version: precondition("/preconditions/resourceVersion"),
             dry_run: !dry_run.is_empty(),
+            orphan: policy == "Orphan" || orphan == Some(true),
             waits_for_dependents: orphan == Some(false),
         })
     }
@@ -215,6 +220,9 @@ pub(crate) async fn delete(server: &Server, target: &Target, options: &Options) 
                 Fate::Removed => Deleted::Gone(Written::Unstored(old)),
             });
         }
+        if options.orphan {
+            disown(server, &live.uid).await?;
+        }
         let expected = Some(live.revision);
         let removed = matches!(fate, Fate::Removed);
         let change = match fate {
@@ -227,10 +235,41 @@ pub(crate) async fn delete(server: &Server, target: &Target, options: &Options) 
             Ok(stored) => return Ok(Deleted::Pending(Written::Stored(stored))),
             Err(WriteError::Conflict(_)) => {}
             Err(WriteError::Missing) => return Err(missing()),
-            Err(other) => return Err(write::disk(other)),
+            Err(other) => return Err(write::refused(other)),
         }
     }
     Err(Failure::modified(&target.full_name(), target.name()))
+}
+
+/// Takes an owner out of all objects that name it, so that they do not go with it. Upstream leaves this to the garbage
+/// collector, behind a finalizer; here it has been done when the delete is answered.
+async fn disown(server: &Server, uid: &str) -> Result<(), Failure> {
+    let store = &server.0.store;
+    // Some are served twice and stored once.
+    let kinds: BTreeMap<&str, &Resource> =
+        pod_api::resource::all().iter().map(|resource| (resource.stored_as, resource)).collect();
+    for resource in kinds.into_values() {
+        for object in store.list(resource.stored_as, None).items.iter().filter(|object| mentions(&object.json, uid)) {
+            let without = |_: &pod_store::Object, mut value: Value| {
+                let owners = value.pointer_mut("/metadata/ownerReferences").and_then(Value::as_array_mut);
+                let Some(owners) = owners else { return Ok(None) };
+                let before = owners.len();
+                owners.retain(|owner| owner["uid"] != uid);
+                Ok::<_, Failure>((owners.len() < before).then_some(value))
+            };
+            match store.modify(&object.key, write::durability(resource), without).await {
+                Ok(_) | Err(ModifyError::Write(WriteError::Missing)) => {}
+                Err(ModifyError::Refused(failure)) => return Err(failure),
+                Err(ModifyError::Write(error)) => return Err(write::refused(error)),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A look at the bytes, so that most objects need not be read.
+fn mentions(json: &[u8], uid: &str) -> bool {
+    !uid.is_empty() && json.windows(uid.len()).any(|bytes| bytes == uid.as_bytes())
 }
 
 /// What a delete makes of an object.

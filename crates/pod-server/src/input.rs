@@ -9,8 +9,8 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use pod_api::failure::Failure;
 use pod_api::resource::Resource;
-use pod_schema::{Misfit, Shape, Type};
-use serde_json::Value;
+use pod_schema::{Misfit, Scalar, Shape, Type};
+use serde_json::{Map, Value};
 
 use crate::object;
 use crate::protobuf;
@@ -23,6 +23,12 @@ const LIMIT: usize = 3 << 20;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// serde_json stops at 128 levels by itself; this is the same bound for what is made of YAML.
 const DEPTH: usize = 128;
+
+/// At most so many warnings (hyper's client takes a hundred headers), and characters of one and of all: clients give up on
+/// heads that are too long.
+const MOST_WARNINGS: usize = 64;
+const WARNING: usize = 1024;
+const WARNINGS: usize = 4096;
 
 /// Written by typed clients.
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
@@ -46,8 +52,14 @@ impl Warnings {
 
     /// RFC 9111 §5.5: code 299 is kept across hops.
     pub(crate) fn attach(self, headers: &mut HeaderMap) {
-        for text in self.0 {
-            let safe: String = text.chars().map(|char| if char.is_control() { ' ' } else { char }).collect();
+        let mut room = WARNINGS;
+        for text in self.0.into_iter().take(MOST_WARNINGS) {
+            let safe = text.chars().map(|char| if char.is_control() { ' ' } else { char });
+            let safe: String = safe.take(WARNING.min(room)).collect();
+            room -= safe.chars().count();
+            if room == 0 {
+                return;
+            }
             let quoted = safe.replace('\\', "\\\\").replace('"', "\\\"");
             if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes()) {
                 headers.append(http::header::WARNING, value);
@@ -216,7 +228,8 @@ pub(crate) fn warn_lines(warnings: &mut Warnings, text: &str) {
     }
 }
 
-/// Takes away what a typed decoder would not keep: members that the type does not have, and those that are null.
+/// Takes away what a typed decoder would not keep: members that the type does not have, and those that are null. A null where
+/// there must be a value (a key's, an item's) is the type's zero, as in Go.
 pub(crate) fn prune(ty: Type, value: &mut Value) {
     match (ty.shape(), value) {
         (Shape::Object { .. }, Value::Object(members)) => {
@@ -229,11 +242,25 @@ pub(crate) fn prune(ty: Type, value: &mut Value) {
             });
         }
         (Shape::Map { value: inner, .. }, Value::Object(members)) => {
-            members.values_mut().for_each(|member| prune(inner, member));
+            members.values_mut().for_each(|member| prune_value(inner, member));
         }
-        (Shape::List { item, .. }, Value::Array(items)) => items.iter_mut().for_each(|value| prune(item, value)),
+        (Shape::List { item, .. }, Value::Array(items)) => items.iter_mut().for_each(|value| prune_value(item, value)),
         _ => {}
     }
+}
+
+fn prune_value(ty: Type, value: &mut Value) {
+    if !value.is_null() {
+        return prune(ty, value);
+    }
+    *value = match ty.shape() {
+        Shape::Scalar(Scalar::String | Scalar::Bytes) => "".into(),
+        Shape::Scalar(Scalar::Integer | Scalar::Number | Scalar::IntOrString) => 0.into(),
+        Shape::Scalar(Scalar::Boolean) => false.into(),
+        Shape::Scalar(Scalar::Quantity) => "0".into(),
+        Shape::Object { .. } => Value::Object(Map::new()),
+        Shape::Scalar(Scalar::Time) | Shape::Map { .. } | Shape::List { .. } | Shape::Any => return,
+    };
 }
 
 /// How deep a value is nested; more than a decoder would take is refused where values are put together from parts.
@@ -269,5 +296,30 @@ mod tests {
         let mut headers = HeaderMap::new();
         warnings.attach(&mut headers);
         assert_eq!(headers[http::header::WARNING], "299 - \"unknown field \\\"a\\\"\"");
+    }
+
+    #[test]
+    fn warnings_do_not_flood_the_head() {
+        let mut warnings = Warnings::default();
+        (0..100_000).for_each(|number| warnings.add(format!("unknown field \"{number}\"")));
+        warnings.add("x".repeat(1 << 20));
+        let mut headers = HeaderMap::new();
+        warnings.attach(&mut headers);
+        let bytes: usize = headers.values().map(|value| value.len()).sum();
+        assert!(headers.len() > 10 && bytes < 16 << 10, "{} with {bytes} bytes", headers.len());
+    }
+
+    #[test]
+    fn null_where_a_value_must_be_is_the_zero_of_its_type() {
+        let ty = Type::of_kind("", "v1", "ConfigMap").unwrap();
+        let mut value = serde_json::json!({"data": {"a": null, "b": "x"}, "immutable": null});
+        prune(ty, &mut value);
+        assert_eq!(value, serde_json::json!({"data": {"a": "", "b": "x"}}));
+        let ty = Type::of_kind("", "v1", "Pod").unwrap();
+        let mut value =
+            serde_json::json!({"spec": {"containers": [{"args": [null], "resources": {"limits": {"cpu": null}}}]}});
+        prune(ty, &mut value);
+        assert_eq!(value["spec"]["containers"][0]["args"], serde_json::json!([""]));
+        assert_eq!(value["spec"]["containers"][0]["resources"]["limits"]["cpu"], "0");
     }
 }

@@ -15,8 +15,6 @@ use crate::negotiate;
 use crate::query::Query;
 use crate::render;
 
-const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
-
 /// `/openapi/v3`
 pub(crate) fn index() -> Result<Response<Body>, Failure> {
     Ok(body::answer(StatusCode::OK, JSON, pod_schema::openapi_v3_index()))
@@ -51,12 +49,13 @@ pub(crate) fn v3(path: &str, query: &Query, headers: &HeaderMap) -> Result<Respo
 /// `/openapi/v2`, in the form of protobuf that older clients ask for, or as JSON.
 pub(crate) fn v2(headers: &HeaderMap) -> Result<Response<Body>, Failure> {
     let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let protobuf = accept.split(',').any(|clause| clause.split(';').next().unwrap_or_default().trim() == V2_PROTOBUF);
+    let named = [pod_schema::OPENAPI_V2_PROTOBUF_ACCEPT, pod_schema::OPENAPI_V2_PROTOBUF_TYPE];
+    let protobuf = accept.split(',').any(|clause| named.contains(&clause.split(';').next().unwrap_or_default().trim()));
     if !protobuf {
         negotiate::json(headers.get(ACCEPT))?;
         return packed(JSON, pod_schema::openapi_v2(), pod_schema::openapi_v2_hash(), headers);
     }
-    let kind = HeaderValue::from_static(V2_PROTOBUF);
+    let kind = HeaderValue::from_static(pod_schema::OPENAPI_V2_PROTOBUF_TYPE);
     packed(kind, pod_schema::openapi_v2_protobuf(), pod_schema::openapi_v2_hash(), headers)
 }
 

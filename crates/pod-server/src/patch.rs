@@ -45,10 +45,7 @@ pub(crate) async fn serve(server: &Server, ask: &Ask, content: Incoming) -> Resu
         let mut value = old.clone();
         let outcome = match kind {
             JSON_PATCH => pod_patch::json(&mut value, &patch),
-            MERGE_PATCH => {
-                pod_patch::merge(&mut value, &patch);
-                Ok(())
-            }
+            MERGE_PATCH => pod_patch::merge(&mut value, &patch),
             _ => pod_patch::strategic(ty, &mut value, &patch),
         };
         outcome.map_err(refused)?;

@@ -52,8 +52,9 @@ pub struct Config {
     pub cluster_address: Option<ClusterAddress>,
 }
 
-/// Takes a cluster address for a Service: the asked one, or with `""` any. The text says why there is none.
-pub type ClusterAddress = Arc<dyn Fn(&str) -> Result<String, String> + Send + Sync>;
+/// A cluster address for a Service: the asked one, or with `""` any; kept for it, or (false) only looked for. The text says
+/// why there is none.
+pub type ClusterAddress = Arc<dyn Fn(&str, bool) -> Result<String, String> + Send + Sync>;
 
 impl std::fmt::Debug for Config {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -76,6 +77,9 @@ pub(crate) struct Shared {
     /// True once the server is to end: watches finish, connections close when they are idle.
     pub(crate) closing: watch::Sender<bool>,
     pub(crate) watches: Arc<Semaphore>,
+    /// Held from looking at other objects (quotas and what counts towards them, addresses of services) until the write that
+    /// depends on them is made: the next one must see it.
+    pub(crate) turn: tokio::sync::Mutex<()>,
     pub(crate) usage: metrics::Samples,
 }
 
@@ -108,6 +112,7 @@ impl Server {
             cluster_address: config.cluster_address,
             closing: watch::Sender::new(false),
             watches: Arc::new(Semaphore::new(WATCHES)),
+            turn: tokio::sync::Mutex::default(),
             usage: metrics::Samples::default(),
         }))
     }
@@ -135,15 +140,15 @@ impl Server {
         serde_json::from_slice(&object.json).ok()
     }
 
-    /// Runs what looks at other objects.
-    pub(crate) fn among<T>(&self, act: impl FnOnce(&Surroundings<'_>) -> T) -> T {
+    /// Runs what looks at other objects. `dry`: nothing may be kept for who asks.
+    pub(crate) fn among<T>(&self, dry: bool, act: impl FnOnce(&Surroundings<'_>) -> T) -> T {
         let find = |resource: &str, namespace: &str, name: &str| self.find(resource, namespace, name);
         let list = |resource: &str, namespace: &str| {
             let listed = self.0.store.list(resource, Some(namespace).filter(|namespace| !namespace.is_empty()));
             listed.items.iter().filter_map(|object| serde_json::from_slice(&object.json).ok()).collect()
         };
-        let cluster_address =
-            self.0.cluster_address.as_deref().map(|take| take as &dyn Fn(&str) -> Result<String, String>);
+        let take = self.0.cluster_address.as_deref().map(|take| move |asked: &str| take(asked, !dry));
+        let cluster_address = take.as_ref().map(|take| take as &dyn Fn(&str) -> Result<String, String>);
         act(&Surroundings { now: self.now(), find: &find, list: &list, cluster_address })
     }
 

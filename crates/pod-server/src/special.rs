@@ -157,7 +157,7 @@ async fn bind(server: &Server, ask: &Ask, options: &Options, binding: &Value) ->
         Ok(_) => Ok(write::success(StatusCode::CREATED, Value::Null)),
         Err(ModifyError::Refused(failure)) => Err(failure),
         Err(ModifyError::Write(WriteError::Missing)) => Err(Failure::not_found(&full, name)),
-        Err(ModifyError::Write(other)) => Err(write::disk(other)),
+        Err(ModifyError::Write(other)) => Err(write::refused(other)),
     }
 }
 

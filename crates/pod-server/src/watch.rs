@@ -33,6 +33,8 @@ use crate::table::{self, Include};
 const BOOKMARKS: Duration = Duration::from_secs(60);
 /// A watch without a timeout lasts this long and up to as long again, so that not all clients come back at once.
 const SHORTEST: Duration = Duration::from_secs(1800);
+/// Whoever asks for more gets this: a clock cannot be told any number.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Bytes gathered before a piece is sent.
 const PIECE: usize = 16 << 10;
 
@@ -71,7 +73,7 @@ pub(crate) fn serve(server: &Server, ask: &Ask) -> Result<Response<Body>, Failur
     let streaming = query.flag("sendInitialEvents")?;
     let since = list::revision(query)?;
     let timeout = match query.number("timeoutSeconds")?.map(u64::try_from) {
-        Some(Ok(seconds)) if seconds > 0 => Duration::from_secs(seconds),
+        Some(Ok(seconds)) if seconds > 0 => Duration::from_secs(seconds).min(LONGEST),
         _ => SHORTEST + SHORTEST * (server.0.store.revision().wrapping_mul(37) % 100) as u32 / 100,
     };
     let place = Arc::clone(&server.0.watches).try_acquire_owned().map_err(|_| Failure {

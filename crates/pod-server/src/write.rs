@@ -137,7 +137,11 @@ impl Written {
     }
 }
 
-pub(crate) fn disk(error: WriteError) -> Failure {
+/// A write that the store did not make.
+pub(crate) fn refused(error: WriteError) -> Failure {
+    if let WriteError::TooLarge(_) = error {
+        return Failure::new(413, "RequestEntityTooLarge", format!("the object cannot be stored: {error}"));
+    }
     // One sentence with its causes: the client is the only one who is told.
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(&error);
@@ -164,6 +168,7 @@ pub(crate) async fn change(
     let resource = target.resource;
     let place = key(resource.stored_as, target.namespace(), target.name());
     let missing = || Failure::not_found(&target.full_name(), target.name());
+    let _turn = turn(server, target).await;
     for _ in 0..ATTEMPTS {
         let live = server.0.store.get(&place).ok_or_else(missing)?;
         let old = object::served(resource, &live);
@@ -174,7 +179,7 @@ pub(crate) async fn change(
         if options.dry_run {
             return Ok(Written::Unstored(new));
         }
-        if new == old {
+        if new == old || only_times_differ(&new, &old) {
             return Ok(Written::Stored(live));
         }
         let strategy = resource.strategy;
@@ -187,10 +192,44 @@ pub(crate) async fn change(
             Ok(stored) => return Ok(Written::Stored(stored)),
             Err(WriteError::Conflict(_)) => {}
             Err(WriteError::Missing) => return Err(missing()),
-            Err(other) => return Err(disk(other)),
+            Err(other) => return Err(refused(other)),
         }
     }
     Err(Failure::modified(&target.full_name(), target.name()))
+}
+
+/// Waits for the write's turn, where writes depend on one another.
+pub(crate) async fn turn<'a>(server: &'a Server, target: &Target) -> Option<tokio::sync::MutexGuard<'a, ()>> {
+    let namespace = target.namespace.as_deref()?;
+    let stored_as = target.resource.stored_as;
+    let limited = || !server.0.store.list("resourcequotas", Some(namespace)).items.is_empty();
+    let alone = stored_as == "services" || (stored_as != "events" && limited());
+    if alone { Some(server.0.turn.lock().await) } else { None }
+}
+
+/// Whether nothing differs but when managers are said to have written. Who writes what is there already has written nothing
+/// (`ignoreManagedFieldsTimestampsTransformer`): applying twice must wake nobody.
+fn only_times_differ(new: &Value, old: &Value) -> bool {
+    let without = |value: &Value, timeless: bool| {
+        let mut value = value.clone();
+        object::with_metadata(&mut value, |metadata| {
+            if !timeless {
+                metadata.remove("managedFields");
+            }
+            let entries = metadata.get_mut("managedFields").and_then(Value::as_array_mut).into_iter().flatten();
+            let mut managers: Vec<Value> = entries
+                .map(|entry| {
+                    entry.as_object_mut().map(|entry| entry.remove("time"));
+                    std::mem::take(entry)
+                })
+                .collect();
+            // They are kept in the order of their times.
+            managers.sort_by_cached_key(Value::to_string);
+            metadata.insert("managedFields".into(), managers.into());
+        });
+        value
+    };
+    without(new, false) == without(old, false) && without(new, true) == without(old, true)
 }
 
 /// A new version, and whether who owns its fields is in it already (server-side apply).
@@ -219,15 +258,37 @@ fn admit(server: &Server, target: &Target, options: &Options, old: &Value, made:
         let generation = old.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(0) + 1;
         object::with_metadata(&mut new, |metadata| metadata.insert("generation".into(), generation.into()));
     }
-    let errors = strategy.validate_update(&new, old, part);
+    let mut errors = strategy.validate_update(&new, old, part);
+    errors.extend(new_finalizers(&new, old));
     if !errors.is_empty() {
         return Err(Failure::invalid(resource.kind, resource.group, target.name(), &errors));
     }
-    server.among(|around| strategy.admit(&new, Some(old), part, around))?;
+    server.among(options.dry_run, |around| strategy.admit(&new, Some(old), part, around))?;
     if !tracked && let Some(ty) = Type::of_kind(resource.group, resource.version, resource.kind) {
         pod_patch::track(ty, Some(old), &mut new, &manager(server, target, options));
     }
     Ok(new)
+}
+
+/// Who waits for an object's end must have said so before it was asked for (`ValidateNoNewFinalizers`).
+fn new_finalizers(new: &Value, old: &Value) -> Option<FieldError> {
+    if !object::is_being_deleted(old) {
+        return None;
+    }
+    let known = object::finalizers(old);
+    let mut added: Vec<&str> =
+        object::finalizers(new).iter().filter(|one| !known.contains(one)).filter_map(Value::as_str).collect();
+    added.sort_unstable();
+    added.dedup();
+    if added.is_empty() {
+        return None;
+    }
+    let added: Vec<String> = added.iter().map(|name| format!("{name:?}")).collect();
+    let message = format!(
+        "Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+        added.join(", ")
+    );
+    Some(FieldError { path: "metadata.finalizers".into(), message })
 }
 
 /// Name and namespace must be those of the path.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::feed::{ChangeKind, Event};
-use crate::object::{Key, Object};
+use crate::object::{Key, LIMIT, Object};
 
 /// When a write is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +29,14 @@ pub enum Change {
     Delete { expected: Option<u64>, last: Option<Value> },
 }
 
+/// Another object that a write depends on: it is made only while that one is there and has this revision. So nothing is put
+/// into a namespace whose deletion was asked for after the writer had looked at it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guard {
+    pub key: Key,
+    pub revision: u64,
+}
+
 /// Why a write was not made. Nothing of it happened.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
@@ -38,6 +46,12 @@ pub enum WriteError {
     Missing,
     #[error("it has revision {} by now", .0.revision)]
     Conflict(Arc<Object>),
+    /// What its [`Guard`] names has changed, or is gone.
+    #[error("an object it depends on has changed")]
+    Outdated,
+    /// In bytes, as JSON.
+    #[error("it would have {0} bytes, and {limit} are the most", limit = crate::object::LIMIT)]
+    TooLarge(usize),
     #[error("the disk refused the write")]
     Disk(#[source] std::io::Error),
     /// The caller's mistake: a value that is no JSON object, or a key that cannot be one.
@@ -68,6 +82,10 @@ pub(crate) enum Decision {
 pub(crate) fn decide(key: &Key, change: &mut Change, current: Option<&Arc<Object>>, revision: u64) -> Decision {
     let changed =
         |kind, value: &mut Value, before: Option<&Arc<Object>>| match Object::render(key.clone(), value, revision) {
+            // What is there may always go.
+            Ok(object) if object.json.len() > LIMIT && kind != ChangeKind::Deleted => {
+                Decision::Refused(WriteError::TooLarge(object.json.len()))
+            }
             Ok(object) => Decision::Changed(Event { kind, object: Arc::new(object), before: before.cloned() }),
             Err(reason) => Decision::Refused(WriteError::Unfit(reason)),
         };

@@ -256,7 +256,9 @@ impl State {
             }
         }
         while self.bytes > BYTES {
-            let Some(largest) = self.resources.values_mut().max_by_key(|resource| resource.bytes) else { break };
+            // The newest change stays whatever it weighs: without it nobody could follow a resource with a large object.
+            let several = self.resources.values_mut().filter(|resource| resource.history.len() > 1);
+            let Some(largest) = several.max_by_key(|resource| resource.bytes) else { break };
             self.bytes -= largest.drop_oldest();
         }
     }

@@ -31,7 +31,7 @@ use std::thread::JoinHandle;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
-pub use change::{Change, Durability, ModifyError, WriteError};
+pub use change::{Change, Durability, Guard, ModifyError, WriteError};
 pub use feed::{ChangeKind, Event, Expired};
 pub use object::{Key, List, Object};
 pub use watch::Watch;
@@ -112,10 +112,31 @@ impl Store {
     /// Resolves when the write has the asked durability, with the object as it is then (of a deletion: its last state, with
     /// the deletion's revision); dropping the future does not take the write back. On any thread, in any runtime.
     pub async fn write(&self, key: Key, change: Change, durability: Durability) -> Result<Arc<Object>, WriteError> {
+        self.send(key, change, durability, None).await
+    }
+
+    /// Like [`Self::write`], if the guard still holds when the write's turn comes; else [`WriteError::Outdated`].
+    pub async fn write_while(
+        &self,
+        guard: Guard,
+        key: Key,
+        change: Change,
+        durability: Durability,
+    ) -> Result<Arc<Object>, WriteError> {
+        self.send(key, change, durability, Some(guard)).await
+    }
+
+    async fn send(
+        &self,
+        key: Key,
+        change: Change,
+        durability: Durability,
+        guard: Option<Guard>,
+    ) -> Result<Arc<Object>, WriteError> {
         let (answer, answered) = oneshot::channel();
         let closed = || WriteError::Disk(io::Error::other("the store is closed"));
-        let request = Request { key, change, durability, answer };
-        self.0.queue.send(Message::Write(request)).map_err(|_| closed())?;
+        let request = Request { key, change, durability, guard, answer };
+        self.0.queue.send(Message::Write(Box::new(request))).map_err(|_| closed())?;
         answered.await.map_err(|_| closed())?
     }
 

@@ -5,6 +5,10 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+/// Bytes of one object's JSON: the 3 MiB that one request can bring, and room for what is noted about them. Without a bound
+/// patches could make an object grow without end, and it is in memory with its changes.
+pub(crate) const LIMIT: usize = 4 << 20;
+
 /// Where an object is.
 ///
 /// `resource` and `name` may not be empty and no part may contain a NUL byte (the parts are joined with it on the disk).

@@ -188,3 +188,52 @@ fn what_is_no_store_is_refused_and_kept() {
     assert!(std::fs::read_to_string(&path).unwrap().starts_with("apiVersion"));
     assert!(matches!(Store::open(&directory.path().join("none/store")), Err(OpenError::Open(..))));
 }
+
+/// The check and the write are one step: however many changes wait, nothing gets in behind the guard's change.
+#[test]
+fn a_write_is_made_only_while_its_guard_holds() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(&directory.path().join("store"));
+    let guard_key = key("", "guard");
+    let seen = put(&store, &guard_key, 1, Durability::Synced);
+    let guard = Guard { key: guard_key.clone(), revision: seen.revision };
+    runtime().block_on(async {
+        let create = |name: &str, guard: Guard, durability| {
+            store.write_while(guard, key("a", name), Change::Create(value(name, 1)), durability)
+        };
+        create("before", guard.clone(), Durability::Synced).await.unwrap();
+        let change = Change::Replace { value: value("guard", 2), expected: None };
+        // All are queued before the first is answered.
+        let (changed, late, later) = tokio::join!(
+            store.write(guard_key.clone(), change, Durability::Synced),
+            create("late", guard.clone(), Durability::Synced),
+            create("later", guard, Durability::Lazy),
+        );
+        let guard = Guard { key: guard_key.clone(), revision: changed.unwrap().revision };
+        assert!(matches!(late, Err(WriteError::Outdated)) && matches!(later, Err(WriteError::Outdated)));
+        create("again", guard.clone(), Durability::Lazy).await.unwrap();
+        store.write(guard_key, Change::Delete { expected: None, last: None }, Durability::Synced).await.unwrap();
+        assert!(matches!(create("gone", guard, Durability::Lazy).await, Err(WriteError::Outdated)));
+    });
+    let names: Vec<_> =
+        store.list("configmaps", Some("a")).items.iter().map(|object| object.key.name.clone()).collect();
+    assert_eq!(names, ["again", "before"]);
+}
+
+#[test]
+fn an_object_is_bounded_and_a_large_one_can_be_followed() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(&directory.path().join("store"));
+    let large = |bytes: usize| json!({"metadata": {"name": "x"}, "data": {"n": "x".repeat(bytes)}});
+    runtime().block_on(async {
+        let refused = store.write(key("a", "x"), Change::Create(large(4 << 20)), Durability::Lazy).await;
+        assert!(matches!(refused, Err(WriteError::TooLarge(bytes)) if bytes > 4 << 20), "{refused:?}");
+        store.write(key("a", "x"), Change::Create(large(3 << 20)), Durability::Lazy).await.unwrap();
+        let mut watch = store.watch("configmaps", None, None).unwrap();
+        let grown = Change::Replace { value: large(7 << 19), expected: None };
+        let grown = store.write(key("a", "x"), grown, Durability::Lazy).await.unwrap();
+        assert_eq!(watch.next().await.unwrap().object.revision, grown.revision);
+        store.write(key("a", "x"), Change::Delete { expected: None, last: None }, Durability::Lazy).await.unwrap();
+        assert_eq!(watch.next().await.unwrap().kind, ChangeKind::Deleted);
+    });
+}

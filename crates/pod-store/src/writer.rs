@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use crate::change::{Change, Decision, Durability, WriteError, decide};
+use crate::change::{Change, Decision, Durability, Guard, WriteError, decide};
 use crate::disk::{Disk, Mark};
 use crate::feed::{AGE, Event, Feed};
 use crate::object::{Key, Object};
@@ -37,12 +37,13 @@ pub(crate) struct Request {
     pub(crate) key: Key,
     pub(crate) change: Change,
     pub(crate) durability: Durability,
+    pub(crate) guard: Option<Guard>,
     pub(crate) answer: oneshot::Sender<Answer>,
 }
 
 #[derive(Debug)]
 pub(crate) enum Message {
-    Write(Request),
+    Write(Box<Request>),
     /// Write down what is Lazy, give back what is left of the block of revisions, end.
     Close,
 }
@@ -94,13 +95,13 @@ impl Writer {
             };
             let mut waiting = Vec::new();
             match first {
-                Ok(Message::Write(request)) => waiting.push(request),
+                Ok(Message::Write(request)) => waiting.push(*request),
                 Ok(Message::Close) | Err(RecvTimeoutError::Disconnected) => open = false,
                 Err(RecvTimeoutError::Timeout) => {}
             }
             while open && waiting.len() < GROUP {
                 match queue.try_recv() {
-                    Ok(Message::Write(request)) => waiting.push(request),
+                    Ok(Message::Write(request)) => waiting.push(*request),
                     Ok(Message::Close) => open = false,
                     Err(_) => break,
                 }
@@ -199,13 +200,15 @@ impl Writer {
             return Staged { request, answer: Err(WriteError::Unfit(reason)) };
         }
         request.key.resource = self.name(&request.key.resource);
-        let current = match pending.get(&request.key) {
+        let stored = |key: &Key| match pending.get(key) {
             Some(current) => current.clone(),
-            None => {
-                let key = &request.key;
-                self.feed.read().get(&key.resource, &key.namespace, &key.name).cloned()
-            }
+            None => self.feed.read().get(&key.resource, &key.namespace, &key.name).cloned(),
         };
+        let holds = |guard: &Guard| stored(&guard.key).is_some_and(|found| found.revision == guard.revision);
+        if !request.guard.as_ref().is_none_or(holds) {
+            return Staged { request, answer: Err(WriteError::Outdated) };
+        }
+        let current = stored(&request.key);
         let answer = match decide(&request.key, &mut request.change, current.as_ref(), self.last + 1) {
             Decision::Refused(error) => Err(error),
             Decision::Unchanged(object) => Ok(object),

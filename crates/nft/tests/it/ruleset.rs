@@ -295,8 +295,9 @@ fn large_batches_go_in_one_commit() {
     in_private_network(|| {
         let table = Table::new(Family::Ip, "many");
         let set = Set::new(&table, "s", [Kind::Ipv4Address]);
+        // More than a socket sends by default (net.core.wmem_default).
         let elements: Vec<_> =
-            (0..5000u32).map(|number| Element::new([Ipv4Addr::from(0x0a00_0000 + number).into()])).collect();
+            (0..80_000u32).map(|number| Element::new([Ipv4Addr::from(0x0a00_0000 + number).into()])).collect();
         commit(|batch| {
             batch.add_table(&table);
             batch.add_set(&set);
@@ -304,7 +305,7 @@ fn large_batches_go_in_one_commit() {
         })
         .unwrap();
         let netfilter = Netfilter::open().unwrap();
-        assert_eq!(netfilter.elements(&set).unwrap().len(), 5000);
+        assert_eq!(netfilter.elements(&set).unwrap().len(), 80_000);
         commit(|batch| batch.delete_elements(&set, &elements[1..])).unwrap();
         assert_eq!(netfilter.elements(&set).unwrap(), &elements[..1]);
     });

@@ -59,7 +59,11 @@ async fn apply(node: &Node, arguments: &Apply) -> Result<u8, Vec<Trouble>> {
     }
     let mut results: Vec<(&pod_client::Kind, Value)> = Vec::new();
     for one in &placed {
-        let outcome = if arguments.server_side { on_server(node, arguments, one).await } else { by_client(node, arguments, one).await };
+        let outcome = if arguments.server_side {
+            on_server(node, arguments, one).await
+        } else {
+            by_client(node, arguments, one).await
+        };
         match outcome {
             Ok((object, word)) if arguments.output.is_none() => {
                 let suffix = match arguments.dry_run {
@@ -122,7 +126,10 @@ async fn on_server(node: &Node, arguments: &Apply, one: &Placed<'_>) -> Outcome<
 async fn by_client(node: &Node, arguments: &Apply, one: &Placed<'_>) -> Outcome<(Value, &'static str)> {
     if one.name.is_empty() {
         return match value::text(&one.object, "metadata.generateName") {
-            "" => Err(Trouble::Text(format!("error when retrieving current configuration of:\nresource name may not be empty, from \"{}\"", one.source))),
+            "" => Err(Trouble::Text(format!(
+                "error when retrieving current configuration of:\nresource name may not be empty, from \"{}\"",
+                one.source
+            ))),
             prefix => Err(Trouble::Text(format!("from {prefix}: cannot use generate name with apply"))),
         };
     }
@@ -284,7 +291,8 @@ mod tests {
 
     #[test]
     fn the_annotation_is_kubectls() {
-        let object = json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "a", "annotations": {ANNOTATION: "old"}}});
+        let object =
+            json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "a", "annotations": {ANNOTATION: "old"}}});
         let text = annotated(&object)["metadata"]["annotations"][ANNOTATION].clone();
         assert_eq!(text, "{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"metadata\":{\"annotations\":{},\"name\":\"a\"}}\n");
     }

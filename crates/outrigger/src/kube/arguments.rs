@@ -310,7 +310,7 @@ pub(crate) struct PortForward {
 Examples:
   outrigger cp ./site web:/srv/site
   outrigger cp web:/var/log/app.log app.log -c app
-  outrigger cp other-namespace/web:/etc/hosts -      (stdout)")]
+  outrigger cp other/web:/etc/hosts hosts     of the namespace other")]
 pub(crate) struct Copy {
     /// A path here, or [NAMESPACE/]POD:PATH.
     #[arg(value_name = "FROM")]

@@ -27,7 +27,7 @@ async fn delete(node: &Node, arguments: &Delete) -> Result<u8, Vec<Trouble>> {
     let refuse = |text: &str| Err(vec![Trouble::Text(text.to_owned())]);
     let selectors = &arguments.selectors;
     if arguments.all && selectors.selector.is_some() {
-        return refuse("cannot set --all and --selector at the same time");
+        return refuse("setting 'all' parameter but found a non empty selector. ");
     }
     if arguments.all && selectors.field_selector.is_some() {
         return refuse("cannot set --all and --field-selector at the same time");
@@ -45,17 +45,20 @@ async fn delete(node: &Node, arguments: &Delete) -> Result<u8, Vec<Trouble>> {
     let ignore = arguments.ignore_not_found || matches!(asked, Asked::Every(_));
     let mut troubles = Vec::new();
     let targets = targets(node, asked, &scope, &mut troubles).await;
+    if node.enforced && !arguments.all_namespaces && targets.iter().any(|target| !target.kind.namespaced) {
+        eprintln!("Warning: deleting cluster-scoped resources, not scoped to the provided namespace");
+    }
     let mut deleted: Vec<(Named<'_>, String)> = Vec::new();
-    let mut found = 0;
+    let found = targets.len();
     for target in targets {
         match remove(node, arguments, &target, grace).await {
             Ok(uid) => {
-                found += 1;
                 say(arguments, &target, grace).map_err(|error| one(error.into()))?;
                 deleted.push((target, uid));
             }
             Err(trouble) if ignore && trouble.is_not_found() => {}
-            Err(trouble) => troubles.push(trouble),
+            Err(trouble) if target.source.is_empty() => troubles.push(trouble),
+            Err(trouble) => troubles.push(trouble.about("deleting", &target.source)),
         }
     }
     if !troubles.is_empty() {
@@ -103,6 +106,7 @@ async fn targets<'a>(node: &'a Node, asked: Asked<'a>, scope: &Scope, troubles: 
                 kind,
                 namespace: value::namespace(&object).to_owned(),
                 name: value::name(&object).to_owned(),
+                source: String::new(),
             };
             found.into_iter().map(named).collect()
         }
@@ -161,7 +165,8 @@ pub(super) async fn until_gone(node: &Node, target: &Named<'_>, uid: &str, deadl
                 return Ok(());
             }
             let version = value::text(&object, "metadata.resourceVersion").to_owned();
-            match super::wait::follow(node, target, &version, |event| Ok((event.kind == "DELETED").then_some(()))).await {
+            match super::wait::follow(node, target, &version, |event| Ok((event.kind == "DELETED").then_some(()))).await
+            {
                 Ok(Some(())) => return Ok(()),
                 // The server ended the watch, or has forgotten that version: look again.
                 Ok(None) => {}

@@ -92,7 +92,8 @@ fn collect(directory: &Path, recursive: bool, found: &mut Vec<PathBuf>) -> std::
             if recursive {
                 collect(&path, recursive, found)?;
             }
-        } else if path.extension().is_some_and(|extension| ["json", "yaml", "yml"].iter().any(|one| extension == *one)) {
+        } else if path.extension().is_some_and(|extension| ["json", "yaml", "yml"].iter().any(|one| extension == *one))
+        {
             found.push(path);
         }
     }
@@ -136,6 +137,20 @@ impl Document {
         }
         if version.is_empty() {
             return text(format!("error validating \"{source}\": error validating data: apiVersion not set"));
+        }
+        for field in ["name", "namespace"] {
+            // `y` and `on` are no texts in YAML.
+            let shape = match &object["metadata"][field] {
+                Value::Null | Value::String(_) => continue,
+                Value::Bool(_) => "bool",
+                Value::Number(_) => "number",
+                Value::Array(_) => "array",
+                Value::Object(_) => "object",
+            };
+            return text(format!(
+                "unable to decode \"{source}\": json: cannot unmarshal {shape} into Go struct field ObjectMeta.metadata.{field} \
+                 of type string"
+            ));
         }
         let kind = node.discovery().await?.of(version, kind).map_err(|error| {
             let name = value::name(&object);
@@ -188,7 +203,8 @@ mod tests {
 
     #[test]
     fn lists_are_flattened_and_order_is_kept() {
-        let text = "kind: A\n---\n---\nkind: List\nitems: [{kind: B}, {kind: CList, items: [{kind: D}]}]\n---\nkind: E\n";
+        let text =
+            "kind: A\n---\n---\nkind: List\nitems: [{kind: B}, {kind: CList, items: [{kind: D}]}]\n---\nkind: E\n";
         let kinds: Vec<_> = objects(text).expect("valid").iter().map(|object| object["kind"].clone()).collect();
         assert_eq!(kinds, ["A", "B", "D", "E"]);
         assert!(objects("a: 1\na: 2").expect_err("twice").contains("key \"a\" already set"));

@@ -108,7 +108,12 @@ async fn carry(node: &Node, mut stream: TcpStream, pair: Pair, path: &str) -> Ou
 /// Resolves when the pod runs no more.
 async fn gone(node: &Node, pod: &Value) {
     let Ok(kind) = node.kind("pods").await else { return std::future::pending().await };
-    let target = Named { kind, namespace: value::namespace(pod).to_owned(), name: value::name(pod).to_owned() };
+    let target = Named {
+        kind,
+        namespace: value::namespace(pod).to_owned(),
+        name: value::name(pod).to_owned(),
+        source: String::new(),
+    };
     let uid = text_at(pod, "metadata.uid");
     let over = |object: &Value| {
         matches!(text_at(object, "status.phase"), "Succeeded" | "Failed") || text_at(object, "metadata.uid") != uid
@@ -119,7 +124,8 @@ async fn gone(node: &Node, pod: &Value) {
             Ok(object) => text_at(&object, "metadata.resourceVersion").to_owned(),
             Err(_) => return,
         };
-        let check = |event: pod_client::watch::Event| Ok((event.kind == "DELETED" || over(&event.object)).then_some(()));
+        let check =
+            |event: pod_client::watch::Event| Ok((event.kind == "DELETED" || over(&event.object)).then_some(()));
         if let Ok(Some(())) = super::wait::follow(node, &target, &version, check).await {
             return;
         }
@@ -159,7 +165,10 @@ fn port(value: &Value) -> Option<u16> {
 
 fn container_port(pod: &Value, name: &str) -> Option<u16> {
     let containers = items(pod, "spec.containers").iter().chain(items(pod, "spec.initContainers"));
-    containers.flat_map(|container| items(container, "ports")).find(|one| one["name"] == name).and_then(|one| port(&one["containerPort"]))
+    containers
+        .flat_map(|container| items(container, "ports"))
+        .find(|one| one["name"] == name)
+        .and_then(|one| port(&one["containerPort"]))
 }
 
 /// A Service's port, and the pod's port behind it.
@@ -183,7 +192,9 @@ fn service_port(service: &Value, pod: &Value, word: &str) -> Outcome<(u16, u16)>
     };
     match target {
         Some(target) => Ok((own, target)),
-        None => text(format!("Pod '{}' does not have a named port '{}'", value::name(pod), text_at(found, "targetPort"))),
+        None => {
+            text(format!("Pod '{}' does not have a named port '{}'", value::name(pod), text_at(found, "targetPort")))
+        }
     }
 }
 

@@ -29,11 +29,7 @@ async fn get(node: &Node, arguments: &Get) -> Result<u8, Vec<Trouble>> {
         let name = arguments.output.as_deref().unwrap_or_default();
         return Err(one(Trouble::Text(format!("--show-labels option cannot be used with {name} printer"))));
     }
-    let scope = Scope {
-        selectors: arguments.selectors.clone(),
-        all_namespaces: arguments.all_namespaces,
-        every: true,
-    };
+    let scope = Scope { selectors: arguments.selectors.clone(), all_namespaces: arguments.all_namespaces, every: true };
     let asked = target::asked(node, &arguments.words, &arguments.files, &scope).await.map_err(one)?;
     let look = Look {
         wide: output == Output::Wide,
@@ -52,7 +48,13 @@ async fn get(node: &Node, arguments: &Get) -> Result<u8, Vec<Trouble>> {
     }
 }
 
-async fn tables(node: &Node, arguments: &Get, asked: Asked<'_>, scope: &Scope, mut look: Look) -> Result<u8, Vec<Trouble>> {
+async fn tables(
+    node: &Node,
+    arguments: &Get,
+    asked: Asked<'_>,
+    scope: &Scope,
+    mut look: Look,
+) -> Result<u8, Vec<Trouble>> {
     let mut troubles = Vec::new();
     let mut found: Vec<(&Kind, Value)> = Vec::new();
     let mut namespaced = !arguments.all_namespaces;
@@ -101,7 +103,7 @@ async fn pages(node: &Node, kind: &Kind, scope: &Scope) -> Outcome<Vec<Value>> {
     let mut more = String::new();
     loop {
         let path = scope.query(node, kind).with("limit", "500").maybe("continue", &more).into_string();
-        let table = node.client.json(Call::get(path).table()).await?;
+        let table = node.client.json(Call::get(path).table()).await.map_err(|error| scope.refused(kind, error))?;
         more = super::value::text(&table, "metadata.continue").to_owned();
         tables.push(table);
         if more.is_empty() {

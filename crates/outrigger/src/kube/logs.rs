@@ -48,7 +48,10 @@ pub(crate) fn run(global: &Global, arguments: &Logs) -> anyhow::Result<Option<u8
             Ok(pods) => logs(&node, arguments, pods).await.map_err(|trouble| vec![trouble]),
             Err(Trouble::Call(CallError::Refused(status))) if status.reason == "NotFound" => {
                 let place = &node.namespace;
-                Err(vec![Trouble::Text(format!("error from server (NotFound): {} in namespace \"{place}\"", status.message))])
+                Err(vec![Trouble::Text(format!(
+                    "error from server (NotFound): {} in namespace \"{place}\"",
+                    status.message
+                ))])
             }
             Err(trouble) => Err(vec![trouble]),
         }

@@ -23,7 +23,7 @@ pub(super) struct Found<'a> {
 pub(super) async fn find<'a>(node: &'a Node, word: &str) -> Outcome<Found<'a>> {
     let (kind, name) = word.split_once('/').unwrap_or(("pods", word));
     let kind = node.kind(kind).await?;
-    let named = Named { kind, namespace: node.namespace.clone(), name: name.to_owned() };
+    let named = Named { kind, namespace: node.namespace.clone(), name: name.to_owned(), source: String::new() };
     let object = node.client.json(Call::get(named.path())).await?;
     if kind.kind == "Pod" && kind.group.is_empty() {
         return Ok(Found { kind, pod: object.clone(), object });
@@ -95,11 +95,7 @@ pub(super) fn is_ephemeral(pod: &Value, name: &str) -> bool {
 /// The path of a pod's subresource.
 pub(super) fn path(pod: &Value, subresource: &str) -> String {
     let encode = pod_client::query::encode;
-    format!(
-        "/api/v1/namespaces/{}/pods/{}/{subresource}",
-        encode(value::namespace(pod)),
-        encode(value::name(pod))
-    )
+    format!("/api/v1/namespaces/{}/pods/{}/{subresource}", encode(value::namespace(pod)), encode(value::name(pod)))
 }
 
 /// Refuses pods whose containers will not run any more.

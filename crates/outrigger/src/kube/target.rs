@@ -1,7 +1,7 @@
 //! Which objects the words of the command line mean: `pods`, `pods a b`, `pod/a service/b`, `pods,services`, `all`, and manifests.
 
 use pod_client::query::Query;
-use pod_client::{Call, Kind};
+use pod_client::{Call, CallError, Kind};
 use serde_json::Value;
 
 use super::arguments::{Files, Selectors};
@@ -21,6 +21,8 @@ pub(crate) struct Named<'a> {
     pub(crate) kind: &'a Kind,
     pub(crate) namespace: String,
     pub(crate) name: String,
+    /// The file that names it; empty for the command line.
+    pub(crate) source: String,
 }
 
 impl Named<'_> {
@@ -36,7 +38,12 @@ impl Named<'_> {
 
 impl<'a> From<&Placed<'a>> for Named<'a> {
     fn from(placed: &Placed<'a>) -> Self {
-        Named { kind: placed.kind, namespace: placed.namespace.clone(), name: placed.name.clone() }
+        Named {
+            kind: placed.kind,
+            namespace: placed.namespace.clone(),
+            name: placed.name.clone(),
+            source: placed.source.clone(),
+        }
     }
 }
 
@@ -55,6 +62,25 @@ impl Scope {
         (!self.all_namespaces).then_some(node.namespace.as_str())
     }
 
+    /// A refusal of a list, with what was listed: kubectl names both.
+    pub(crate) fn refused(&self, kind: &Kind, error: CallError) -> Trouble {
+        let CallError::Refused(mut status) = error else { return error.into() };
+        if matches!(status.reason.as_str(), "BadRequest" | "NotFound") {
+            let resource = format!("{}/{}, Resource={}", kind.group, kind.version, kind.plural);
+            let (labels, fields) = (&self.selectors.selector, &self.selectors.field_selector);
+            status.message = match (labels, fields) {
+                (None, None) => format!("Unable to list \"{resource}\": {}", status.message),
+                (labels, fields) => format!(
+                    "Unable to find \"{resource}\" that match label selector \"{}\", field selector \"{}\": {}",
+                    labels.as_deref().unwrap_or_default(),
+                    fields.as_deref().unwrap_or_default(),
+                    status.message
+                ),
+            };
+        }
+        CallError::Refused(status).into()
+    }
+
     /// The path that lists a kind, with the selectors.
     pub(crate) fn query(&self, node: &Node, kind: &Kind) -> Query {
         Query::new(kind.list_path(self.namespace(node)))
@@ -68,7 +94,9 @@ pub(crate) async fn asked<'a>(node: &'a Node, words: &[String], files: &Files, s
     let selecting = scope.selectors.selector.is_some() || scope.selectors.field_selector.is_some();
     if !files.filenames.is_empty() {
         if !words.is_empty() {
-            return text("when paths, URLs, or stdin is provided as input, you may not specify resource arguments as well");
+            return text(
+                "when paths, URLs, or stdin is provided as input, you may not specify resource arguments as well",
+            );
         }
         if selecting {
             return text("name cannot be provided when a selector is specified");
@@ -97,7 +125,12 @@ pub(crate) async fn asked<'a>(node: &'a Node, words: &[String], files: &Files, s
     }
     let named = kinds.into_iter().flat_map(|kind| {
         let namespace = if kind.namespaced { node.namespace.clone() } else { String::new() };
-        names.iter().map(move |name| Named { kind, namespace: namespace.clone(), name: name.clone() })
+        names.iter().map(move |name| Named {
+            kind,
+            namespace: namespace.clone(),
+            name: name.clone(),
+            source: String::new(),
+        })
     });
     named_only(named.collect(), scope, selecting)
 }
@@ -132,7 +165,7 @@ async fn pairs<'a>(node: &'a Node, words: &[String]) -> Outcome<Vec<Named<'a>>> 
             [kind, name] if !kind.is_empty() && !name.is_empty() => {
                 let kind = node.kind(kind).await?;
                 let namespace = if kind.namespaced { node.namespace.clone() } else { String::new() };
-                named.push(Named { kind, namespace, name: (*name).to_owned() });
+                named.push(Named { kind, namespace, name: (*name).to_owned(), source: String::new() });
             }
             [_] => {
                 return text(
@@ -155,7 +188,13 @@ async fn kinds<'a>(node: &'a Node, word: &str) -> Outcome<Vec<&'a Kind>> {
     for word in word.split(',').filter(|word| !word.is_empty()) {
         let category = discovery.category(word);
         match category.is_empty() {
-            true => kinds.push(discovery.find(word)?),
+            true => {
+                if let Some(other) = discovery.also_short(word) {
+                    let other = other.resource();
+                    eprintln!("Warning: short name \"{word}\" could also match lower priority resource {other}");
+                }
+                kinds.push(discovery.find(word)?);
+            }
             false => kinds.extend(category),
         }
     }
@@ -171,7 +210,7 @@ async fn kinds<'a>(node: &'a Node, word: &str) -> Outcome<Vec<&'a Kind>> {
 /// All objects of a kind within the scope, each with its kind and version.
 pub(crate) async fn list(node: &Node, kind: &Kind, scope: &Scope) -> Outcome<Vec<Value>> {
     let path = scope.query(node, kind).with("limit", "500").into_string();
-    let mut list = node.client.json(Call::get(&path)).await?;
+    let mut list = node.client.json(Call::get(&path)).await.map_err(|error| scope.refused(kind, error))?;
     let mut objects = take_items(&mut list, kind);
     while let Some(more) = value::at(&list, "metadata.continue").as_str().filter(|more| !more.is_empty()) {
         let path = scope.query(node, kind).with("limit", "500").with("continue", more).into_string();

@@ -46,7 +46,11 @@ async fn wait(node: &Node, arguments: &Wait) -> Outcome<u8> {
     let once = limit.is_zero();
     let limit = if limit.is_negative() { WEEK } else { Duration::try_from(limit).unwrap_or(WEEK) };
     let deadline = Instant::now() + limit;
-    let scope = Scope { selectors: arguments.selectors.clone(), all_namespaces: arguments.all_namespaces, every: arguments.all };
+    let scope = Scope {
+        selectors: arguments.selectors.clone(),
+        all_namespaces: arguments.all_namespaces,
+        every: arguments.all,
+    };
     let asked = target::asked(node, &arguments.words, &arguments.files, &scope).await?;
     let mut troubles = Vec::new();
     let waiting = async {
@@ -71,6 +75,7 @@ async fn wait(node: &Node, arguments: &Wait) -> Outcome<u8> {
                         kind,
                         namespace: value::namespace(&object).to_owned(),
                         name: value::name(&object).to_owned(),
+                        source: String::new(),
                     })
                     .collect::<Vec<_>>())
             }
@@ -88,11 +93,12 @@ async fn wait(node: &Node, arguments: &Wait) -> Outcome<u8> {
     let mut first = None;
     for target in &targets {
         match reach(node, target, &goal, deadline, once).await {
-            Ok(object) => {
+            // What was not there to begin with met nothing.
+            Ok(None) => {}
+            Ok(Some(mut object)) => {
                 let said = match &form {
                     None => format!("{}/{} condition met\n", target.kind.said(), target.name),
                     Some(form) => {
-                        let mut object = object.unwrap_or_default();
                         super::get::hide_managed_fields(&mut object);
                         form.object(target.kind, &object)?
                     }
@@ -235,7 +241,8 @@ impl Goal {
         if path.trim_matches(['\'', '"']).is_empty() {
             return text("jsonpath expression cannot be empty");
         }
-        let template = Template::relaxed(path.trim_matches(['\'', '"'])).map_err(|error| Trouble::Text(error.to_string()))?;
+        let template =
+            Template::relaxed(path.trim_matches(['\'', '"'])).map_err(|error| Trouble::Text(error.to_string()))?;
         Ok(Goal::Path { template, value })
     }
 
@@ -284,7 +291,8 @@ fn condition_is(object: &Value, name: &str, wanted: &str) -> bool {
     let Some(condition) = conditions.iter().find(|one| value::text(one, "type").eq_ignore_ascii_case(name)) else {
         return false;
     };
-    let observed = value::integer(condition, "observedGeneration").or(value::integer(object, "status.observedGeneration"));
+    let observed =
+        value::integer(condition, "observedGeneration").or(value::integer(object, "status.observedGeneration"));
     if let (Some(generation), Some(observed)) = (value::integer(object, "metadata.generation"), observed)
         && observed < generation
     {

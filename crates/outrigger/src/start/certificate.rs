@@ -60,7 +60,7 @@ fn read(directory: &Path, names: &[String], now: Timestamp) -> Option<Identity> 
     if made.names != names || made.leaves_until.duration_since(now) < renew {
         return None;
     }
-    Some(Identity {
+    let identity = Identity {
         authority: text("ca.crt")?,
         server: text("server.crt")?,
         server_key: text("server.key")?,
@@ -68,7 +68,11 @@ fn read(directory: &Path, names: &[String], now: Timestamp) -> Option<Identity> 
         client_key: text("client.key")?,
         token: text("token")?,
         token_key: text("token.key")?,
-    })
+    };
+    // What a power cut has torn is made anew; the node must not stay down for it.
+    CertificateDer::from_pem_slice(identity.client.as_bytes()).ok()?;
+    KeyPair::from_pem(&identity.client_key).ok()?;
+    identity.tls().ok().map(|_| identity)
 }
 
 fn make(directory: &Path, names: &[String], now: Timestamp) -> anyhow::Result<Identity> {
@@ -96,6 +100,7 @@ fn make(directory: &Path, names: &[String], now: Timestamp) -> anyhow::Result<Id
     };
     let made = Made { authority_until, leaves_until, names: names.to_vec() };
     let made = serde_json::to_string(&made)?;
+    forget(directory)?;
     // The list comes last: without it everything is made again.
     let files = [
         ("server.crt", &identity.server),
@@ -123,6 +128,7 @@ fn authority(
         let made: Made = serde_json::from_str(&made).ok()?;
         let key = KeyPair::from_pem(&std::fs::read_to_string(directory.join("ca.key")).ok()?).ok()?;
         let text = std::fs::read_to_string(directory.join("ca.crt")).ok()?;
+        CertificateDer::from_pem_slice(text.as_bytes()).ok()?;
         let lasts = made.authority_until.duration_since(now) > SignedDuration::from_hours(24 * LEAF_DAYS);
         lasts.then_some((text, made.authority_until, key))
     };
@@ -138,9 +144,21 @@ fn authority(
     }
     let key = KeyPair::generate()?;
     let certificate = parameters()?.self_signed(&key)?;
+    forget(directory)?;
     write_private(&directory.join("ca.key"), &key.serialize_pem())?;
     write_private(&directory.join("ca.crt"), &certificate.pem())?;
     Ok((certificate.pem(), until, Issuer::new(parameters()?, key)))
+}
+
+/// Takes the list away, so that files of two makings are never taken for one when this one is cut short.
+fn forget(directory: &Path) -> anyhow::Result<()> {
+    let list = directory.join("certificates.json");
+    match std::fs::remove_file(&list) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("failed to remove `{}`", list.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn parameters(name: &str, group: &str, now: Timestamp, until: Timestamp) -> anyhow::Result<CertificateParams> {
@@ -244,5 +262,36 @@ mod tests {
         assert_ne!(renewed.server, moved.server);
         let old: Timestamp = "2034-01-01T00:00:00Z".parse().unwrap();
         assert_ne!(ensure(dir.path(), &names, old).unwrap().authority, first.authority);
+    }
+
+    #[test]
+    fn what_is_torn_is_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = ["localhost".to_owned()];
+        let now: Timestamp = "2025-01-01T00:00:00Z".parse().unwrap();
+        let mut token = ensure(dir.path(), &names, now).unwrap().token;
+        let files = ["ca.crt", "ca.key", "server.crt", "server.key", "client.crt", "client.key", "certificates.json"];
+        for (file, left) in files.iter().flat_map(|file| [(file, ""), (file, "garbage")]) {
+            std::fs::write(dir.path().join(file), left).unwrap();
+            let identity = ensure(dir.path(), &names, now).unwrap();
+            identity.tls().unwrap_or_else(|error| panic!("{file}: {error}"));
+            assert_eq!(identity.token, std::mem::replace(&mut token, identity.token.clone()), "{file}");
+        }
+    }
+
+    #[test]
+    fn a_making_cut_short_is_made_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = ["localhost".to_owned()];
+        let now: Timestamp = "2025-01-01T00:00:00Z".parse().unwrap();
+        let first = ensure(dir.path(), &names, now).unwrap();
+        std::fs::remove_file(dir.path().join("ca.crt")).unwrap();
+        // The new authority is written, and nothing more fits in.
+        std::fs::create_dir(dir.path().join("server.new")).unwrap();
+        ensure(dir.path(), &names, now).unwrap_err();
+        std::fs::remove_dir(dir.path().join("server.new")).unwrap();
+        let second = ensure(dir.path(), &names, now).unwrap();
+        assert_ne!(first.authority, second.authority);
+        assert_ne!(first.server, second.server, "a certificate of an authority that nobody trusts any more");
     }
 }

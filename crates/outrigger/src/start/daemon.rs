@@ -6,6 +6,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use jiff::Timestamp;
@@ -66,6 +67,8 @@ pub(crate) fn names(address: SocketAddr, host: &str) -> Vec<String> {
 pub(crate) fn serve(roots: &Roots, arguments: &Arguments) -> anyhow::Result<u8> {
     // A session of its own: neither the terminal's Ctrl-C nor its end is meant for it.
     let _ = rustix::process::setsid();
+    // Whoever starts it may let others write to all they make; this process makes files for years.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let lock = match background::await_lock(roots) {
         Ok(lock) => lock,
         Err(error) => {
@@ -128,6 +131,7 @@ async fn live(roots: &Roots, arguments: &Arguments) -> anyhow::Result<()> {
     write_card(&card_path(roots), &card)?;
     background::tell(&format!("ready {address}"));
     background::let_go_of_stdout();
+    tokio::task::spawn_local(rest());
 
     // A signal that comes while pods are being stopped changes nothing any more but one: to leave them.
     let pods_run_on = tokio::select! {
@@ -149,6 +153,29 @@ async fn live(roots: &Roots, arguments: &Arguments) -> anyhow::Result<()> {
         service::remove_table(&roots.tag)?;
     }
     Ok(())
+}
+
+/// Gives memory back whenever the daemon has been busy and then was quiet for a while: at first its start's.
+async fn rest() {
+    /// Less often than the node's heartbeat, which wakes it anyway.
+    const LOOK: Duration = Duration::from_secs(20);
+    /// Page faults. A heartbeat has a few; fewer than these in all are not worth the trouble.
+    const QUIET: u64 = 64;
+    let mut pause = Duration::from_secs(2);
+    let (mut at_shed, mut before) = (0, footprint::faults());
+    loop {
+        tokio::time::sleep(pause).await;
+        pause = LOOK;
+        let now = footprint::faults();
+        if now - before < QUIET && now - at_shed > QUIET {
+            if let Err(error) = footprint::shed() {
+                eprintln!("daemon: failed to give memory back: {error}");
+                return;
+            }
+            at_shed = footprint::faults();
+        }
+        before = footprint::faults();
+    }
 }
 
 type Running = (tokio::sync::oneshot::Sender<()>, std::thread::JoinHandle<()>);
@@ -174,7 +201,7 @@ fn serve_api(
             build_date: "1970-01-01T00:00:00Z".into(),
         },
         now: Timestamp::now,
-        cluster_address: Some(Arc::new(move |asked| addresses.take(asked))),
+        cluster_address: Some(Arc::new(move |asked, keep| addresses.take(asked, keep))),
     });
     listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread()

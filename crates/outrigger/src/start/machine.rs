@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pod_engine::session::{self, SessionError, SessionRequest};
 use pod_engine::{Engine, Roots};
@@ -22,6 +22,7 @@ type Errand = Box<dyn FnOnce(&Engine) + Send>;
 pub(super) struct Link {
     errands: mpsc::UnboundedSender<Errand>,
     roots: Roots,
+    since: Instant,
 }
 
 /// Takes errands on the engine's thread, until every link is gone.
@@ -30,10 +31,14 @@ pub(super) struct Clerk {
     engine: Engine,
 }
 
+/// For so long after the start a pod that ran before may not have been taken over yet.
+const TAKEOVER: Duration = Duration::from_secs(3);
+const LOOK: Duration = Duration::from_millis(20);
+
 pub(super) fn link(engine: Engine) -> (Link, Clerk) {
     let (sender, errands) = mpsc::unbounded_channel();
     let roots = engine.roots().clone();
-    (Link { errands: sender, roots }, Clerk { errands, engine })
+    (Link { errands: sender, roots, since: Instant::now() }, Clerk { errands, engine })
 }
 
 impl Clerk {
@@ -81,6 +86,24 @@ impl Link {
     }
 }
 
+/// A session is with the pod that was asked about: who may be heard in its place is another one of its name.
+fn require(engine: &Engine, target: &ContainerRef) -> Result<(), SessionError> {
+    if engine.is_running(&target.namespace, &target.pod, &target.uid) {
+        return Ok(());
+    }
+    Err(SessionError::NotRunning(target.container.clone()))
+}
+
+/// Asks again while the pod may be one that is just being taken over.
+async fn taken_over<T>(since: Instant, ask: impl AsyncFn() -> Result<T, SessionError>) -> Result<T, SessionError> {
+    loop {
+        match ask().await {
+            Err(SessionError::NotRunning(_)) if since.elapsed() < TAKEOVER => tokio::time::sleep(LOOK).await,
+            answer => return answer,
+        }
+    }
+}
+
 fn request(asked: StreamRequest) -> SessionRequest {
     let StreamRequest { command, stdin, stdout, stderr, tty } = asked;
     SessionRequest { command, stdin, stdout, stderr, tty }
@@ -99,16 +122,32 @@ fn opened(session: session::Session) -> Session {
 
 impl Machine for Link {
     fn exec(&self, target: ContainerRef, asked: StreamRequest) -> Answer<Result<Session, StreamError>> {
+        let since = self.since;
         self.session(move |engine| {
             let engine = engine.clone();
-            async move { engine.exec(&target.namespace, &target.pod, &target.container, request(asked)).await }
+            let asked = request(asked);
+            async move {
+                taken_over(since, async || {
+                    require(&engine, &target)?;
+                    engine.exec(&target.namespace, &target.pod, &target.container, asked.clone()).await
+                })
+                .await
+            }
         })
     }
 
     fn attach(&self, target: ContainerRef, asked: StreamRequest) -> Answer<Result<Session, StreamError>> {
+        let since = self.since;
         self.session(move |engine| {
             let engine = engine.clone();
-            async move { engine.attach(&target.namespace, &target.pod, &target.container, request(asked)).await }
+            let asked = request(asked);
+            async move {
+                taken_over(since, async || {
+                    require(&engine, &target)?;
+                    engine.attach(&target.namespace, &target.pod, &target.container, asked.clone()).await
+                })
+                .await
+            }
         })
     }
 
@@ -116,12 +155,17 @@ impl Machine for Link {
         &self,
         namespace: String,
         pod: String,
-        _uid: String,
+        uid: String,
         port: u16,
     ) -> Answer<Result<std::net::TcpStream, String>> {
         let answer = self.ask(move |engine| {
             let engine = engine.clone();
-            async move { engine.dial(&namespace, &pod, port).await }
+            async move {
+                if !engine.is_running(&namespace, &pod, &uid) {
+                    return Err(format!("pod {namespace}/{pod} is not running"));
+                }
+                engine.dial(&namespace, &pod, port).await
+            }
         });
         Box::pin(async move { answer.await.unwrap_or_else(|| Err("the engine is gone".into())) })
     }
@@ -130,11 +174,12 @@ impl Machine for Link {
         self.roots.pod(&target.namespace, &target.pod).log(&target.uid, &target.container, attempt)
     }
 
-    fn usage(&self, namespace: &str, pod: &str, _uid: &str) -> Vec<ContainerUsage> {
+    fn usage(&self, namespace: &str, pod: &str, uid: &str) -> Vec<ContainerUsage> {
         let (sender, answer) = std::sync::mpsc::sync_channel(1);
-        let (namespace, pod) = (namespace.to_owned(), pod.to_owned());
+        let (namespace, pod, uid) = (namespace.to_owned(), pod.to_owned(), uid.to_owned());
         let errand: Errand = Box::new(move |engine| {
-            let _ = sender.send(engine.usage(&namespace, &pod));
+            let ours = engine.is_running(&namespace, &pod, &uid);
+            let _ = sender.send(if ours { engine.usage(&namespace, &pod) } else { Vec::new() });
         });
         if self.errands.send(errand).is_err() {
             return Vec::new();

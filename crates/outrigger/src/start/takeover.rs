@@ -2,6 +2,7 @@
 //! one that has them is told to go, which leaves its pods as they are, and the node takes them.
 
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -17,18 +18,36 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Ends the background engine of this root, if there is one. Returns the pods that are without an engine then.
 pub(super) fn background_engine(roots: &Roots) -> anyhow::Result<Vec<PodKey>> {
-    let socket = roots.socket();
-    let Ok(stream) = UnixStream::connect(&socket) else { return Ok(Vec::new()) };
-    let peer = rustix::net::sockopt::socket_peercred(&stream).context("failed to ask whose the engine's socket is")?;
-    drop(stream);
-    let name = std::fs::read(format!("/proc/{}/cmdline", peer.pid.as_raw_nonzero())).unwrap_or_default();
+    let Some((peer, name)) = listener(&roots.socket())? else { return Ok(Vec::new()) };
     if !name.split(|byte| *byte == 0).any(|word| word == b"__engine") {
-        let text = format!("process {} has the engine's socket of this root", peer.pid.as_raw_nonzero());
+        let text = format!("process {} has the engine's socket of this root", peer.as_raw_nonzero());
         return Err(Coded::new(ENGINE, anyhow::anyhow!(text)).hint("stop it first").into());
     }
     let pods = guests(roots);
-    end(peer.pid)?;
+    end(peer)?;
     Ok(pods)
+}
+
+/// Who listens on a socket: the process and its command line. One that is being killed has no command line any more, and
+/// listens until the last of its threads is gone: that is waited for.
+fn listener(socket: &Path) -> anyhow::Result<Option<(Pid, Vec<u8>)>> {
+    let command_line = |pid: Pid| std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
+    listener_named(socket, command_line)
+}
+
+fn listener_named(socket: &Path, name: impl Fn(Pid) -> Vec<u8>) -> anyhow::Result<Option<(Pid, Vec<u8>)>> {
+    let deadline = Instant::now() + PATIENCE;
+    while let Ok(stream) = UnixStream::connect(socket) {
+        let peer =
+            rustix::net::sockopt::socket_peercred(&stream).context("failed to ask whose the engine's socket is")?;
+        drop(stream);
+        let name = name(peer.pid);
+        if !name.is_empty() || Instant::now() > deadline {
+            return Ok(Some((peer.pid, name)));
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(None)
 }
 
 /// Pods of `run --detach` that the engine in the background drives, whoever that is.
@@ -64,4 +83,37 @@ pub(crate) fn adopt(roots: &Roots, pods: Vec<PodKey>) -> anyhow::Result<usize> {
         begun?.context("failed to hand over the pods of `run --detach`")?;
     }
     Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn a_listener_is_named_and_a_dead_socket_has_none() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("engine.sock");
+        let socket = UnixListener::bind(&path).expect("a socket");
+        let (pid, name) = listener(&path).expect("an answer").expect("this process");
+        assert_eq!(pid, rustix::process::getpid());
+        assert!(!name.is_empty());
+        drop(socket);
+        assert!(listener(&path).expect("an answer").is_none());
+    }
+
+    #[test]
+    fn one_that_is_being_killed_is_waited_for() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("engine.sock");
+        let socket = UnixListener::bind(&path).expect("a socket");
+        let closer = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            drop(socket);
+        });
+        let found = listener_named(&path, |_| Vec::new()).expect("an answer");
+        assert!(found.is_none(), "it was gone in the end");
+        closer.join().expect("the thread");
+    }
 }

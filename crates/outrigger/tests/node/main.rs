@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
+mod durability;
+mod libraries;
+mod machine;
 mod node;
 #[path = "../e2e/world.rs"]
 #[allow(dead_code, reason = "shared with the tests of `run`")]
@@ -10,6 +13,8 @@ mod world;
 
 mod pods;
 mod reading;
+mod services;
 mod streams;
+mod verbs;
 mod walkthrough;
 mod writing;

@@ -30,24 +30,19 @@ static CLIENTS: LazyLock<PathBuf> = LazyLock::new(|| {
     clients
 });
 
-/// Runs a scenario once with each kubectl, as two tests.
+/// Makes two tests of each scenario, a function of a node: one with each kubectl.
 #[macro_export]
 macro_rules! with_both {
-    ($($(#[$attribute:meta])* fn $name:ident($node:ident: &Node) $body:block)*) => {$(
+    ($($name:ident),* $(,)?) => {$(
         mod $name {
-            use super::*;
-
-            $(#[$attribute])*
-            fn scenario($node: &Node) $body
-
             #[test]
             fn kubectl_1_33() {
-                scenario(&Node::start("1.33"));
+                super::$name(&$crate::node::Node::start("1.33"));
             }
 
             #[test]
             fn kubectl_1_35() {
-                scenario(&Node::start("1.35"));
+                super::$name(&$crate::node::Node::start("1.35"));
             }
         }
     )*};
@@ -56,8 +51,8 @@ macro_rules! with_both {
 pub(crate) struct Node {
     pub(crate) world: World,
     pub(crate) version: &'static str,
-    /// What the daemon is started with besides `--offline --port`.
-    more: Vec<String>,
+    /// Whether it asks no registry.
+    offline: bool,
 }
 
 impl Node {
@@ -70,7 +65,15 @@ impl Node {
 
     /// The same, not started yet.
     pub(crate) fn prepared(version: &'static str) -> Node {
-        Node { world: World::new(), version, more: Vec::new() }
+        Node { world: World::new(), version, offline: true }
+    }
+
+    /// A node that pulls what it has not got.
+    pub(crate) fn online(version: &'static str) -> Node {
+        let mut node = Node::prepared(version);
+        node.offline = false;
+        node.come();
+        node
     }
 
     /// Starts it, or starts it again, then at the address it had: clients know no other.
@@ -78,10 +81,8 @@ impl Node {
         let config = std::fs::read_to_string(self.kubeconfig()).unwrap_or_default();
         let before = config.split("server: https://127.0.0.1:").nth(1);
         let port = before.and_then(|rest| rest.split_whitespace().next()).map(|port| port.trim_matches('"').to_owned());
-        let mut arguments = vec!["start".to_owned(), "--offline".into(), "--port".into()];
-        arguments.push(port.unwrap_or_else(|| "0".into()));
-        arguments.extend(self.more.iter().cloned());
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let mut arguments = vec!["start", "--port", port.as_deref().unwrap_or("0")];
+        arguments.extend(self.offline.then_some("--offline"));
         let said = self.outrigger(&arguments);
         assert_eq!(said.code, Some(0), "the node did not start: {}", said.err);
     }
@@ -166,6 +167,12 @@ impl Node {
         self.ok(&format!("get {object} -o 'jsonpath={path}'"))
     }
 
+    /// One value of its kubeconfig.
+    #[track_caller]
+    pub(crate) fn value_of_config(&self, path: &str) -> String {
+        self.ok(&format!("config view --raw --minify -o 'jsonpath={path}'"))
+    }
+
     /// Polls a kubectl line until its output says it, at most `seconds`.
     #[track_caller]
     pub(crate) fn until(&self, seconds: u64, line: &str, check: impl Fn(&str) -> bool) -> String {
@@ -234,7 +241,7 @@ impl Node {
         Going::new(self.python_command(script, arguments), script)
     }
 
-    /// What a Python client is told to end with; then its end.
+    /// A file for a client.
     pub(crate) fn write(&self, name: &str, content: &str) -> String {
         let path = self.world.path(name);
         std::fs::write(&path, content).unwrap();

@@ -109,6 +109,11 @@ impl Strategy for Services {
                 view::put_back(&mut new["spec"], &old["spec"], field);
             }
         }
+        // Who changes the one field means the list as well (`pkg/registry/core/service` normalizeClusterIPs).
+        let spec = &mut new["spec"];
+        if spec["clusterIP"] != old["spec"]["clusterIP"] && spec["clusterIPs"] == old["spec"]["clusterIPs"] {
+            spec["clusterIPs"] = json!([spec["clusterIP"]]);
+        }
     }
 
     fn validate_update(&self, new: &Value, old: &Value, part: Part<'_>) -> Vec<FieldError> {

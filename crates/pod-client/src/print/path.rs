@@ -179,7 +179,11 @@ fn quoted(text: &str) -> Result<String, PathError> {
                 None => break,
             }),
             character if character == open => {
-                return if characters.next().is_none() { Ok(out) } else { error(format!("unexpected text after {text}")) };
+                return if characters.next().is_none() {
+                    Ok(out)
+                } else {
+                    error(format!("unexpected text after {text}"))
+                };
             }
             character => out.push(character),
         }
@@ -237,7 +241,8 @@ fn name(characters: &[char], at: &mut usize) -> String {
                 name.push(characters[*at + 1]);
                 *at += 2;
             }
-            '.' | '[' | ']' | ' ' | '}' | '{' | '|' | '(' | ')' | '=' | '!' | '<' | '>' | '@' | '$' | ',' | '\'' | '"' => break,
+            '.' | '[' | ']' | ' ' | '}' | '{' | '|' | '(' | ')' | '=' | '!' | '<' | '>' | '@' | '$' | ',' | '\''
+            | '"' => break,
             character => {
                 name.push(character);
                 *at += 1;
@@ -344,10 +349,7 @@ fn walk<'a>(steps: &[Step], root: &'a Value, value: &'a Value) -> Result<Vec<&'a
 fn one<'a>(step: &Step, root: &'a Value, value: &'a Value, out: &mut Vec<&'a Value>) -> Result<(), PathError> {
     match step {
         Step::Root => out.push(root),
-        Step::Field(name) => match value {
-            Value::Object(members) => out.extend(members.get(name)),
-            _ => {}
-        },
+        Step::Field(name) => out.extend(value.as_object().and_then(|members| members.get(name))),
         Step::Every => match value {
             Value::Array(items) => out.extend(items),
             Value::Object(members) => out.extend(members.values()),
@@ -422,11 +424,13 @@ impl Filter {
         let order = match (left, right) {
             (Value::Number(left), Value::Number(right)) => left.as_f64().partial_cmp(&right.as_f64()),
             (Value::String(left), Value::String(right)) => Some(left.cmp(right)),
-            (left, right) => return Ok(match operator {
-                Operator::Equal => left == right,
-                Operator::Unequal => left != right,
-                _ => false,
-            }),
+            (left, right) => {
+                return Ok(match operator {
+                    Operator::Equal => left == right,
+                    Operator::Unequal => left != right,
+                    _ => false,
+                });
+            }
         };
         let Some(order) = order else { return Ok(false) };
         Ok(match operator {
@@ -508,7 +512,11 @@ mod tests {
             ("{$.items[0].n}", "1"),
             ("plain", "plain"),
         ] {
-            assert_eq!(Template::parse(template).and_then(|t| t.print(&object())).as_deref(), Ok(expected), "{template}");
+            assert_eq!(
+                Template::parse(template).and_then(|t| t.print(&object())).as_deref(),
+                Ok(expected),
+                "{template}"
+            );
         }
         assert_eq!(Template::relaxed("items[0].name").and_then(|t| t.print(&object())).as_deref(), Ok("a"));
     }

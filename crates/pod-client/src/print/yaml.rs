@@ -181,7 +181,7 @@ impl Writer {
                     let code = u32::from(character);
                     match code {
                         ..=0xff => self.push(&format!("\\x{code:02X}")),
-                        ..=0xffff => self.push(&format!("\\u{code:04X}")),
+                        0x100..=0xffff => self.push(&format!("\\u{code:04X}")),
                         _ => self.push(&format!("\\U{code:08X}")),
                     }
                 }
@@ -212,7 +212,9 @@ impl Shape {
         let (mut special, mut blank_then_break, mut break_then_blank) = (false, false, false);
         for (index, &character) in characters.iter().enumerate() {
             indicator |= match character {
-                '#' | ',' | '[' | ']' | '{' | '}' | '&' | '*' | '!' | '|' | '>' | '\'' | '"' | '%' | '@' | '`' if index == 0 => {
+                '#' | ',' | '[' | ']' | '{' | '}' | '&' | '*' | '!' | '|' | '>' | '\'' | '"' | '%' | '@' | '`'
+                    if index == 0 =>
+                {
                     true
                 }
                 '?' | '-' if index == 0 => blank_after(0),
@@ -305,9 +307,8 @@ fn is_time(text: &str) -> bool {
         Some(at) => (&text[..at], Some(&text[at + 1..])),
         None => (text, None),
     };
-    let digits = |text: &str, most: usize| {
-        (1..=most).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit())
-    };
+    let digits =
+        |text: &str, most: usize| (1..=most).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
     let mut parts = date.split('-');
     let (Some(year), Some(month), Some(day), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
         return false;
@@ -316,7 +317,8 @@ fn is_time(text: &str) -> bool {
         return false;
     }
     let Some(time) = time else { return true };
-    let clock: String = time.chars().take_while(|character| character.is_ascii_digit() || matches!(character, ':' | '.')).collect();
+    let clock: String =
+        time.chars().take_while(|character| character.is_ascii_digit() || matches!(character, ':' | '.')).collect();
     let zone = time[clock.len()..].trim_start();
     let zone_fits = matches!(zone, "" | "Z")
         || zone.strip_prefix(['+', '-']).is_some_and(|zone| zone.split(':').all(|part| digits(part, 2)));
@@ -336,8 +338,20 @@ fn natural(a: &str, b: &str) -> Ordering {
         }
         return match (x.is_alphabetic(), y.is_alphabetic()) {
             (true, true) => x.cmp(&y),
-            (true, false) => if digits { Ordering::Less } else { Ordering::Greater },
-            (false, true) => if digits { Ordering::Greater } else { Ordering::Less },
+            (true, false) => {
+                if digits {
+                    Ordering::Less
+                } else {
+                    Ordering::Greater
+                }
+            }
+            (false, true) => {
+                if digits {
+                    Ordering::Greater
+                } else {
+                    Ordering::Less
+                }
+            }
             (false, false) => numbers(&a, &b, index),
         };
     }

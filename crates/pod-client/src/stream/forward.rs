@@ -54,11 +54,7 @@ impl Forward {
     ///
     /// # Errors
     /// One of the two connections broke.
-    pub async fn carry(
-        self,
-        mut from: impl AsyncRead + Unpin,
-        mut to: impl AsyncWrite + Unpin,
-    ) -> io::Result<Ended> {
+    pub async fn carry(self, mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> io::Result<Ended> {
         let Forward { mut reader, mut writer } = self;
         let (answers, mut pings) = mpsc::unbounded_channel();
         let listening = async {

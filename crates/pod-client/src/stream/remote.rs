@@ -141,7 +141,8 @@ fn ended(words: &[u8]) -> Ended {
         return Ended::Success;
     }
     let status = Status::from(&value);
-    let code = status.causes.iter().find(|cause| cause.reason == "ExitCode").and_then(|cause| cause.message.parse().ok());
+    let code =
+        status.causes.iter().find(|cause| cause.reason == "ExitCode").and_then(|cause| cause.message.parse().ok());
     match code {
         Some(code) if status.reason == "NonZeroExitCode" => Ended::Code(code, status.message),
         _ => Ended::Failed(status),

@@ -92,7 +92,10 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Incoming {
     /// Bytes of a message; `first` begins one.
-    Piece { first: bool, bytes: Bytes },
+    Piece {
+        first: bool,
+        bytes: Bytes,
+    },
     Ping(Bytes),
     Pong,
 }

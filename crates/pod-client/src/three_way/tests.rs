@@ -44,7 +44,8 @@ fn changes_go_by_key_and_in_order() {
 fn what_was_applied_and_is_no_longer_goes() {
     let was = json!({"containers": [], "nodeSelector": {"a": "1", "b": "2"}, "hostname": "h"});
     let wanted = json!({"containers": [], "nodeSelector": {"a": "1"}});
-    let live = json!({"containers": [], "nodeSelector": {"a": "1", "b": "2", "c": "3"}, "hostname": "h", "subdomain": "s"});
+    let live =
+        json!({"containers": [], "nodeSelector": {"a": "1", "b": "2", "c": "3"}, "hostname": "h", "subdomain": "s"});
     assert_eq!(patch(was, wanted, live), json!({"nodeSelector": {"b": null}, "hostname": null}));
 }
 
@@ -71,7 +72,8 @@ fn ports_of_one_number_are_replaced_as_a_whole() {
 #[test]
 fn finalizers_merge_as_a_set() {
     let with = |list: Value| json!({"metadata": {"finalizers": list}});
-    let seen = three_way(pod_type(), Some(&with(json!(["a", "b"]))), &with(json!(["b", "c"])), &with(json!(["a", "b", "d"])));
+    let seen =
+        three_way(pod_type(), Some(&with(json!(["a", "b"]))), &with(json!(["b", "c"])), &with(json!(["a", "b", "d"])));
     assert_eq!(
         Value::Object(seen),
         json!({"metadata": {
@@ -97,7 +99,9 @@ fn any_spec() -> impl Strategy<Value = Value> {
             let mut list: Vec<Value> = containers
                 .into_iter()
                 .map(|(name, (image, env, command))| {
-                    let env = env.into_iter().map(|(name, value)| fields(json!({"name": name}), "value", value.map(Value::from)));
+                    let env = env
+                        .into_iter()
+                        .map(|(name, value)| fields(json!({"name": name}), "value", value.map(Value::from)));
                     let container = json!({"name": name, "env": env.collect::<Vec<_>>()});
                     let container = fields(container, "image", image.map(Value::from));
                     fields(container, "command", command.map(Value::from))

@@ -7,6 +7,7 @@ use super::Agent;
 use super::see::{Seen, may_go};
 use super::slot::State;
 use crate::PodKey;
+use crate::fit::Share;
 use crate::object::{self, text};
 
 impl Agent {
@@ -26,6 +27,10 @@ impl Agent {
         let Some(slot) = self.slots.get_mut(&seen.key) else { return };
         slot.grace = Some(grace);
         slot.state = if stops { State::Stopping } else { State::Down };
+        // Until it is down it takes what it takes, also when this node has not seen it run.
+        if stops && slot.share.is_none() && state != State::Ended {
+            slot.share = pod_api::decode::pod(&seen.json).ok().and_then(|pod| pod.spec).as_ref().map(Share::of);
+        }
         if !stops {
             slot.share = None;
             self.remove_if_free(&seen.key).await;
@@ -49,8 +54,9 @@ impl Agent {
         if self.engine.stop(&key.0, &key.1, Some(grace)).is_ok() {
             return true;
         }
-        let ours = listed.record.uid == uid;
-        ours && self.engine.adopt(&key.0, &key.1).and_then(|()| self.engine.stop(&key.0, &key.1, Some(grace))).is_ok()
+        // The store has one object of a name: what another one of it has left here nobody wants any more.
+        let grace = if listed.record.uid == uid { grace } else { 0 };
+        self.engine.adopt(&key.0, &key.1).and_then(|()| self.engine.stop(&key.0, &key.1, Some(grace))).is_ok()
     }
 
     pub(super) async fn remove_if_free(&mut self, key: &PodKey) {
@@ -71,10 +77,31 @@ impl Agent {
         if running || slot.was_here {
             self.stop(key, &slot.uid, 0);
         }
+        if slot.state == State::Ended && !running {
+            let listed = record::find(self.engine.roots(), &key.0, &key.1).ok().flatten();
+            if listed.is_none_or(|listed| listed.record.uid != slot.uid) {
+                self.remove_remains(key, &slot.uid);
+            }
+        }
         self.recorder.forget(&slot.uid);
         if slot.share.is_some() {
             self.retry_unscheduled().await;
         }
+    }
+
+    /// Of a pod that had ended before the machine went down the engine knows nothing; its logs stayed for whoever asks.
+    fn remove_remains(&self, key: &PodKey, uid: &str) {
+        let paths = self.engine.roots().pod(&key.0, &key.1);
+        let trees = [paths.logs(uid), paths.data(uid)];
+        tokio::task::spawn_blocking(move || {
+            for tree in trees {
+                if let Err(error) = std::fs::remove_dir_all(&tree)
+                    && error.kind() != std::io::ErrorKind::NotFound
+                {
+                    eprintln!("node: failed to remove `{}`: {error}", tree.display());
+                }
+            }
+        });
     }
 
     /// Pods on disk that are objects of the store which it no longer has: deleted while no node ran.
@@ -82,8 +109,11 @@ impl Agent {
         let Ok(listed) = record::list(self.engine.roots()) else { return };
         for pod in listed.iter().filter(|pod| pod.record.of_store) {
             let key = (pod.record.namespace().to_owned(), pod.record.name().to_owned());
-            // One of another uid under a name that is in use is replaced by the engine.
-            if !self.slots.contains_key(&key) {
+            // One of another uid under a name that is in use is replaced by the engine, once the new one is let run.
+            let wanted = self.slots.get(&key).is_some_and(|slot| {
+                slot.uid == pod.record.uid || matches!(slot.state, State::Running | State::Stopping)
+            });
+            if !wanted {
                 self.stop(&key, &pod.record.uid, 0);
             }
         }
@@ -92,6 +122,12 @@ impl Agent {
     /// The whole node goes down: every pod within its own grace period.
     pub(super) fn stop_all(&mut self) {
         self.stopping = true;
+        // The engine may have taken on one that it has not told of yet.
+        for key in self.engine.driven() {
+            if let Some(slot) = self.slots.get(&key) {
+                self.driven.entry(key).or_insert_with(|| slot.uid.clone());
+            }
+        }
         let (engine, slots) = (&self.engine, &self.slots);
         // What cannot be stopped has ended before.
         self.driven.retain(|key, _| {

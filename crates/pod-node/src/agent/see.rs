@@ -46,9 +46,14 @@ impl Agent {
             _ => {}
         }
         let seen = Seen::of(object);
-        let slot = self.slots.entry(key).or_insert_with(|| Slot::new(&seen.uid));
+        let slot = self.slots.entry(key.clone()).or_insert_with(|| Slot::new(&seen.uid));
         slot.revision = seen.revision;
+        let was_here = slot.share.is_some();
         self.consider(seen).await;
+        // Whoever waits for company may have it now.
+        if !was_here && self.slots.get(&key).is_some_and(|slot| slot.share.is_some()) {
+            self.again(|slot| slot.state == State::Waiting && slot.looks_around).await;
+        }
     }
 
     /// The newest version once more, because something around it changed.
@@ -106,6 +111,7 @@ impl Agent {
             }
         };
         let slot = self.slots.get_mut(&seen.key)?;
+        slot.looks_around = fit::looks_around(&seen.json);
         if let Some(object) = &written {
             slot.revision = object.revision;
         }
@@ -139,14 +145,33 @@ impl Agent {
         let node = self.store.get(&machine::node_key(self.engine.node())).map(|node| object::value(&node));
         let spec = pod_api::decode::pod(&seen.json).ok().and_then(|pod| pod.spec).unwrap_or_default();
         let others: Vec<&Share> = self.slots.values().filter_map(|slot| slot.share.as_ref()).collect();
-        let room = machine::room(self.engine.node());
-        fit::check(&seen.json, &Share::of(&spec), &node.unwrap_or_default(), &room, &others)
+        let (room, node) = (machine::room(self.engine.node()), node.unwrap_or_default());
+        fit::check(&seen.json, &Share::of(&spec), &node, &room, &others)?;
+        if !fit::looks_around(&seen.json) && !others.iter().any(|other| other.repels) {
+            return Ok(());
+        }
+        let bound = self.slots.iter().filter(|(_, slot)| slot.share.is_some());
+        let neighbours: Vec<Value> = bound
+            .filter_map(|(key, _)| self.store.get(&object::key("pods", &key.0, &key.1)))
+            .map(|pod| object::value(&pod))
+            .collect();
+        let namespaces = |name: &str| {
+            let namespace = self.store.get(&object::key("namespaces", "", name)).map(|found| object::value(&found));
+            let labels = namespace.and_then(|found| found.pointer("/metadata/labels")?.as_object().cloned());
+            labels.unwrap_or_default()
+        };
+        fit::check_neighbours(&seen.json, &node, &neighbours, &namespaces)
     }
 
     /// A bound pod: the engine gets it, or what changed of it.
     async fn drive(&mut self, seen: &Seen) {
         let Some(slot) = self.slots.get(&seen.key) else { return };
         if matches!(slot.state, State::Stopping | State::Down) || self.stopping {
+            return;
+        }
+        let gates = status::gates(&seen.json);
+        let known = manifest_hash(&seen.json, &source::revisions(&self.store, &seen.key.0, &slot.needs));
+        if matches!(slot.state, State::Running | State::Ended) && slot.told == Some(known) && slot.gates == gates {
             return;
         }
         let Ok(mut pod) = pod_api::decode::pod(&seen.json) else { return };
@@ -178,7 +203,6 @@ impl Agent {
             State::Running if news => self.engine.run(request).map(|()| State::Running).map_err(|error| chain(&error)),
             state => Ok(state),
         };
-        let gates = status::gates(&seen.json);
         let Some(slot) = self.slots.get_mut(&seen.key) else { return };
         slot.needs = needs;
         match placed {
@@ -187,9 +211,12 @@ impl Agent {
                 slot.state = state;
                 slot.share = if state == State::Ended { None } else { share };
                 slot.complaint.clear();
-                slot.was_here = true;
+                // One that had ended before the machine went down is nowhere but in the store.
+                slot.was_here |= state != State::Ended || self.engine.drives(&seen.key.0, &seen.key.1);
                 if state == State::Running && slot.gates != gates {
-                    for (kind, status) in &gates {
+                    let taken = slot.gates.iter().filter(|(kind, _)| !gates.iter().any(|(known, _)| known == kind));
+                    let taken = taken.map(|(kind, _)| (kind, ""));
+                    for (kind, status) in gates.iter().map(|(kind, status)| (kind, status.as_str())).chain(taken) {
                         // A pod that has ended in this moment needs none.
                         let _ = self.engine.set_condition(&seen.key.0, &seen.key.1, kind, status);
                     }
@@ -198,6 +225,8 @@ impl Agent {
             }
             Err(error) => {
                 slot.state = if state == State::Running { State::Running } else { State::Blocked };
+                // It is bound all the same.
+                slot.share = share;
                 self.complain_about(seen, error).await;
             }
         }

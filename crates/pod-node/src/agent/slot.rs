@@ -44,6 +44,8 @@ pub(crate) struct Slot {
     pub(crate) share: Option<Share>,
     /// The grace period the engine was told, in seconds.
     pub(crate) grace: Option<u64>,
+    /// While it waits: what pods are beside it decides, too.
+    pub(crate) looks_around: bool,
     /// Why it is not scheduled, as last told in an event.
     pub(crate) complaint: String,
     /// A status that the store refused (a full disk).
@@ -63,6 +65,7 @@ impl Slot {
             gates: Vec::new(),
             share: None,
             grace: None,
+            looks_around: false,
             complaint: String::new(),
             unwritten: None,
             was_here: false,

@@ -71,7 +71,11 @@ fn what_is_owned_goes_with_its_last_owner() {
         let both = json!({"metadata": {"ownerReferences": [owner("first", &first), owner("second", &second)]}});
         create(&life, "secrets", "default", "shared", both).await;
         let stale = json!({"metadata": {"ownerReferences": [owner("first", "another uid")]}});
+        let mut stale_namespace = stale.clone();
+        stale_namespace["spec"] = json!({"finalizers": ["kubernetes"]});
         create(&life, "secrets", "default", "orphan", stale).await;
+        // Who is in no namespace cannot say in which its owner is.
+        create(&life, "namespaces", "", "kept", stale_namespace).await;
         eventually("one that never had an owner", || !exists(&life, "secrets", "default", "orphan")).await;
         let delete = async |name: &str| {
             let key = Key { resource: "configmaps".into(), namespace: "default".into(), name: name.into() };
@@ -83,5 +87,6 @@ fn what_is_owned_goes_with_its_last_owner() {
         eventually("the first to be struck out", || owners() == Some(json!([owner("second", &second)]))).await;
         delete("second").await;
         eventually("the last owner's end", || !exists(&life, "secrets", "default", "shared")).await;
+        assert!(exists(&life, "namespaces", "", "kept"));
     });
 }

@@ -158,7 +158,36 @@ fn readiness_waits_for_a_clients_condition() {
         .await;
         eventually("readiness", || life.is_ready("web")).await;
         assert_eq!(life.condition("web", "example.com/ok")["reason"], "Checked", "the client's words stay");
+        life.change("pods", "web", |pod| {
+            let conditions = pod["status"]["conditions"].as_array_mut().unwrap();
+            conditions.retain(|condition| condition["type"] != "example.com/ok");
+        })
+        .await;
+        eventually("the condition to be missed", || !life.is_ready("web")).await;
         life.delete_pod("web", 0).await;
+        eventually("the end", || life.engine.driven().is_empty()).await;
+    });
+}
+
+#[test]
+fn who_wants_to_be_alone_waits_for_it() {
+    World::new().live(async |life| {
+        life.create_pod("web", json!({"containers": [sleeper("app")]})).await;
+        eventually("the first", || life.is_ready("web")).await;
+        let term = json!({"labelSelector": {}, "topologyKey": "kubernetes.io/hostname"});
+        let alone = json!({"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}});
+        life.create_pod("alone", json!({"affinity": alone, "containers": [sleeper("app")]})).await;
+        eventually("a refusal", || life.condition("alone", "PodScheduled")["reason"] == "Unschedulable").await;
+        let message = life.condition("alone", "PodScheduled")["message"].to_string();
+        assert!(message.contains("1 node(s) didn't match pod anti-affinity rules"), "{message}");
+        life.delete_pod("web", 0).await;
+        eventually("its turn", || life.is_ready("alone")).await;
+        life.create_pod("late", json!({"containers": [sleeper("app")]})).await;
+        eventually("a refusal", || life.condition("late", "PodScheduled")["reason"] == "Unschedulable").await;
+        let message = life.condition("late", "PodScheduled")["message"].to_string();
+        assert!(message.contains("1 node(s) didn't satisfy existing pods anti-affinity rules"), "{message}");
+        life.delete_pod("late", 0).await;
+        life.delete_pod("alone", 0).await;
         eventually("the end", || life.engine.driven().is_empty()).await;
     });
 }

@@ -241,3 +241,28 @@ fn applies_the_status_for_itself() {
 fn speaks_of_no_conflict_it_does_not_have() {
     assert_eq!(conflict_message(&[]), "Apply failed with 0 conflicts: ");
 }
+
+/// What takes a time that grows with the square of the length holds up the whole server: with such, these took minutes.
+#[test]
+fn long_lists_take_their_length() {
+    let began = std::time::Instant::now();
+    let map = Type::of_kind("", "v1", "ConfigMap").unwrap();
+    let config = |prefix: &str, value: &str| {
+        let data: Map<String, Value> = (0..20_000).map(|number| (format!("k{number}"), json!(value))).collect();
+        let finalizers: Vec<String> = (0..20_000).map(|number| format!("{prefix}/{number}")).collect();
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x", "finalizers": finalizers}, "data": data})
+    };
+    let live = apply(map, None, &config("a.b", "1"), &manager("one", 1), false).unwrap();
+    let Err(ApplyError::Conflicts(conflicts)) = apply(map, Some(&live), &config("a.c", "2"), &manager("two", 2), false)
+    else {
+        panic!("no conflicts")
+    };
+    assert_eq!(conflicts.len(), 20_000);
+    let merged = apply(map, Some(&live), &config("a.c", "1"), &manager("two", 2), false).unwrap();
+    assert_eq!(merged["metadata"]["finalizers"].as_array().unwrap().len(), 40_000);
+    let mut patched = live;
+    let patch = json!({"metadata": {"finalizers": config("a.c", "1")["metadata"]["finalizers"]}});
+    crate::strategic(map, &mut patched, &patch).unwrap();
+    assert_eq!(patched["metadata"]["finalizers"].as_array().unwrap().len(), 40_000);
+    assert!(began.elapsed().as_secs() < 60, "{:?}", began.elapsed());
+}

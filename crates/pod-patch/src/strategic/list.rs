@@ -3,10 +3,13 @@
 //! Order: what the patch names stands in the order of the patch (or of `$setElementOrder`), what only the server has in the
 //! server's, and the two are woven together so that an item of the server's stays before the first one it stood before.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use pod_schema::Type;
 use serde_json::{Map, Value};
 
 use super::{DIRECTIVE, ELEMENT_ORDER, Place, fresh_fields, fresh_items, malformed, merge_object, unknown_directive};
+use crate::field_set::Leaf;
 use crate::{PatchError, wording};
 
 pub(super) const BAD_ORDER: &str = "invalid patch format of setElementOrder list";
@@ -20,7 +23,8 @@ pub(super) fn delete_scalars(target: &mut Map<String, Value>, name: &str, remove
         return Err(malformed("invalid patch format of primitive list".to_owned()));
     }
     if let Some(Value::Array(items)) = target.get_mut(name) {
-        items.retain(|item| !removed.contains(item));
+        let removed: BTreeSet<Leaf> = removed.iter().cloned().map(Leaf).collect();
+        items.retain(|item| !removed.contains(&Leaf(item.clone())));
     }
     Ok(())
 }
@@ -87,17 +91,9 @@ pub(super) fn merge(
     }
     if !first.is_object() {
         let server = current.clone();
-        for value in change {
-            if !current.contains(value) {
-                current.push(value.clone());
-            }
-        }
-        let mut once: Vec<Value> = Vec::with_capacity(current.len());
-        for value in current {
-            if !once.contains(&value) {
-                once.push(value);
-            }
-        }
+        let mut seen = BTreeSet::new();
+        current.extend_from_slice(change);
+        let once = current.into_iter().filter(|value| seen.insert(Leaf(value.clone()))).collect();
         return arrange(once, change, &server, None);
     }
     let Some(key) = key else {
@@ -108,14 +104,18 @@ pub(super) fn merge(
         return Ok(current);
     };
     let server = current.clone();
+    let mut places = ranks(&current, Some(key));
     for fields in &change {
         let value = key_of(fields, key)?;
-        match position(&current, key, value) {
+        match places.get(&Leaf(value.clone())) {
             Some(place) => {
-                let found = current[place].as_object().cloned().unwrap_or_default();
-                current[place] = Value::Object(merge_object(item, found, fields)?);
+                let found = current[*place].as_object().cloned().unwrap_or_default();
+                current[*place] = Value::Object(merge_object(item, found, fields)?);
             }
-            None => current.push(Value::Object(fresh_fields(fields)?)),
+            None => {
+                places.insert(Leaf(value.clone()), current.len());
+                current.push(Value::Object(fresh_fields(fields)?));
+            }
         }
     }
     let order: Vec<Value> = change.into_iter().cloned().map(Value::Object).collect();
@@ -129,13 +129,13 @@ fn obey_directives<'a>(
     key: &str,
 ) -> Result<Option<Vec<&'a Map<String, Value>>>, PatchError> {
     let mut rest = Vec::with_capacity(change.len());
+    let mut deleted = BTreeSet::new();
     let mut replaces = false;
     for fields in change.iter().filter_map(Value::as_object) {
         match fields.get(DIRECTIVE) {
             None => rest.push(fields),
             Some(Value::String(directive)) if directive == "delete" => {
-                let value = key_of(fields, key)?;
-                current.retain(|item| item.get(key) != Some(value));
+                deleted.insert(Leaf(key_of(fields, key)?.clone()));
             }
             Some(Value::String(directive)) if directive == "replace" => replaces = true,
             Some(Value::String(directive)) if directive == "merge" => {
@@ -144,6 +144,7 @@ fn obey_directives<'a>(
             Some(other) => return Err(unknown_directive(other, fields)),
         }
     }
+    current.retain(|item| item.get(key).is_none_or(|value| !deleted.contains(&Leaf(value.clone()))));
     if replaces {
         for fields in &rest {
             key_of(fields, key)?;
@@ -158,10 +159,11 @@ fn obey_directives<'a>(
 fn arrange(merged: Vec<Value>, order: &[Value], server: &[Value], key: Option<&str>) -> Result<Vec<Value>, PatchError> {
     let mut named = Vec::new();
     let mut others = Vec::new();
+    let (server, order) = (ranks(server, key), ranks(order, key));
     for value in merged {
-        let identity = identity(&value, key)?.clone();
-        let on_server = rank(server, &identity, key);
-        match rank(order, &identity, key) {
+        let identity = Leaf(identity(&value, key)?.clone());
+        let on_server = server.get(&identity).copied();
+        match order.get(&identity).copied() {
             Some(place) => named.push((place, on_server, value)),
             None => others.push((on_server.unwrap_or(usize::MAX), on_server, value)),
         }
@@ -220,15 +222,19 @@ fn identity<'a>(item: &'a Value, key: Option<&str>) -> Result<&'a Value, PatchEr
     }
 }
 
-fn rank(list: &[Value], wanted: &Value, key: Option<&str>) -> Option<usize> {
-    list.iter().position(|item| match key {
-        Some(key) => item.get(key) == Some(wanted),
-        None => item == wanted,
-    })
-}
-
-fn position(list: &[Value], key: &str, value: &Value) -> Option<usize> {
-    rank(list, value, Some(key))
+/// Where the first item of each identity stands.
+fn ranks(list: &[Value], key: Option<&str>) -> BTreeMap<Leaf, usize> {
+    let mut ranks = BTreeMap::new();
+    for (place, item) in list.iter().enumerate() {
+        let identity = match key {
+            Some(key) => item.get(key),
+            None => Some(item),
+        };
+        if let Some(identity) = identity {
+            ranks.entry(Leaf(identity.clone())).or_insert(place);
+        }
+    }
+    ranks
 }
 
 fn key_of<'a>(fields: &'a Map<String, Value>, key: &str) -> Result<&'a Value, PatchError> {

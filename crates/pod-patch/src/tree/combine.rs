@@ -1,6 +1,6 @@
 //! Two values of a type as one: what is wanted over what is there.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pod_schema::Type;
 use serde_json::{Map, Value};
@@ -41,12 +41,22 @@ fn indexed<'a>(item: Type, keys: &[&str], list: Option<&'a Value>) -> Vec<Item<'
 
 /// What both have stands in the order wanted; what only `live` has stays before the shared item it stands before.
 fn weave(item: Type, live: &[Item<'_>], wanted: &[Item<'_>]) -> Vec<Value> {
-    let in_live: BTreeSet<&Element> = live.iter().map(|(element, _)| element).collect();
+    // By element: the item, `None` for several.
+    let mut in_live: BTreeMap<&Element, Option<&Value>> = BTreeMap::new();
+    for (element, value) in live {
+        in_live.entry(element).and_modify(|base| *base = None).or_insert(Some(*value));
+    }
     let in_wanted: BTreeSet<&Element> = wanted.iter().map(|(element, _)| element).collect();
     let mut out = Vec::with_capacity(live.len().max(wanted.len()));
+    // For each wanted item, the next one from there on that is shared.
+    let mut anchors = vec![None; wanted.len()];
+    let mut next = None;
+    for (anchor, (element, _)) in anchors.iter_mut().zip(wanted).rev() {
+        next = if in_live.contains_key(element) { Some(element) } else { next };
+        *anchor = next;
+    }
     let mut rest = live.iter().peekable();
-    for (index, (element, value)) in wanted.iter().enumerate() {
-        let anchor = wanted[index..].iter().map(|(element, _)| element).find(|element| in_live.contains(element));
+    for (anchor, (element, value)) in anchors.into_iter().zip(wanted) {
         while let Some((other, theirs)) = rest.next_if(|(other, _)| Some(other) != anchor) {
             if !in_wanted.contains(other) {
                 out.push((*theirs).clone());
@@ -54,12 +64,8 @@ fn weave(item: Type, live: &[Item<'_>], wanted: &[Item<'_>]) -> Vec<Value> {
                 break;
             }
         }
-        let mut twins = live.iter().filter(|(other, _)| other == element);
         // Several items with one key are no base to merge with.
-        let base = match (twins.next(), twins.next()) {
-            (Some((_, base)), None) => Some(*base),
-            _ => None,
-        };
+        let base = in_live.get(element).copied().flatten();
         out.extend(combine(Some(item), base, Some(value)));
         rest.next_if(|(other, _)| other == element);
     }

@@ -150,7 +150,8 @@ impl Stage {
             }
             "crash" => self.crash(),
             "condition" => {
-                let (kind, status) = rest.split_once(' ').ok_or("condition TYPE STATUS")?;
+                // Without a status it is taken away.
+                let (kind, status) = rest.split_once(' ').unwrap_or((rest, ""));
                 let now = self.world.now;
                 self.lifecycle().set_condition(kind, status, now);
                 self.observe();

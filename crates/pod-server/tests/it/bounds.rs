@@ -64,3 +64,47 @@ fn many_watches_share_one_connection_at_a_time() {
     assert!(held.iter().all(|response| response.status() == 200));
     assert_eq!(world.get(MAPS).status, 200);
 }
+
+#[test]
+fn no_number_of_seconds_is_too_large() {
+    let world = World::new();
+    let request = world.request(Method::GET, &format!("{MAPS}?watch=1&timeoutSeconds={}", i64::MAX), &[], "");
+    assert_eq!(world.block_on(world.send(false, request)).status(), 200);
+}
+
+#[test]
+fn warnings_leave_the_answer_readable() {
+    let world = World::new();
+    let unknown: serde_json::Map<String, serde_json::Value> =
+        (0..100_000).map(|number| (format!("field{number}"), json!(1))).collect();
+    let mut body = json!(unknown);
+    body["metadata"] = json!({"name": "one"});
+    let reply = world.post(MAPS, &body);
+    let bytes: usize = reply.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    assert!(reply.status == 201 && bytes < 32 << 10, "{} with {bytes} bytes of head", reply.status);
+}
+
+#[test]
+fn patches_do_not_make_objects_grow_without_end() {
+    let world = World::new();
+    world.config_map("one", &json!({}));
+    let merge = [("content-type", "application/merge-patch+json")];
+    let grow = |number: usize| {
+        let labels: serde_json::Map<String, serde_json::Value> =
+            (0..30_000).map(|at| (format!("label-{number}-{at}"), json!("x"))).collect();
+        let body = json!({"metadata": {"labels": labels}}).to_string();
+        world.call(Method::PATCH, &format!("{MAPS}/one"), &merge, &body)
+    };
+    let refused = (0..8).map(grow).find(|reply| reply.status != 200).expect("it grew");
+    assert_eq!((refused.status.as_u16(), refused.json()["reason"].as_str()), (413, Some("RequestEntityTooLarge")));
+    assert_eq!(world.call(Method::DELETE, &format!("{MAPS}/one"), &[], "").status, 200);
+}
+
+#[test]
+fn a_merge_patch_that_is_too_deep_is_refused() {
+    let world = World::new();
+    world.config_map("one", &json!({"a": "1"}));
+    let merge = [("content-type", "application/merge-patch+json")];
+    let body = format!("{}1{}", "{\"data\":".repeat(110), "}".repeat(110));
+    assert_eq!(world.call(Method::PATCH, &format!("{MAPS}/one"), &merge, &body).status, 400);
+}

@@ -65,7 +65,9 @@ fn legacy_discovery_and_documents() {
     assert_eq!(world.get("/openapi/v3/apis/nothing/v1").status, 404);
     let protobuf = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
     let second = world.call(Method::GET, "/openapi/v2", &[("accept", protobuf)], "");
-    assert_eq!((second.status, second.headers["content-type"].to_str().unwrap()), (StatusCode::OK, protobuf));
+    // Go's clients cannot read an answer that is called what they ask for: `@` has no place in a media type.
+    let answered = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+    assert_eq!((second.status, second.headers["content-type"].to_str().unwrap()), (StatusCode::OK, answered));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What people do, with the kubectl they do it with.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::world::{World, error, text};
 
@@ -229,4 +229,18 @@ fn usage_events_debug_and_resize() {
     // A pod of the best effort class may not become another; that is the kind's business, said in its words.
     let said = String::from_utf8_lossy(&resized.stderr).into_owned();
     assert!(resized.status.success() || said.contains("Pod QOS Class may not change"), "{said}");
+}
+
+/// A list is checked by kubectl itself, with the OpenAPI document of version 2.
+#[test]
+fn what_was_listed_can_be_put_back() {
+    let world = World::new();
+    world.config_map("one", &json!({"a": "1"}));
+    world.config_map("two", &json!({"a": "1"}));
+    let Some(listed) = world.kubectl(&["get", "configmaps", "one", "two", "-o", "yaml"]) else { return };
+    let file = world.file("list.yaml", &text(&listed));
+    let revision = world.store.revision();
+    let replaced = text(&world.kubectl(&["replace", "-f", &file]).unwrap());
+    assert_eq!(replaced, "configmap/one replaced\nconfigmap/two replaced\n");
+    assert_eq!(world.store.revision(), revision, "it was there already");
 }

@@ -8,6 +8,7 @@ mod crud;
 mod discovery;
 mod failures;
 mod kubectl;
+mod races;
 mod reading;
 mod watching;
 mod world;

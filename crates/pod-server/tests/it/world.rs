@@ -23,6 +23,9 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
 
+/// Cluster addresses given so far, in all worlds of this process.
+pub(crate) static GIVEN: AtomicU64 = AtomicU64::new(0);
+
 pub(crate) const TOKEN: &str = "an-admin-token";
 
 pub(crate) struct World {
@@ -133,7 +136,10 @@ impl World {
                 build_date: "2026-01-01T00:00:00Z".into(),
             },
             now: jiff::Timestamp::now,
-            cluster_address: None,
+            cluster_address: Some(Arc::new(|asked, keep| {
+                let next = if keep { GIVEN.fetch_add(1, Ordering::Relaxed) } else { GIVEN.load(Ordering::Relaxed) };
+                Ok(if asked.is_empty() { format!("10.96.{}.{}", next / 250, next % 250 + 1) } else { asked.to_owned() })
+            })),
         });
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::spawn(move || {

@@ -55,9 +55,9 @@ impl Output {
             Output::Json => format!("{}\n", json::pretty(object)),
             Output::Yaml => yaml::write(object),
             Output::Name | Output::Table | Output::Wide => format!("{}/{}\n", kind.said(), value::name(object)),
-            Output::Path(template) => template
-                .print(object)
-                .map_err(|error| Trouble::Text(format!("error executing jsonpath: {error}")))?,
+            Output::Path(template) => {
+                template.print(object).map_err(|error| Trouble::Text(format!("error executing jsonpath: {error}")))?
+            }
         })
     }
 

@@ -104,7 +104,10 @@ impl Printer {
 
     fn shown(&self) -> impl Iterator<Item = (usize, &Value)> {
         let wide = self.look.wide;
-        self.definitions.iter().enumerate().filter(move |(_, column)| wide || column["priority"].as_i64().unwrap_or(0) == 0)
+        self.definitions
+            .iter()
+            .enumerate()
+            .filter(move |(_, column)| wide || column["priority"].as_i64().unwrap_or(0) == 0)
     }
 
     fn header(&self) -> String {
@@ -164,11 +167,11 @@ mod tests {
 
     fn table() -> Value {
         json!({"kind": "Table",
-            "columnDefinitions": [{"name": "Name", "priority": 0}, {"name": "Ready", "priority": 0}, {"name": "IP", "priority": 1}],
-            "rows": [
-                {"cells": ["web", "1/1", "10.0.0.1"], "object": {"metadata": {"namespace": "a", "labels": {"x/app": "web", "b": "1"}}}},
-                {"cells": ["long-name", "0/1", null], "object": {"metadata": {"namespace": "b"}}},
-            ]})
+        "columnDefinitions": [{"name": "Name", "priority": 0}, {"name": "Ready", "priority": 0}, {"name": "IP", "priority": 1}],
+        "rows": [
+            {"cells": ["web", "1/1", "10.0.0.1"], "object": {"metadata": {"namespace": "a", "labels": {"x/app": "web", "b": "1"}}}},
+            {"cells": ["long-name", "0/1", null], "object": {"metadata": {"namespace": "b"}}},
+        ]})
     }
 
     fn print(look: Look) -> String {

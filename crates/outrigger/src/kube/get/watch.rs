@@ -1,8 +1,8 @@
 //! `get -w`: what there is, then every change, in columns that never get narrower.
 
+use pod_client::Call;
 use pod_client::print::columns::Columns;
 use pod_client::watch::Watch;
-use pod_client::Call;
 
 use super::output::{self, Output};
 use super::table::{Look, Printer};
@@ -54,7 +54,10 @@ pub(super) async fn watch(
         }
         None if output.is_table() => {
             let tables = pages(node, kind, scope).await?;
-            version = tables.last().map(|table| value::text(table, "metadata.resourceVersion").to_owned()).unwrap_or_default();
+            version = tables
+                .last()
+                .map(|table| value::text(table, "metadata.resourceVersion").to_owned())
+                .unwrap_or_default();
             for mut table in tables {
                 if !arguments.watch_only {
                     show(&mut table)?;
