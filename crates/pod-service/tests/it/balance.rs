@@ -1,3 +1,5 @@
+//! Connections to service addresses: spread, refused, following their backends.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 

@@ -1,3 +1,5 @@
+//! Names: a pod asks the service address of the name server.
+
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
