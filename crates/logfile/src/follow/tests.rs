@@ -211,9 +211,10 @@ fn a_racing_reader_sees_every_line_once_and_in_order() {
     let path = files::attempt_path(directory.path(), 0);
     let mut writer = Writer::open(&path, 20_000, 100_000, NOON).unwrap();
     let mut follower = Follower::new(directory.path(), 0, Options::default());
-    // The reader must have the first file open, or it would begin with a later one.
+    // The reader must have the first file open before the writer races ahead, or it would begin with a later one.
     writer.write(Stream::Stdout, b"0\n", NOON).unwrap();
-    let mut next = 0;
+    let mut next = follower.read_available().unwrap().len() as u64;
+    assert_eq!(next, 1);
     std::thread::scope(|scope| {
         scope.spawn(move || {
             for line in 1..LINES {
