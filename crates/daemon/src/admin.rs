@@ -4,13 +4,15 @@
 use std::convert::Infallible;
 use std::io;
 use std::path::Path;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::body::Incoming;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -33,10 +35,18 @@ pub enum Command {
     Drain,
 }
 
+/// A program's own pages, by path.
+pub type Pages = Box<dyn Fn(&str) -> Option<String>>;
+
+/// A program's endless answers, by path and query; only on the Unix socket.
+pub type Streams = Box<dyn Fn(&str, &str) -> Option<mpsc::Receiver<Bytes>>>;
+
 /// What the endpoints need of a program.
 pub struct Endpoints {
     pub ready: Box<dyn Fn(&mut Report)>,
     pub metrics: Box<dyn Fn(&mut Exposition)>,
+    pub pages: Pages,
+    pub streams: Streams,
     pub prefix: &'static str,
     pub commands: mpsc::Sender<Command>,
 }
@@ -113,7 +123,42 @@ where
         .await;
 }
 
-fn answer(request: &Request<Incoming>, endpoints: &Endpoints, privileged: bool) -> Response<Full<Bytes>> {
+/// An answer's body.
+#[derive(Debug)]
+enum Answer {
+    Whole(Full<Bytes>),
+    Endless(mpsc::Receiver<Bytes>),
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.get_mut() {
+            Answer::Whole(body) => Pin::new(body).poll_frame(context),
+            Answer::Endless(receiver) => {
+                receiver.poll_recv(context).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Answer::Whole(body) => body.is_end_stream(),
+            Answer::Endless(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Answer::Whole(body) => body.size_hint(),
+            Answer::Endless(_) => SizeHint::default(),
+        }
+    }
+}
+
+fn answer(request: &Request<Incoming>, endpoints: &Endpoints, privileged: bool) -> Response<Answer> {
     let query = request.uri().query().unwrap_or_default();
     let verbose = query.split('&').any(|part| part == "verbose" || part.starts_with("verbose="));
     match (request.method(), request.uri().path()) {
@@ -148,23 +193,31 @@ fn answer(request: &Request<Incoming>, endpoints: &Endpoints, privileged: bool) 
         (_, "/-/reload" | "/-/drain" | "/-/log-level") if !privileged => {
             text(StatusCode::FORBIDDEN, "only on the Unix socket\n".to_owned())
         }
+        (&Method::GET, path) if privileged && path.starts_with("/-/") => match (endpoints.streams)(path, query) {
+            Some(receiver) => Response::new(Answer::Endless(receiver)),
+            None => text(StatusCode::NOT_FOUND, "not found\n".to_owned()),
+        },
+        (&Method::GET | &Method::HEAD, path) => match (endpoints.pages)(path) {
+            Some(page) => text(StatusCode::OK, page),
+            None => text(StatusCode::NOT_FOUND, "not found\n".to_owned()),
+        },
         _ => text(StatusCode::NOT_FOUND, "not found\n".to_owned()),
     }
 }
 
-fn command(endpoints: &Endpoints, command: Command) -> Response<Full<Bytes>> {
+fn command(endpoints: &Endpoints, command: Command) -> Response<Answer> {
     match endpoints.commands.try_send(command) {
         Ok(()) => text(StatusCode::ACCEPTED, "accepted\n".to_owned()),
         Err(_) => text(StatusCode::SERVICE_UNAVAILABLE, "busy\n".to_owned()),
     }
 }
 
-fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+fn text(status: StatusCode, body: String) -> Response<Answer> {
     respond(status, "text/plain; charset=utf-8", body)
 }
 
-fn respond(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+fn respond(status: StatusCode, kind: &'static str, body: String) -> Response<Answer> {
+    let mut response = Response::new(Answer::Whole(Full::new(Bytes::from(body))));
     *response.status_mut() = status;
     response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(kind));
     response

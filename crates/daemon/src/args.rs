@@ -38,6 +38,8 @@ pub struct Args {
     pub socket: Option<PathBuf>,
     pub drain: Duration,
     pub termination_log: PathBuf,
+    /// Whether the program locks itself in.
+    pub sandbox: bool,
 }
 
 const SHARED: &[(&str, &str)] = &[
@@ -53,12 +55,23 @@ const SHARED: &[(&str, &str)] = &[
     ("--log-level LEVEL", "error, warn, info or debug (info)"),
     ("--log-format FORMAT", "text or json (text on a terminal)"),
     ("--termination-log PATH", "where the last message goes, if it exists (/dev/termination-log)"),
+    ("--sandbox on|off", "lock itself in: no new programs, writes only where needed (on)"),
     ("-h, --help", "print this and exit"),
     ("-V, --version", "print the version and exit"),
 ];
 
 pub fn help<P: Program>() -> String {
-    let mut out = format!("{}: {}\n\nUsage: {} [FLAGS]\n\nFlags:\n", P::NAME, P::ABOUT, P::NAME);
+    let mut out = format!("{}: {}\n\nUsage: {} [FLAGS]\n", P::NAME, P::ABOUT, P::NAME);
+    for (usage, _) in P::COMMANDS {
+        let _ = writeln!(out, "       {} {usage}", P::NAME);
+    }
+    if !P::COMMANDS.is_empty() {
+        out.push_str("\nCommands:\n");
+        for (usage, help) in P::COMMANDS {
+            let _ = writeln!(out, "  {:26} {help}", usage.split(' ').next().unwrap_or_default());
+        }
+    }
+    out.push_str("\nFlags:\n");
     let own: Vec<(String, &str)> =
         P::FLAGS.iter().map(|flag| (format!("--{} {}", flag.name, flag.value), flag.help)).collect();
     let shared = SHARED.iter().map(|(flag, help)| ((*flag).to_owned(), *help));
@@ -86,6 +99,7 @@ pub fn parse(
         socket: None,
         drain: DRAIN,
         termination_log: PathBuf::from("/dev/termination-log"),
+        sandbox: true,
     };
     let mut parser = lexopt::Parser::from_args(arguments);
     while let Some(argument) = parser.next().map_err(|error| error.to_string())? {
@@ -127,6 +141,13 @@ pub fn parse(
                 let level = Level::parse(&text);
                 args.log_level =
                     level.ok_or_else(|| format!("--log-level: `{text}` is not error, warn, info or debug"))?;
+            }
+            "sandbox" => {
+                args.sandbox = match value("sandbox")?.as_str() {
+                    "on" => true,
+                    "off" => false,
+                    other => return Err(format!("--sandbox: `{other}` is not on or off")),
+                };
             }
             "log-format" => {
                 args.log_json = Some(match value("log-format")?.as_str() {

@@ -17,11 +17,14 @@ pub mod exit;
 pub mod health;
 pub mod log;
 pub mod metrics;
+mod otlp;
 pub mod program;
 pub mod reload;
 mod run;
+pub mod sandbox;
 
 pub use drain::Drain;
 pub use exit::Exit;
 pub use program::{BuildError, Context, Program};
 pub use run::run;
+pub use sandbox::Sandbox;

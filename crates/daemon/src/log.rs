@@ -2,9 +2,11 @@
 //!
 //! A page of code instead of a subscriber stack, because a sidecar's idle memory is the product.
 
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 static LEVEL: AtomicU8 = AtomicU8::new(Level::Info as u8);
 static JSON: AtomicBool = AtomicBool::new(false);
@@ -46,10 +48,46 @@ pub fn enabled(level: Level) -> bool {
     level as u8 <= LEVEL.load(Ordering::Relaxed)
 }
 
+/// A line as data, for whoever exports it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    pub time: std::time::SystemTime,
+    pub level: Level,
+    pub message: String,
+    pub fields: Vec<(String, String)>,
+}
+
+/// Lines kept for an exporter; the oldest are given up.
+const KEPT: usize = 256;
+static KEEPING: AtomicBool = AtomicBool::new(false);
+static LINES: Mutex<VecDeque<Line>> = Mutex::new(VecDeque::new());
+
+/// From now on lines are kept until [`kept_lines`] takes them.
+pub(crate) fn keep_lines() {
+    KEEPING.store(true, Ordering::Relaxed);
+}
+
+pub(crate) fn kept_lines() -> Vec<Line> {
+    LINES.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect()
+}
+
+fn keep(level: Level, message: &str, fields: &[(&str, &dyn std::fmt::Display)]) {
+    let fields = fields.iter().map(|(name, value)| ((*name).to_owned(), value.to_string())).collect();
+    let line = Line { time: std::time::SystemTime::now(), level, message: message.to_owned(), fields };
+    let mut lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
+    if lines.len() == KEPT {
+        lines.pop_front();
+    }
+    lines.push_back(line);
+}
+
 /// Writes one line. Use the macros [`crate::error!`], [`crate::warn!`], [`crate::info!`], [`crate::debug!`].
 pub fn write(level: Level, message: &str, fields: &[(&str, &dyn std::fmt::Display)]) {
     if !enabled(level) {
         return;
+    }
+    if KEEPING.load(Ordering::Relaxed) {
+        keep(level, message, fields);
     }
     let now = jiff::Timestamp::now();
     let line = render(&format!("{now:.3}"), level, message, fields, JSON.load(Ordering::Relaxed));

@@ -2,15 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::ffi::OsString;
 use std::future::Future;
+use std::process::ExitCode;
 
+use bytes::Bytes;
 use serde_json::Value;
+use tokio::sync::mpsc;
 
 use crate::config::{Decoder, Document, Loaded};
 use crate::drain::Drain;
 use crate::exit::Exit;
 use crate::health::Report;
 use crate::metrics::Exposition;
+use crate::sandbox::Sandbox;
 
 /// A flag of one program, besides those all share. Given more than once, its values are gathered.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +70,8 @@ pub trait Program: Sized + 'static {
     /// Health and metrics are served here unless a flag says otherwise.
     const ADMIN_PORT: u16;
     const FLAGS: &'static [Flag];
+    /// Commands of its own: how one is called, and what it does.
+    const COMMANDS: &'static [(&'static str, &'static str)] = &[];
     type Spec: Document + Clone;
 
     /// The `spec` that flags alone stand for. An error is one sentence.
@@ -79,4 +86,26 @@ pub trait Program: Sized + 'static {
     fn serve(&self, drain: Drain) -> impl Future<Output = Ending>;
     fn ready(&self, report: &mut Report);
     fn metrics(&self, out: &mut Exposition);
+
+    /// What it writes besides its streams, so that it can be locked in; `None`: it is not.
+    fn sandbox(_loaded: &Loaded<Self::Spec>) -> Option<Sandbox> {
+        None
+    }
+
+    /// An endless answer of its own to a GET of `path` (which begins with `/-/`) on the Unix socket; it ends when the
+    /// sender is dropped.
+    fn stream(&self, _path: &str, _query: &str) -> Option<mpsc::Receiver<Bytes>> {
+        None
+    }
+
+    /// Runs a command of its own: a first argument that is no flag. Their names and what they do are in
+    /// [`Program::COMMANDS`].
+    fn command(_name: &str, _arguments: Vec<OsString>) -> ExitCode {
+        Exit::Usage.into()
+    }
+
+    /// The text of a page of its own on the health port, which changes nothing; `None`: there is no such page.
+    fn page(&self, _path: &str) -> Option<String> {
+        None
+    }
 }

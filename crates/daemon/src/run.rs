@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -18,12 +19,20 @@ use crate::config::{Document as _, Loaded, Problem, envelope, print};
 use crate::drain::{Drain, Trigger};
 use crate::exit::{Exit, termination_message};
 use crate::log::{self, chain};
+use crate::otlp::{self, Exporter};
 use crate::program::{Context, Ending, Program};
 use crate::reload::Watch;
+use crate::sandbox::{self, Sandbox, Walls};
 use crate::{budget, error, info, warn};
 
 /// A whole `main`.
 pub fn run<P: Program>() -> ExitCode {
+    let mut given = std::env::args_os().skip(1);
+    if let Some(name) = given.next().and_then(|first| first.into_string().ok())
+        && P::COMMANDS.iter().any(|(usage, _)| usage.split(' ').next() == Some(&name))
+    {
+        return P::command(&name, given.collect());
+    }
     let args = match args::parse(std::env::args_os().skip(1), P::FLAGS, P::ADMIN_PORT) {
         Ok(args) => args,
         Err(message) => {
@@ -107,19 +116,56 @@ fn live<P: Program>(args: &Args, loaded: Loaded<P::Spec>, text: String) -> Exit 
     // A program that execs nothing needs no set-user-ID binaries; old kernels may refuse, which changes nothing.
     let _ = rustix::thread::set_no_new_privs(true);
     let context = Context { memory_limit: budget::memory_limit() };
-    let outcome = P::build(&loaded, &context).map_err(|error| chain(&error)).and_then(|program| {
+    let (export, refused) = otlp::Settings::from_environment(P::NAME);
+    for reason in refused {
+        warn!("OpenTelemetry export left out", reason = reason);
+    }
+    let run = || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| format!("failed to start the runtime: {error}"))?;
+        // Before anything is built: the first process of a container has no default handlers, and a signal that came
+        // too early would be lost.
+        let signals = runtime.block_on(async { Signals::listen() })?;
+        let program = P::build(&loaded, &context).map_err(|error| chain(&error))?;
+        let walls = args.sandbox.then(|| P::sandbox(&loaded)).flatten().map(|sandbox| enter(&sandbox, args, P::NAME));
         let local = LocalSet::new();
-        local.block_on(&runtime, serve(Arc::new(program), args, text, context))
-    });
-    let ending = outcome.unwrap_or_else(|message| Ending { exit: Exit::Failure, message });
+        local.block_on(&runtime, async {
+            let mut exporter = None;
+            let start = Start { text, context, signals, walls, export };
+            let ending = serve(Arc::new(program), args, start, &mut exporter).await;
+            let exit = last_words(args, ending);
+            if let Some(exporter) = exporter {
+                // The grace period is nearly over; a collector that hangs does not get the rest of it.
+                let _ = tokio::time::timeout(LAST_EXPORT, exporter.finish()).await;
+            }
+            Ok(exit)
+        })
+    };
+    run().unwrap_or_else(|message| last_words(args, Err(message)))
+}
+
+/// For the last export after the drain.
+const LAST_EXPORT: Duration = Duration::from_secs(1);
+
+fn last_words(args: &Args, ending: Result<Ending, String>) -> Exit {
+    let ending = ending.unwrap_or_else(|message| Ending { exit: Exit::Failure, message });
     match ending.exit {
         Exit::Success => info!(&ending.message),
         _ => error!(&ending.message, code = ending.exit as u8),
     }
     termination_message(&args.termination_log, &ending.message);
     ending.exit
+}
+
+/// Before the first thread: it holds for those that are started from now on.
+fn enter(sandbox: &Sandbox, args: &Args, name: &str) -> Walls {
+    let socket = args.socket.clone().unwrap_or_else(|| default_socket(name));
+    let directory = socket.parent().unwrap_or(Path::new("/"));
+    // Where it cannot be made there will be no socket, and that is said.
+    let _ = std::fs::create_dir_all(directory);
+    let (walls, said) = sandbox::enter(sandbox, &[args.termination_log.clone(), directory.to_owned()]);
+    info!("sandboxed", walls = said);
+    walls
 }
 
 /// Health of the configuration, for the metrics.
@@ -129,14 +175,48 @@ struct Reloads {
     count: AtomicU64,
 }
 
-async fn serve<P: Program>(program: Arc<P>, args: &Args, text: String, context: Context) -> Result<Ending, String> {
-    let listen = |kind| signal(kind).map_err(|error| format!("failed to listen for signals: {error}"));
-    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-    let mut hangup = listen(SignalKind::hangup())?;
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Signals, String> {
+        let listen = |kind| signal(kind).map_err(|error| format!("failed to listen for signals: {error}"));
+        Ok(Signals {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+}
+
+/// What was made before the first await.
+struct Start {
+    text: String,
+    context: Context,
+    signals: Signals,
+    walls: Option<Walls>,
+    export: Option<otlp::Settings>,
+}
+
+async fn serve<P: Program>(
+    program: Arc<P>,
+    args: &Args,
+    start: Start,
+    exporter: &mut Option<Rc<Exporter>>,
+) -> Result<Ending, String> {
+    let Start { text, context, mut signals, walls, export } = start;
     let (trigger, drain) = Trigger::new();
     let (sender, mut commands) = mpsc::channel(4);
     let reloads = Arc::new(Reloads { last_good: AtomicBool::new(true), count: AtomicU64::new(0) });
-    start_admin(&program, args, &drain, sender, &reloads).await?;
+    let endpoints = start_admin(&program, args, &drain, sender, &reloads).await?;
+    if let Some(settings) = export {
+        let started = Rc::new(Exporter::new(settings, P::NAME, endpoints));
+        *exporter = Some(Rc::clone(&started));
+        tokio::task::spawn_local(async move { started.run().await });
+    }
 
     let mut watch = args.config.as_ref().map(|path| Watch::new(path, text));
     let mut work = std::pin::pin!(program.serve(drain.clone()));
@@ -144,16 +224,16 @@ async fn serve<P: Program>(program: Arc<P>, args: &Args, text: String, context: 
         let command = tokio::select! {
             // Cancelling any of the others is safe: signals and changes stay pending, commands stay queued.
             ending = &mut work => return Ok(ending),
-            () = either(&mut terminate, &mut interrupt) => {
+            () = either(&mut signals.terminate, &mut signals.interrupt) => {
                 if drain.deadline().is_some() {
                     return Ok(Ending { exit: Exit::Aborted, message: "a second signal ended the drain".to_owned() });
                 }
                 Command::Drain
             }
-            _ = hangup.recv() => Command::Reload,
+            _ = signals.hangup.recv() => Command::Reload,
             Some(command) = commands.recv() => command,
             text = change(&mut watch) => {
-                apply(&*program, &text, args.config.as_deref(), &context, &reloads);
+                apply(&*program, &text, args.config.as_deref(), &context, &reloads, walls.as_ref());
                 continue;
             }
         };
@@ -162,7 +242,7 @@ async fn serve<P: Program>(program: Arc<P>, args: &Args, text: String, context: 
                 info!("draining", timeout = format_args!("{:?}", args.drain));
                 trigger.pull(args.drain);
             }
-            Command::Reload => reread(&*program, args, &context, &reloads),
+            Command::Reload => reread(&*program, args, &context, &reloads, walls.as_ref()),
         }
     }
 }
@@ -178,9 +258,9 @@ async fn change(watch: &mut Option<Watch>) -> String {
     }
 }
 
-fn reread<P: Program>(program: &P, args: &Args, context: &Context, reloads: &Reloads) {
+fn reread<P: Program>(program: &P, args: &Args, context: &Context, reloads: &Reloads, walls: Option<&Walls>) {
     match text_of::<P>(args) {
-        Ok((text, _)) => apply(program, &text, args.config.as_deref(), context, reloads),
+        Ok((text, _)) => apply(program, &text, args.config.as_deref(), context, reloads, walls),
         Err(message) => {
             reloads.last_good.store(false, Ordering::Relaxed);
             error!("configuration not reloaded; the old one goes on", reason = message);
@@ -189,10 +269,20 @@ fn reread<P: Program>(program: &P, args: &Args, context: &Context, reloads: &Rel
 }
 
 /// Parse, build, swap: whoever refuses, the old parts go on.
-fn apply<P: Program>(program: &P, text: &str, path: Option<&Path>, context: &Context, reloads: &Reloads) {
+fn apply<P: Program>(
+    program: &P,
+    text: &str,
+    path: Option<&Path>,
+    context: &Context,
+    reloads: &Reloads,
+    walls: Option<&Walls>,
+) {
     let place = path.map_or_else(|| "flags".to_owned(), |path| path.display().to_string());
     let outcome = match envelope::load::<P::Spec>(text, P::KIND, P::check) {
-        Ok(loaded) => program.reload(&loaded, context).map_err(|error| chain(&error)),
+        Ok(loaded) => match outside::<P>(&loaded, walls) {
+            Some(reason) => Err(reason),
+            None => program.reload(&loaded, context).map_err(|error| chain(&error)),
+        },
         Err(problems) => Err(shown(&place, &problems).join("; ")),
     };
     reloads.last_good.store(outcome.is_ok(), Ordering::Relaxed);
@@ -205,14 +295,23 @@ fn apply<P: Program>(program: &P, text: &str, path: Option<&Path>, context: &Con
     }
 }
 
+/// What a new configuration wants to write and the sandbox, made at the start, does not let it.
+fn outside<P: Program>(loaded: &Loaded<P::Spec>, walls: Option<&Walls>) -> Option<String> {
+    let refused = walls?.refuses(&P::sandbox(loaded)?);
+    let shown: Vec<String> = refused.iter().map(|path| path.display().to_string()).collect();
+    let what = shown.join(", ");
+    (!shown.is_empty()).then(|| format!("the sandbox made at the start allows no writing below {what}; start anew"))
+}
+
 async fn start_admin<P: Program>(
     program: &Arc<P>,
     args: &Args,
     drain: &Drain,
     commands: mpsc::Sender<Command>,
     reloads: &Arc<Reloads>,
-) -> Result<(), String> {
-    let (for_ready, for_metrics) = (Arc::clone(program), Arc::clone(program));
+) -> Result<Rc<Endpoints>, String> {
+    let for_streams = Arc::clone(program);
+    let (for_ready, for_metrics, for_pages) = (Arc::clone(program), Arc::clone(program), Arc::clone(program));
     let (drain, reloads) = (drain.clone(), Arc::clone(reloads));
     let endpoints = Rc::new(Endpoints {
         ready: Box::new(move |report| {
@@ -226,6 +325,8 @@ async fn start_admin<P: Program>(
             out.counter("config_reloads", "Reloads taken over.").sample(&[], count);
             for_metrics.metrics(out);
         }),
+        pages: Box::new(move |path| for_pages.page(path)),
+        streams: Box::new(move |path, query| for_streams.stream(path, query)),
         prefix: P::METRICS,
         commands,
     });
@@ -238,16 +339,17 @@ async fn start_admin<P: Program>(
     let path = args.socket.clone().unwrap_or_else(|| default_socket(P::NAME));
     match admin::bind_socket(&path) {
         Ok(listener) => {
-            tokio::task::spawn_local(admin::serve_socket(listener, endpoints));
+            tokio::task::spawn_local(admin::serve_socket(listener, Rc::clone(&endpoints)));
         }
         Err(error) if args.socket.is_some() => return Err(format!("failed to listen on {}: {error}", path.display())),
         // A read-only root without the directory mounted: signals still work.
         Err(error) => warn!("no command socket", path = path.display(), reason = error),
     }
-    Ok(())
+    Ok(endpoints)
 }
 
-fn default_socket(name: &str) -> PathBuf {
+/// Where a program listens for commands without a flag.
+pub(crate) fn default_socket(name: &str) -> PathBuf {
     PathBuf::from(format!("/run/outrigger/{}.sock", name.trim_start_matches("outrigger-")))
 }
 
@@ -266,6 +368,7 @@ fn skeleton(schema: &Schema) -> Value {
     match &schema.shape {
         Shape::Scalar(_, what) => Value::from(format!("<{}>", what.trim_start_matches("a "))),
         Shape::Choice(names) => Value::from(names.iter().map(|(name, _)| *name).collect::<Vec<_>>().join("|")),
+        Shape::Any => Value::from("<any value>"),
         Shape::List(item) => Value::Array(vec![skeleton(item)]),
         Shape::Map(value) => Value::Object(Map::from_iter([("<name>".to_owned(), skeleton(value))])),
         Shape::Fields { fields, .. } => {

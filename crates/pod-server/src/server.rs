@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use jiff::Timestamp;
 use pod_api::failure::Failure;
 use pod_api::resource::Surroundings;
@@ -155,15 +155,25 @@ impl Server {
     /// Answers one request, whatever happens in it.
     pub(crate) async fn answer(&self, request: Request<Incoming>, certificate: Option<&User>) -> Response<Body> {
         let head = request.method() == Method::HEAD;
+        let unread = request.version() < http::Version::HTTP_2 && !request.body().is_end_stream();
+        let mut refused = false;
         let mut response = match AssertUnwindSafe(self.dispatch(request, certificate)).catch_unwind().await {
             Ok(Ok(response)) => response,
-            Ok(Err(failure)) => body::refuse(&failure),
+            Ok(Err(failure)) => {
+                refused = true;
+                body::refuse(&failure)
+            }
             // The panic's text is on stderr; the client has no use for it.
             Err(_) => body::refuse(&Failure::internal("the request could not be handled")),
         };
         let headers = response.headers_mut();
         headers.entry(http::header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
         headers.insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
+        if refused && unread {
+            // Refused before the body was read, the connection ends with the answer; a client that is not told would put its
+            // next request on it (RFC 9112 §9.6).
+            headers.insert(http::header::CONNECTION, HeaderValue::from_static("close"));
+        }
         if head {
             *response.body_mut() = body::full(bytes::Bytes::new());
         }

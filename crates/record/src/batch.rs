@@ -135,6 +135,11 @@ impl Batch {
         Batch { sequence: 0, origin, start, end: start, mark: 0, count: 0, frames: Vec::new() }
     }
 
+    /// Everything but the records.
+    pub fn clone_head(&self) -> Batch {
+        Batch { count: 0, frames: Vec::new(), origin: Arc::clone(&self.origin), ..*self }
+    }
+
     /// Appends a record. Bodies and fields are shorter than 4 GiB.
     pub fn push(&mut self, record: &Record<'_>) {
         let mut header = [0u8; HEADER];

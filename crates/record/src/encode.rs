@@ -84,6 +84,32 @@ impl Encoder {
         }
     }
 
+    /// The bulk API of Elasticsearch and OpenSearch: an action and a document, each on its line. A document has an
+    /// `@timestamp`, its own if the application gave it one.
+    pub fn bulk(&mut self, out: &mut Vec<u8>, batches: &[Arc<Batch>], action: &[u8]) {
+        for batch in batches {
+            for record in batch.records() {
+                out.extend_from_slice(action);
+                let mut stamped = false;
+                if record.flags.has(Flags::OBJECT) {
+                    json::object(record.body, |(key, _)| stamped |= key == b"@timestamp");
+                }
+                let start = out.len();
+                self.object(out, &record, &batch.origin.fields);
+                // A line of its own, whatever the application wrote.
+                out[start..].iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')).for_each(|byte| *byte = b' ');
+                if !stamped {
+                    let empty = out.len() - start == 2;
+                    out.pop();
+                    out.extend_from_slice(if empty { b"\"@timestamp\":\"" } else { b",\"@timestamp\":\"" });
+                    self.clock.append(out, record.time);
+                    out.extend_from_slice(b"\"}");
+                }
+                out.push(b'\n');
+            }
+        }
+    }
+
     /// An application's own object keeps its members, and ours are appended; anything else becomes `message`.
     pub fn object(&mut self, out: &mut Vec<u8>, record: &Record<'_>, fields: &[u8]) {
         if record.flags.has(Flags::OBJECT) {
@@ -313,6 +339,21 @@ mod tests {
         );
         let array: serde_json::Value = serde_json::from_str(&encoded(Encoding::JsonArray, &batches)).unwrap();
         assert_eq!(array.as_array().unwrap().len(), 4);
+    }
+
+    #[test]
+    fn bulk_documents_have_a_time() {
+        let mut out = Vec::new();
+        let stamped = "{\"@timestamp\":\"x\",\n\"a\":1}";
+        let batches = [batch(1, &[("a", 0), (stamped, 4), ("{}", 4)])];
+        Encoder::new(Encoding::NdJson).bulk(&mut out, &batches, b"{\"create\":{}}\n");
+        let text = String::from_utf8(out).unwrap();
+        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len(), 6);
+        assert_eq!(lines[0], serde_json::json!({"create": {}}));
+        assert_eq!(lines[1]["@timestamp"], lines[1]["time"]);
+        assert_eq!(lines[3], serde_json::json!({"@timestamp": "x", "a": 1, "pod": "p"}));
+        assert_eq!(lines[5]["@timestamp"], "2026-08-15T10:00:00.123456789Z");
     }
 
     #[test]

@@ -133,30 +133,22 @@ pub fn object<'a>(text: &'a [u8], mut visit: impl FnMut(Member<'a>)) -> bool {
     }
     scan.space();
     if !scan.take(b'}') {
-        loop {
-            scan.space();
-            let Some(key) = scan.quoted() else { return false };
-            scan.space();
-            if !scan.take(b':') {
-                return false;
-            }
-            scan.space();
-            let start = scan.at;
-            if !scan.value(1) {
-                return false;
-            }
-            visit((key, &text[start..scan.at]));
-            scan.space();
-            if scan.take(b'}') {
-                break;
-            }
-            if !scan.take(b',') {
-                return false;
-            }
+        if !scan.members(&mut visit) {
+            return false;
+        }
+        if !scan.take(b'}') {
+            return false;
         }
     }
     scan.space();
     scan.at == text.len()
+}
+
+/// Shows the members of an object that is written without its braces, as a record's fields are.
+pub fn members<'a>(text: &'a [u8], mut visit: impl FnMut(Member<'a>)) -> bool {
+    let mut scan = Scan { text, at: 0 };
+    scan.space();
+    scan.at == text.len() || (scan.members(&mut visit) && scan.at == text.len())
 }
 
 /// The inside of a value that is a string, escapes as they stand; `None` for other values.
@@ -210,6 +202,28 @@ impl<'a> Scan<'a> {
                 }
                 _ => return None,
             };
+        }
+    }
+
+    /// One or more members, and the white space behind them.
+    fn members(&mut self, visit: &mut impl FnMut(Member<'a>)) -> bool {
+        loop {
+            self.space();
+            let Some(key) = self.quoted() else { return false };
+            self.space();
+            if !self.take(b':') {
+                return false;
+            }
+            self.space();
+            let start = self.at;
+            if !self.value(1) {
+                return false;
+            }
+            visit((key, &self.text[start..self.at]));
+            self.space();
+            if !self.take(b',') {
+                return true;
+            }
         }
     }
 

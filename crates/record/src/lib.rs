@@ -15,6 +15,7 @@ pub mod batch;
 pub mod deliver;
 pub mod encode;
 pub mod json;
+pub mod msgpack;
 pub mod queue;
 pub mod sink;
 pub mod spool;

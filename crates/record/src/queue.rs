@@ -17,7 +17,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::batch::{Batch, Origin};
@@ -47,6 +47,17 @@ pub struct Queue {
     /// Something was pushed, acknowledged or closed.
     changed: Condvar,
     limits: Limits,
+    bell: Bell,
+}
+
+/// Rung when every sink has acknowledged more than before.
+#[derive(Default)]
+struct Bell(OnceLock<Box<dyn Fn() + Send + Sync>>);
+
+impl std::fmt::Debug for Bell {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Bell")
+    }
 }
 
 /// Bytes allowed.
@@ -98,7 +109,8 @@ pub struct Depth {
 #[derive(Debug)]
 pub struct Snapshot {
     pub positions: Positions,
-    through: u64,
+    /// Everything through this number is acknowledged by every sink.
+    pub through: u64,
 }
 
 impl Queue {
@@ -144,13 +156,18 @@ impl Queue {
             progress: Instant::now(),
             progress_mark: start - 1,
         };
-        let queue = Queue { state: Mutex::new(state), changed: Condvar::new(), limits };
+        let queue = Queue { state: Mutex::new(state), changed: Condvar::new(), limits, bell: Bell::default() };
         Ok((Arc::new(queue), recovered))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic elsewhere leaves the state whole: every change is finished before the lock is given back.
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Calls `bell`, from the sinks' threads, when there is more to be saved. Only the first one counts.
+    pub fn on_progress(&self, bell: impl Fn() + Send + Sync + 'static) {
+        let _ = self.bell.0.set(Box::new(bell));
     }
 
     /// A new origin begins: every sink has everything before `start`.
@@ -237,6 +254,11 @@ impl Queue {
     pub fn sync(&self) -> io::Result<()> {
         let writer = self.lock().spool.as_ref().and_then(Spool::writer);
         writer.map_or(Ok(()), |file| file.sync_data())
+    }
+
+    /// Everything through this number is acknowledged by every sink.
+    pub fn acknowledged_through(&self) -> u64 {
+        self.lock().acknowledged()
     }
 
     /// What is to be saved now.
@@ -430,8 +452,15 @@ impl Consumer {
     /// Every record of these has reached the sink.
     pub fn acknowledge(&mut self, batches: &[Arc<Batch>]) {
         self.advance(batches);
-        self.queue.lock().acknowledge(self.sink, batches);
+        let mut state = self.queue.lock();
+        let before = state.acknowledged();
+        state.acknowledge(self.sink, batches);
+        let more = state.acknowledged() > before;
+        drop(state);
         self.queue.changed.notify_all();
+        if let Some(bell) = self.queue.bell.0.get().filter(|_| more) {
+            bell();
+        }
     }
 
     fn advance(&self, batches: &[Arc<Batch>]) {

@@ -1,7 +1,9 @@
 //! The program: one thread that reads and keeps the books, one per sink, and the runtime's for everybody who asks.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -11,22 +13,26 @@ use daemon::config::{Decoder, Loaded};
 use daemon::health::Report;
 use daemon::metrics::Exposition;
 use daemon::program::{Ending, Flag};
-use daemon::{BuildError, Context, Drain, Exit, Program, error, info, warn};
+use daemon::{BuildError, Context, Drain, Exit, Program, Sandbox, error, info, warn};
 use record::Queue;
 use record::deliver::{Delivery, Event, Status};
 use record::queue::Depth;
 use rustix::fs::{FlockOperation, flock};
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Store};
 use crate::config::{Spec, Spooling, check};
 use crate::follow::{Follower, Start, positions};
 use crate::receipt::Receipt;
+use crate::stages::Counts;
+use crate::tap::{Point, Tap};
 use crate::watch::{Waker, Watch};
 use crate::wiring::{Parts, SinkParts, build};
 
 /// A turn that brought less than this is followed by a short rest, so that many small writes become one look.
 const SMALL: usize = 64 * 1024;
 const REST: Duration = Duration::from_millis(4);
+/// Between two notes of what was acknowledged, at least; and noting takes no more than a twentieth of the time.
+const NOTE: Duration = Duration::from_millis(5);
 /// Between two updates of what others see.
 const SHOW: Duration = Duration::from_millis(200);
 
@@ -45,6 +51,7 @@ struct Shared {
     draining: AtomicBool,
     started: AtomicBool,
     seen: Mutex<Seen>,
+    tap: Arc<Tap>,
 }
 
 #[derive(Debug, Default)]
@@ -53,6 +60,7 @@ struct Seen {
     depth: Depth,
     sinks: Vec<(String, Arc<Status>)>,
     save_error: Option<String>,
+    counts: Option<Arc<Counts>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -74,21 +82,39 @@ impl Program for Logs {
     const ABOUT: &'static str = "delivers every line of a pod's log files";
     const ADMIN_PORT: u16 = 7610;
     const FLAGS: &'static [Flag] = &[
-        Flag { name: "file", value: "GLOB", help: "follow these files; may be repeated" },
+        Flag { name: "file", value: "GLOB", help: "follow these files; may be repeated; `-` is standard input" },
+        Flag { name: "fifo", value: "PATH", help: "read this named pipe" },
         Flag { name: "format", value: "FORMAT", help: "plain, cri or json (plain)" },
         Flag { name: "to", value: "TARGET", help: "`stdout`, a path, or an http(s) URL; may be repeated" },
         Flag { name: "state", value: "DIRECTORY", help: "positions and spool (/var/lib/outrigger/logs)" },
     ];
+    const COMMANDS: &'static [(&'static str, &'static str)] = crate::command::COMMANDS;
     type Spec = Spec;
+
+    fn command(name: &str, arguments: Vec<OsString>) -> ExitCode {
+        crate::command::run(name, arguments)
+    }
+
+    fn sandbox(loaded: &Loaded<Spec>) -> Option<Sandbox> {
+        Some(Sandbox { writes: crate::wiring::writes(&loaded.spec) })
+    }
+
+    fn stream(&self, path: &str, query: &str) -> Option<tokio::sync::mpsc::Receiver<bytes::Bytes>> {
+        let point = Point::parse(query.strip_prefix("at=").unwrap_or("staged"))?;
+        if path == "/-/tap" { self.shared.tap.listen(point) } else { None }
+    }
 
     fn spec_of_flags(flags: &BTreeMap<&'static str, Vec<String>>) -> Result<serde_json::Value, String> {
         use serde_json::json;
         let all = |name: &str| flags.get(name).cloned().unwrap_or_default();
         let last = |name: &str| flags.get(name).and_then(|values| values.last());
-        if all("file").is_empty() {
-            return Err("needs --file GLOB or --config FILE; see --help".to_owned());
-        }
-        let mut source = json!({ "name": "files", "files": { "include": all("file") } });
+        let mut source = match (all("file").as_slice(), last("fifo")) {
+            ([], None) => return Err("needs --file GLOB, --fifo PATH or --config FILE; see --help".to_owned()),
+            ([only], None) if only == "-" => json!({ "name": "stdin", "stdin": {} }),
+            (files, None) => json!({ "name": "files", "files": { "include": files } }),
+            ([], Some(path)) => json!({ "name": "fifo", "fifo": { "path": path } }),
+            _ => return Err("--file and --fifo exclude each other".to_owned()),
+        };
         match last("format").map(String::as_str) {
             None | Some("plain") => {}
             Some("json") => source["parse"] = json!("json"),
@@ -128,6 +154,7 @@ impl Program for Logs {
                 draining: AtomicBool::new(false),
                 started: AtomicBool::new(false),
                 seen: Mutex::default(),
+                tap: Arc::default(),
             }),
         })
     }
@@ -228,6 +255,9 @@ impl Program for Logs {
         for (sink, status) in &seen.sinks {
             failing.sample(&[("sink", sink)], u64::from(status.failing().is_some()));
         }
+        if let Some(counts) = &seen.counts {
+            counts.metrics(out);
+        }
     }
 }
 
@@ -256,15 +286,24 @@ struct Run {
     queue: Arc<Queue>,
     sinks: Vec<JoinHandle<()>>,
     settings: Settings,
+    store: Store,
     /// Held for as long as the state directory is ours.
     _lock: std::fs::File,
     last_save: Instant,
     last_show: Instant,
     saved: Option<Checkpoint>,
+    noted: Noted,
+}
+
+/// What was written down last without waiting for the disk.
+struct Noted {
+    through: u64,
+    at: Instant,
+    /// Until the next one; many files make it longer.
+    pause: Duration,
 }
 
 struct Settings {
-    directory: std::path::PathBuf,
     save_every: Duration,
     settle: Duration,
     reserve: Duration,
@@ -274,7 +313,8 @@ impl Run {
     fn start(parts: Parts, shared: &Arc<Shared>) -> Result<Run, String> {
         let directory = &parts.directory;
         let guard = claim(directory)?;
-        let checkpoint = Checkpoint::load(directory).map_err(|error| daemon::log::chain(&error))?;
+        let mut store = Store::new(directory);
+        let checkpoint = store.load().map_err(|error| daemon::log::chain(&error))?;
         let names: Vec<String> = parts.sinks.iter().map(|sink| sink.name.clone()).collect();
         let saved = checkpoint.as_ref().map(|checkpoint| positions(checkpoint, &names)).unwrap_or_default();
         // A spool left by an earlier configuration is delivered whatever this one says.
@@ -297,16 +337,28 @@ impl Run {
         lock(&shared.seen).sinks = statuses;
         let sinks = parts.sinks.into_iter().enumerate().map(|(index, sink)| deliver(sink, index, &queue));
         let sinks = sinks.collect::<Result<Vec<_>, _>>()?;
-        let start = Start { checkpoint, recovered, sinks: names, scratch: directory.clone() };
-        let settings = Settings {
-            directory: parts.directory,
-            save_every: parts.save_every,
-            settle: parts.settle,
-            reserve: parts.reserve,
-        };
-        let follower = Follower::new(parts.sources, Arc::clone(&queue), watch, start);
+        lock(&shared.seen).counts = Some(parts.stages.counts());
+        let mut stages = parts.stages;
+        stages.set_tap(Arc::clone(&shared.tap));
+        let start = Start { stages, checkpoint, recovered, sinks: names, scratch: directory.clone() };
+        let waker = watch.waker();
+        queue.on_progress(move || waker.wake());
+        let settings = Settings { save_every: parts.save_every, settle: parts.settle, reserve: parts.reserve };
+        let mut follower = Follower::new(parts.sources, Arc::clone(&queue), watch, start);
+        follower.open_streams().map_err(|error| daemon::log::chain(&error))?;
         let now = Instant::now();
-        Ok(Run { follower, queue, sinks, settings, _lock: guard, last_save: now, last_show: now, saved: None })
+        Ok(Run {
+            follower,
+            queue,
+            sinks,
+            settings,
+            store,
+            _lock: guard,
+            last_save: now,
+            last_show: now,
+            saved: None,
+            noted: Noted { through: 0, at: now, pause: NOTE },
+        })
     }
 
     fn go(mut self, shared: &Shared) -> Next {
@@ -318,14 +370,17 @@ impl Run {
             self.follower.scan_if_due();
             let (bytes, blocked) = self.follower.read_all(false);
             self.keep_books(shared);
-            if shared.draining.load(Ordering::Acquire) {
+            if shared.draining.load(Ordering::Acquire) || self.follower.is_over() {
                 return Next::Done(self.drain(shared));
             }
             if lock(&shared.next).is_some() {
                 return self.swap(shared);
             }
             if bytes == 0 && !blocked {
-                let patience = self.follower.patience().min(self.settings.save_every);
+                let mut patience = self.follower.patience().min(self.settings.save_every);
+                if self.queue.acknowledged_through() > self.noted.through {
+                    patience = patience.min(self.noted.pause);
+                }
                 self.follower.wait(patience);
             }
             if bytes < SMALL && !blocked {
@@ -338,6 +393,8 @@ impl Run {
     fn keep_books(&mut self, shared: &Shared) {
         if self.last_save.elapsed() >= self.settings.save_every {
             self.save(shared);
+        } else {
+            self.note();
         }
         if self.last_show.elapsed() >= SHOW {
             self.show(shared);
@@ -351,6 +408,22 @@ impl Run {
         (seen.receipt, seen.depth) = (receipt, depth);
     }
 
+    /// Writes positions down if they moved, so that a kill repeats little.
+    fn note(&mut self) {
+        if self.noted.at.elapsed() < self.noted.pause {
+            return;
+        }
+        let snapshot = self.queue.snapshot();
+        if snapshot.through <= self.noted.through {
+            return;
+        }
+        let began = Instant::now();
+        let checkpoint = self.follower.checkpoint(&snapshot.positions);
+        // A full disk is said when saving; here it only means that more comes again.
+        let _ = self.store.note(&checkpoint);
+        self.noted = Noted { through: snapshot.through, at: Instant::now(), pause: NOTE.max(began.elapsed() * 20) };
+    }
+
     /// Saves positions if they moved, and forgets what they cover.
     fn save(&mut self, shared: &Shared) {
         self.last_save = Instant::now();
@@ -361,13 +434,14 @@ impl Run {
             return;
         }
         let saved = self.queue.sync().map_err(|error| format!("failed to sync the spool: {error}")).and_then(|()| {
-            checkpoint.save(&self.settings.directory).map_err(|error| daemon::log::chain(&error))?;
+            self.store.save(&checkpoint).map_err(|error| daemon::log::chain(&error))?;
             self.queue.saved(&snapshot).map_err(|error| format!("failed to shorten the spool: {error}"))
         });
         let mut seen = lock(&shared.seen);
         match saved {
             Ok(()) => {
                 self.saved = Some(checkpoint);
+                self.noted.through = snapshot.through;
                 seen.save_error = None;
             }
             Err(reason) => {
@@ -382,11 +456,15 @@ impl Run {
 
     /// To the real end of every file, then until every sink has everything, within the deadline.
     fn drain(mut self, shared: &Shared) -> Ending {
-        let deadline = lock(&shared.deadline).unwrap_or_else(Instant::now);
-        let stop = deadline.checked_sub(self.settings.reserve).unwrap_or(deadline);
+        let reserve = self.settings.reserve;
+        // Without a signal (standard input has ended) there is no deadline, until one comes.
+        let in_time = || {
+            lock(&shared.deadline)
+                .is_none_or(|deadline| Instant::now() < deadline.checked_sub(reserve).unwrap_or(deadline))
+        };
         self.queue.drain();
         // Files may still grow: in a pod without native sidecars everybody gets the signal at once.
-        while Instant::now() < stop {
+        while in_time() {
             self.follower.scan();
             self.follower.look_at_all();
             let (bytes, blocked) = self.follower.read_all(false);
@@ -398,14 +476,14 @@ impl Run {
                 self.follower.wait(Duration::from_millis(10));
             }
         }
-        while Instant::now() < stop {
+        while in_time() {
             let (bytes, blocked) = self.follower.read_all(true);
             self.keep_books(shared);
             if bytes == 0 && !blocked {
                 break;
             }
         }
-        while !self.queue.wait_until_empty(Duration::from_millis(20)) && Instant::now() < stop {
+        while !self.queue.wait_until_empty(Duration::from_millis(20)) && in_time() {
             self.keep_books(shared);
         }
         let delivered = self.queue.wait_until_empty(Duration::ZERO);

@@ -150,37 +150,80 @@ pub enum CheckpointError {
     Write(PathBuf, #[source] io::Error),
 }
 
-impl Checkpoint {
-    fn path(directory: &Path) -> PathBuf {
-        directory.join("positions.json")
+/// Where checkpoints are kept. Two files: `positions.json` is synced to the disk and survives a power cut; `positions.now.json`
+/// is only written, which is enough against a kill and cheap enough for every acknowledgement. It counts for as long as
+/// the kernel runs that took it.
+#[derive(Debug)]
+pub struct Store {
+    directory: PathBuf,
+    boot: String,
+    generation: u64,
+}
+
+const DURABLE: &str = "positions.json";
+const QUICK: &str = "positions.now.json";
+
+impl Store {
+    pub fn new(directory: &Path) -> Store {
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
+        Store { directory: directory.to_owned(), boot, generation: 0 }
     }
 
-    /// `None` if there is none yet.
-    pub fn load(directory: &Path) -> Result<Option<Checkpoint>, CheckpointError> {
-        let path = Checkpoint::path(directory);
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+    /// The latest; `None` if there is none yet.
+    pub fn load(&mut self) -> Result<Option<Checkpoint>, CheckpointError> {
+        let path = self.directory.join(DURABLE);
+        let durable = match fs::read(&path) {
+            Ok(text) => {
+                let value: Option<Value> = serde_json::from_slice(&text).ok();
+                Some(value.and_then(|value| parse(&value)).ok_or(CheckpointError::Format(path))?)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(CheckpointError::Read(path, error)),
         };
-        let value: Option<Value> = serde_json::from_slice(&text).ok();
-        value.and_then(|value| parse(&value)).map(Some).ok_or(CheckpointError::Format(path))
+        let latest = [self.quick(), durable].into_iter().flatten().max_by_key(|(generation, _)| *generation);
+        Ok(latest.map(|(generation, checkpoint)| {
+            self.generation = generation;
+            checkpoint
+        }))
+    }
+
+    /// Anything wrong with it only means that more comes again.
+    fn quick(&self) -> Option<(u64, Checkpoint)> {
+        let text = fs::read(self.directory.join(QUICK)).ok()?;
+        let value: Value = serde_json::from_slice(&text).ok()?;
+        let same_boot = !self.boot.is_empty() && value["boot"] == self.boot.as_str();
+        if same_boot { parse(&value) } else { None }
     }
 
     /// Writes it so that after a crash or a power cut either the old or the new one is there.
-    pub fn save(&self, directory: &Path) -> Result<(), CheckpointError> {
-        let (path, new) = (Checkpoint::path(directory), directory.join("positions.json.new"));
+    pub fn save(&mut self, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
+        self.write(checkpoint, DURABLE, true)
+    }
+
+    /// Writes it so that after a crash either the old or the new one is there.
+    pub fn note(&mut self, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
+        self.write(checkpoint, QUICK, false)
+    }
+
+    fn write(&mut self, checkpoint: &Checkpoint, name: &str, sync: bool) -> Result<(), CheckpointError> {
+        self.generation += 1;
+        let (path, new) = (self.directory.join(name), self.directory.join(format!("{name}.new")));
+        let text = checkpoint.print(&self.boot, self.generation).to_string();
         let write = || -> io::Result<()> {
             let mut file = File::create(&new)?;
-            file.write_all(self.print().to_string().as_bytes())?;
-            file.sync_data()?;
+            file.write_all(text.as_bytes())?;
+            if sync {
+                file.sync_data()?;
+            }
             fs::rename(&new, &path)?;
-            File::open(directory)?.sync_all()
+            if sync { File::open(&self.directory)?.sync_all() } else { Ok(()) }
         };
         write().map_err(|error| CheckpointError::Write(path.clone(), error))
     }
+}
 
-    fn print(&self) -> Value {
+impl Checkpoint {
+    fn print(&self, boot: &str, generation: u64) -> Value {
         let files = self.files.iter().map(|file| {
             let positions = file.positions.iter();
             let positions: serde_json::Map<String, Value> =
@@ -197,7 +240,13 @@ impl Checkpoint {
                 "positions": positions,
             })
         });
-        json!({ "version": 1, "nextId": self.next_id, "files": files.collect::<Vec<_>>() })
+        json!({
+            "version": 1,
+            "boot": boot,
+            "generation": generation,
+            "nextId": self.next_id,
+            "files": files.collect::<Vec<_>>(),
+        })
     }
 }
 
@@ -206,7 +255,8 @@ fn record_path(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-fn parse(value: &Value) -> Option<Checkpoint> {
+/// With its generation; the first version had none.
+fn parse(value: &Value) -> Option<(u64, Checkpoint)> {
     if value["version"] != 1 {
         return None;
     }
@@ -233,7 +283,8 @@ fn parse(value: &Value) -> Option<Checkpoint> {
             positions: positions.collect::<Option<_>>()?,
         })
     });
-    Some(Checkpoint { next_id: value["nextId"].as_u64()?, files: files.collect::<Option<_>>()? })
+    let checkpoint = Checkpoint { next_id: value["nextId"].as_u64()?, files: files.collect::<Option<_>>()? };
+    Some((value["generation"].as_u64().unwrap_or(0), checkpoint))
 }
 
 #[cfg(test)]
@@ -243,18 +294,33 @@ mod tests {
     #[test]
     fn a_checkpoint_survives() {
         let directory = tempfile::tempdir().unwrap();
-        assert_eq!(Checkpoint::load(directory.path()).unwrap(), None);
+        let load = || Store::new(directory.path()).load();
+        let mut store = Store::new(directory.path());
+        assert_eq!(store.load().unwrap(), None);
         let path = directory.path().join("a.log");
         fs::write(&path, "hello\n").unwrap();
         let identity = Identity::of(&File::open(&path).unwrap()).unwrap();
         let positions = BTreeMap::from([("out".to_owned(), Position { end: 6, mark: hash(b"hello\n") })]);
         let saved = Saved { id: 4, path: path.clone(), identity: identity.clone(), size: 6, positions };
         let checkpoint = Checkpoint { next_id: 5, files: vec![saved] };
-        checkpoint.save(directory.path()).unwrap();
-        assert_eq!(Checkpoint::load(directory.path()).unwrap(), Some(checkpoint));
+        store.save(&checkpoint).unwrap();
+        assert_eq!(load().unwrap(), Some(checkpoint.clone()));
+        // What was noted since counts, unless the machine was started anew or it is torn.
+        let later = Checkpoint { next_id: 9, ..checkpoint.clone() };
+        store.note(&later).unwrap();
+        assert_eq!(load().unwrap(), Some(later.clone()));
+        let quick = directory.path().join(QUICK);
+        let text = fs::read_to_string(&quick).unwrap();
+        for damaged in [text.replace(&store.boot, "another"), text[..text.len() / 2].to_owned(), String::new()] {
+            fs::write(&quick, damaged).unwrap();
+            assert_eq!(load().unwrap(), Some(checkpoint.clone()));
+        }
+        fs::write(&quick, text).unwrap();
+        store.save(&checkpoint).unwrap();
+        assert_eq!(load().unwrap(), Some(checkpoint), "the note is older");
         assert_eq!(Identity::from_bytes(&identity.to_bytes()), Some(identity));
-        fs::write(Checkpoint::path(directory.path()), "{}").unwrap();
-        assert!(matches!(Checkpoint::load(directory.path()), Err(CheckpointError::Format(_))));
+        fs::write(directory.path().join(DURABLE), "{}").unwrap();
+        assert!(matches!(load(), Err(CheckpointError::Format(_))));
     }
 
     #[test]

@@ -12,6 +12,7 @@
 
 pub mod copy;
 mod read;
+pub mod stream;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -22,15 +23,18 @@ use std::time::{Duration, Instant, SystemTime};
 
 use daemon::{info, warn};
 use record::queue::{Position, Positions, Recovered};
-use record::{Origin, Queue};
+use record::{Batch, Origin, Queue};
 
 use crate::checkpoint::{Checkpoint, Identity, Saved};
-use crate::config::StartAt;
+use crate::config::{self, StartAt};
+use crate::encoding::Encoding;
 use crate::enrich::Fields;
 use crate::frame::Framer;
 use crate::glob::Selection;
 use crate::receipt::{Line, Receipt};
+use crate::stages::Stages;
 use crate::watch::{Changes, Watch};
+use stream::{Door, Input, StreamKind};
 
 /// A source, ready to be followed.
 #[derive(Debug)]
@@ -44,6 +48,9 @@ pub struct Source {
     /// How long a group waits for more.
     pub idle: Duration,
     pub framer: Framer,
+    pub encoding: config::Encoding,
+    /// What it is if it is no files.
+    pub stream: Option<StreamKind>,
     pub fields: Fields,
 }
 
@@ -61,6 +68,9 @@ struct Followed {
     tail: Vec<u8>,
     /// Bytes behind the position that were looked at and are not finished.
     pending: usize,
+    /// Made from the bytes before the position, with nowhere to go yet.
+    parked: Option<Batch>,
+    encoding: Option<Encoding>,
     size: u64,
     grown: Instant,
     /// The pending bytes were looked at after the idle time too.
@@ -73,7 +83,12 @@ struct Followed {
 #[derive(Debug)]
 pub struct Follower {
     sources: Vec<Source>,
+    stages: Stages,
     files: Vec<Followed>,
+    inputs: Vec<Input>,
+    doors: Vec<Door>,
+    /// Streams of earlier runs whose records may still be in the spool.
+    past: Vec<Saved>,
     queue: Arc<Queue>,
     watch: Watch,
     /// Remembered files that have not been found yet.
@@ -95,6 +110,7 @@ pub struct Follower {
 /// What the follower starts from.
 #[derive(Debug)]
 pub struct Start {
+    pub stages: Stages,
     pub checkpoint: Option<Checkpoint>,
     pub recovered: Recovered,
     /// Names of the sinks, in the queue's order.
@@ -133,9 +149,14 @@ impl Follower {
                 }),
             }
         }
+        let (past, remembered) = remembered.into_iter().partition(|saved| saved.identity.inode == 0);
         Follower {
             sources,
+            stages: start.stages,
             files: Vec::new(),
+            inputs: Vec::new(),
+            doors: Vec::new(),
+            past,
             queue,
             watch,
             remembered,
@@ -159,6 +180,9 @@ impl Follower {
         self.scanned = Some(Instant::now());
         let mut present: HashMap<(u64, u64), PathBuf> = HashMap::new();
         for index in 0..self.sources.len() {
+            if self.sources[index].stream.is_some() {
+                continue;
+            }
             let found = self.sources[index].selection.find();
             for directory in &found.directories {
                 self.watch_directory(directory);
@@ -242,6 +266,8 @@ impl Follower {
             position,
             tail: Vec::new(),
             pending: 0,
+            parked: None,
+            encoding: None,
             size: position,
             grown: Instant::now(),
             idled: false,
@@ -267,6 +293,8 @@ impl Follower {
             position: position.end,
             tail: Vec::new(),
             pending: 0,
+            parked: None,
+            encoding: None,
             size: position.end,
             grown: Instant::now(),
             idled: false,
@@ -328,7 +356,11 @@ impl Follower {
 
     /// Waits for changes and notes what they concern.
     pub fn wait(&mut self, time: Duration) {
-        let Changes { names, written, overflow } = self.watch.wait(time);
+        let fds = self.inputs.is_empty() && self.doors.is_empty();
+        let fds = if fds { Vec::new() } else { self.stream_fds() };
+        // Borrowed from fields that waiting does not touch.
+        let fds: Vec<_> = fds.into_iter().filter_map(|fd| fd.try_clone_to_owned().ok()).collect();
+        let Changes { names, written, overflow } = self.watch.wait(time, &fds);
         self.rescan |= names || overflow;
         for path in written {
             match self.files.iter_mut().find(|file| file.path == path && !file.ended) {
@@ -348,7 +380,7 @@ impl Follower {
         let groups = self.files.iter().filter(|file| file.pending > 0 && !file.idled);
         let idle = groups.map(|file| self.sources[file.source].idle.saturating_sub(file.grown.elapsed())).min();
         let scanned = self.scanned.map_or(Duration::ZERO, |at| poll.saturating_sub(at.elapsed()));
-        scanned.min(idle.unwrap_or(scanned)).max(Duration::from_millis(1))
+        scanned.min(idle.unwrap_or(scanned)).min(self.stream_patience()).max(Duration::from_millis(1))
     }
 
     /// Looks at patterns when names changed or it is time to.
@@ -370,6 +402,7 @@ impl Follower {
 
     /// Lets go of files whose last byte every sink has.
     pub fn let_go(&mut self) {
+        self.let_streams_go();
         let queue = &self.queue;
         let depth_is_zero = {
             let depth = queue.depth();
@@ -380,7 +413,8 @@ impl Follower {
             let acknowledged = queue.acknowledged(file.origin.id).unwrap_or_default().end;
             // A spool that still holds its entries needs the position to know that they were delivered.
             // One that is still there is remembered: it may go on.
-            let over = file.gone && file.ended && acknowledged >= file.position && depth_is_zero;
+            let over =
+                file.gone && file.ended && file.parked.is_none() && acknowledged >= file.position && depth_is_zero;
             if over {
                 queue.forget(file.origin.id);
                 finished.0 += 1;
@@ -388,29 +422,40 @@ impl Follower {
             }
             !over
         });
+        if depth_is_zero {
+            self.past.drain(..).for_each(|saved| queue.forget(saved.id));
+        }
     }
 
     /// Every file is at its end and has not grown for `settle`.
     pub fn is_settled(&self, settle: Duration) -> bool {
-        self.files.iter().all(|file| file.ended || (file.at_end() && file.grown.elapsed() >= settle))
+        self.streams_settled(settle)
+            && self.files.iter().all(|file| file.ended || (file.at_end() && file.grown.elapsed() >= settle))
     }
 
     /// Positions to be saved.
     pub fn checkpoint(&self, positions: &Positions) -> Checkpoint {
-        let files = self.files.iter().map(|file| {
-            let ends = positions.get(&file.origin.id);
-            let by_sink = self.sinks.iter().enumerate().map(|(index, sink)| {
-                (sink.clone(), ends.and_then(|ends| ends.get(index)).copied().unwrap_or_default())
-            });
-            Saved {
-                id: file.origin.id,
-                path: PathBuf::from(&file.origin.name),
-                identity: file.identity.clone(),
-                size: file.size,
-                positions: by_sink.collect(),
-            }
+        let by_sink = |id: u64| {
+            let ends = positions.get(&id);
+            let of = |index: usize| ends.and_then(|ends| ends.get(index)).copied().unwrap_or_default();
+            self.sinks.iter().enumerate().map(|(index, sink)| (sink.clone(), of(index))).collect()
+        };
+        let files = self.files.iter().map(|file| Saved {
+            id: file.origin.id,
+            path: PathBuf::from(&file.origin.name),
+            identity: file.identity.clone(),
+            size: file.size,
+            positions: by_sink(file.origin.id),
         });
-        Checkpoint { next_id: self.next_id, files: files.collect() }
+        let streams = self.stream_origins().map(|(id, name, position)| Saved {
+            id,
+            path: PathBuf::from(name),
+            identity: Identity::default(),
+            size: position,
+            positions: by_sink(id),
+        });
+        let past = self.past.iter().map(|saved| Saved { positions: by_sink(saved.id), ..saved.clone() });
+        Checkpoint { next_id: self.next_id, files: files.chain(streams).chain(past).collect() }
     }
 
     pub fn receipt(&self) -> Receipt {
@@ -423,7 +468,7 @@ impl Follower {
             gone: file.gone,
         };
         Receipt {
-            lines: self.files.iter().map(line).collect(),
+            lines: self.files.iter().map(line).chain(self.stream_lines()).collect(),
             finished: self.finished.0,
             finished_bytes: self.finished.1,
             truncated_unseen: self.truncated_unseen,

@@ -4,13 +4,16 @@
 //! more behind it. So nothing is remembered between two calls, grouping cannot depend on how reads happened to fall, and
 //! a file costs no memory.
 
-use logfile::{Stream, parse, time};
-use memchr::memchr_iter;
-use record::{Batch, Flags, Record, Severity, json};
+use std::cell::RefCell;
 
-use crate::config::{Format, Parse};
+use logfile::{Stream, parse};
+use memchr::memchr_iter;
+use record::{Batch, Flags, Record, Severity};
+
+use crate::config::Format;
+use crate::encoding::Encoding;
 use crate::multiline::{Inside, Rule};
-use crate::stages::Stages;
+use crate::parse::Parser;
 
 /// What follows the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,11 +32,12 @@ pub enum End {
 #[derive(Debug)]
 pub struct Framer {
     pub format: Format,
-    pub parse: Parse,
+    pub parser: Parser,
     pub rule: Option<Rule>,
-    pub stages: Stages,
     /// A longer line is cut.
     pub max_line: usize,
+    /// Room for a record's fields.
+    pub scratch: RefCell<Vec<u8>>,
 }
 
 /// A record that may still grow.
@@ -74,7 +78,16 @@ impl Framer {
 
     /// Appends the finished records of `bytes` to `batch`; returns how many bytes they took. `now` stands for times that
     /// lines do not have.
-    pub fn frame(&self, bytes: &[u8], end: End, now: i64, batch: &mut Batch) -> usize {
+    pub fn frame(&self, encoding: Encoding, bytes: &[u8], end: End, now: i64, batch: &mut Batch) -> usize {
+        if encoding == Encoding::Utf8 {
+            return self.frame_text(bytes, end, now, batch);
+        }
+        let text = encoding.decode(bytes, end == End::Final);
+        let used = self.frame_text(&text, end, now, batch);
+        if used == text.len() && end == End::Final { bytes.len() } else { encoding.encoded_length(bytes, used) }
+    }
+
+    fn frame_text(&self, bytes: &[u8], end: End, now: i64, batch: &mut Batch) -> usize {
         let used = if self.groups() {
             self.frame_groups(bytes, end, now, batch)
         } else {
@@ -93,11 +106,19 @@ impl Framer {
                 bytes.len()
             }
             End::Full if used == 0 && !rest.is_empty() => {
-                let piece = &rest[..rest.len().min(self.max_line)];
-                self.text(now, Flags::PARTIAL, clean_start(piece), batch);
-                piece.len()
+                let length = cut(rest, self.max_line);
+                self.text(now, Flags::PARTIAL, clean_start(&rest[..length]), batch);
+                length
             }
             _ => used,
+        }
+    }
+
+    /// One message as it came: what frames it is outside. Newlines at its end are not part of it.
+    pub fn message(&self, bytes: &[u8], now: i64, batch: &mut Batch) {
+        let end = bytes.iter().rposition(|byte| !matches!(byte, b'\n' | b'\r' | 0)).map_or(0, |last| last + 1);
+        if end > 0 {
+            self.line(&bytes[..end], now, batch);
         }
     }
 
@@ -112,11 +133,13 @@ impl Framer {
         if line.len() <= self.max_line {
             return self.text(now, Flags(0), line, batch);
         }
-        let mut pieces = line.chunks(self.max_line).peekable();
-        while let Some(piece) = pieces.next() {
-            let flags = if pieces.peek().is_some() { Flags::PARTIAL } else { Flags(0) };
-            self.text(now, flags, piece, batch);
+        let mut rest = line;
+        while rest.len() > self.max_line {
+            let length = cut(rest, self.max_line);
+            self.text(now, Flags::PARTIAL, &rest[..length], batch);
+            rest = &rest[length..];
         }
+        self.text(now, Flags(0), rest, batch);
     }
 
     fn frame_groups(&self, bytes: &[u8], end: End, now: i64, batch: &mut Batch) -> usize {
@@ -205,28 +228,30 @@ impl Framer {
     }
 
     fn text(&self, now: i64, flags: Flags, body: &[u8], batch: &mut Batch) {
-        let mut record = Record { time: now, flags, severity: Severity::Unknown, body, fields: b"" };
-        let mut fields = Vec::new();
-        match self.parse {
-            Parse::None => {}
-            Parse::Json => understand_json(&mut record),
-            Parse::Logfmt => {
-                understand_logfmt(&mut record, &mut fields);
-                record.fields = &fields;
-            }
-        }
-        if self.stages.is_empty() {
-            batch.push(&record);
-        } else {
-            self.stages.apply(&record, |record| batch.push(record));
+        let record = Record { time: now, flags, severity: Severity::Unknown, body, fields: b"" };
+        match &self.parser {
+            Parser::None => batch.push(&record),
+            parser => parser.understand(record, &mut self.scratch.borrow_mut(), |record| batch.push(record)),
         }
     }
 }
 
+/// At most `limit` bytes, not in the middle of a character.
+fn cut(text: &[u8], limit: usize) -> usize {
+    let limit = limit.min(text.len());
+    let mut at = limit;
+    while at < text.len() && at > 0 && limit - at < 4 && text[at] & 0xc0 == 0x80 {
+        at -= 1;
+    }
+    if at == 0 || limit - at == 4 { limit } else { at }
+}
+
 /// A file that was truncated under a writer with an offset of its own begins with a hole.
+/// Some programs mark the beginning of a file (U+FEFF).
 fn clean_start(line: &[u8]) -> &[u8] {
     match line {
         [0, ..] => &line[line.iter().position(|byte| *byte != 0).unwrap_or(line.len())..],
+        [0xef, 0xbb, 0xbf, rest @ ..] => rest,
         _ => line,
     }
 }
@@ -236,84 +261,6 @@ const fn flags_of(format: Format, stream: usize) -> Flags {
         (Format::Plain, _) => Flags(0),
         (Format::Cri, 0) => Flags::STDOUT,
         (Format::Cri, _) => Flags::STDERR,
-    }
-}
-
-fn understand_json(record: &mut Record<'_>) {
-    if record.flags.has(Flags::PARTIAL) || !record.body.trim_ascii_start().starts_with(b"{") {
-        return;
-    }
-    let (mut when, mut severity) = (None, Severity::Unknown);
-    let whole = json::object(record.body, |(key, value)| match key {
-        b"time" | b"timestamp" | b"ts" | b"@timestamp" => when = when.or_else(|| moment(value)),
-        b"level" | b"severity" | b"lvl" | b"levelname" => {
-            severity = Severity::parse(json::string_value(value).unwrap_or(value));
-        }
-        _ => {}
-    });
-    if whole {
-        record.flags = record.flags.with(Flags::OBJECT);
-        record.time = when.unwrap_or(record.time);
-        record.severity = severity;
-    }
-}
-
-/// RFC 3339, or seconds, milliseconds, microseconds or nanoseconds since 1970: told apart by their size.
-fn moment(value: &[u8]) -> Option<i64> {
-    let text = json::string_value(value).unwrap_or(value);
-    if let Some(nanos) = time::parse_rfc3339(text) {
-        return Some(nanos);
-    }
-    let number: f64 = std::str::from_utf8(text).ok()?.parse().ok()?;
-    let scale = match number.abs() {
-        size if size < 1e11 => 1e9,
-        size if size < 1e14 => 1e6,
-        size if size < 1e17 => 1e3,
-        _ => 1.0,
-    };
-    (number.is_finite() && number > 0.0).then_some((number * scale) as i64)
-}
-
-fn understand_logfmt(record: &mut Record<'_>, fields: &mut Vec<u8>) {
-    let mut rest = record.body;
-    while !rest.is_empty() {
-        rest = rest.trim_ascii_start();
-        let end = rest.iter().position(|byte| matches!(byte, b'=' | b' ')).unwrap_or(rest.len());
-        let (key, tail) = rest.split_at(end);
-        let Some(tail) = tail.strip_prefix(b"=") else {
-            rest = tail;
-            continue;
-        };
-        let (value, tail) = match tail.strip_prefix(b"\"") {
-            Some(quoted) => {
-                let mut at = 0;
-                while at < quoted.len() && quoted[at] != b'"' {
-                    at += if quoted[at] == b'\\' { 2 } else { 1 };
-                }
-                let at = at.min(quoted.len());
-                (&quoted[..at], quoted.get(at + 1..).unwrap_or_default())
-            }
-            None => tail.split_at(tail.iter().position(|byte| *byte == b' ').unwrap_or(tail.len())),
-        };
-        rest = tail;
-        match key {
-            b"" => continue,
-            b"level" | b"severity" | b"lvl" => record.severity = Severity::parse(value),
-            b"time" | b"ts" | b"timestamp" => record.time = time::parse_rfc3339(value).unwrap_or(record.time),
-            _ => {}
-        }
-        // Ours has these names already.
-        if matches!(key, b"time" | b"message" | b"stream" | b"partial") {
-            continue;
-        }
-        if !fields.is_empty() {
-            fields.push(b',');
-        }
-        json::string(fields, key);
-        fields.push(b':');
-        let mut plain = Vec::new();
-        json::unescape(&mut plain, value);
-        json::string(fields, &plain);
     }
 }
 

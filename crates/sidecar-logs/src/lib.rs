@@ -10,14 +10,18 @@
 
 pub mod agent;
 pub mod checkpoint;
+mod command;
 pub mod config;
+pub mod encoding;
 pub mod enrich;
 pub mod follow;
 pub mod frame;
 pub mod glob;
 pub mod multiline;
+pub mod parse;
 pub mod receipt;
 pub mod stages;
+pub mod tap;
 pub mod watch;
 mod wiring;
 

@@ -1,210 +1,265 @@
-//! What happens to a record between its file and the queue. Every stage depends on the record alone: after a crash the
-//! same bytes give the same records.
+//! What happens to a record between its source and the queue, once for each record: a batch that could not be queued is
+//! kept as it is, not made again. After a crash a source is read again; then limits and repeats count anew.
+
+mod condition;
+mod edit;
+mod limit;
+mod metric;
+mod redact;
 
 use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
-use record::{Flags, Record, Severity};
-use regex::bytes::{Captures, Regex};
+use daemon::metrics::Exposition;
+use record::{Batch, Flags, Record, Severity, json};
 
-use crate::config::{Condition, Level, Redact, Secrets, Stage};
+pub use condition::Check;
+pub use edit::is_format;
+
+use crate::checkpoint::hash;
+use crate::config::{self, Stage};
+use crate::tap::{Point, Tap};
+use edit::Editor;
+use limit::{Limiter, Repeats};
+use metric::Counting;
+use redact::Redaction;
+
+/// A record that may be changed.
+#[derive(Debug, Clone)]
+pub struct Working<'a> {
+    pub time: i64,
+    pub flags: Flags,
+    pub severity: Severity,
+    pub body: Cow<'a, [u8]>,
+    pub fields: Cow<'a, [u8]>,
+}
+
+impl<'a> Working<'a> {
+    pub fn of(record: &Record<'a>) -> Working<'a> {
+        Working {
+            time: record.time,
+            flags: record.flags,
+            severity: record.severity,
+            body: Cow::Borrowed(record.body),
+            fields: Cow::Borrowed(record.fields),
+        }
+    }
+
+    pub fn record(&self) -> Record<'_> {
+        let (time, flags, severity) = (self.time, self.flags, self.severity);
+        Record { time, flags, severity, body: &self.body, fields: &self.fields }
+    }
+
+    /// The value of a field as JSON, from what was parsed or the application's own object.
+    pub fn field(&self, name: &str) -> Option<&[u8]> {
+        let mut found = None;
+        let mut look = |(key, value)| {
+            if key == name.as_bytes() {
+                found = Some(value);
+            }
+        };
+        json::members(&self.fields, &mut look);
+        if found.is_none() && self.flags.has(Flags::OBJECT) {
+            json::object(&self.body, |(key, value)| {
+                if key == name.as_bytes() {
+                    found = Some(value);
+                }
+            });
+        }
+        found
+    }
+
+    /// The same as plain text.
+    pub fn field_text(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+        let raw = self.field(name)?;
+        Some(match json::string_value(raw) {
+            None => Cow::Borrowed(raw),
+            Some(inner) if !inner.contains(&b'\\') => Cow::Borrowed(inner),
+            Some(inner) => {
+                let mut plain = Vec::new();
+                json::unescape(&mut plain, inner);
+                Cow::Owned(plain)
+            }
+        })
+    }
+}
 
 #[derive(Debug)]
 pub struct Stages {
     steps: Vec<Step>,
+    /// Seen by whoever asks for metrics.
+    counts: Arc<Counts>,
+    tap: Option<Arc<Tap>>,
 }
 
 #[derive(Debug)]
 enum Step {
     Filter { condition: Box<Check>, keep: bool },
-    Redact { patterns: Vec<Regex>, card: Option<Regex>, replacement: Vec<u8> },
+    Redact(Box<Redaction>),
     Sample(u64),
+    Limit(Box<Limiter>),
+    Repeats(Box<Repeats>),
+    Timestamp(Box<edit::Clock>),
+    Edit(Box<Editor>),
+    Metric(Arc<Counting>),
 }
 
-#[derive(Debug)]
-struct Check {
-    matches: Option<Regex>,
-    contains: Option<memchr::memmem::Finder<'static>>,
-    least: Option<Severity>,
-    most: Option<Severity>,
+/// What the stages have done so far.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Name of the stage, and how many records it dropped.
+    dropped: Vec<(String, AtomicU64)>,
+    metrics: Vec<Arc<Counting>>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    #[error("a regular expression is wrong")]
+    Regex(#[from] regex::Error),
+    #[error("the time zone `{0}` is not known on this machine")]
+    Zone(String, #[source] jiff::Error),
 }
 
 impl Stages {
-    pub fn new(config: &[Stage]) -> Result<Stages, regex::Error> {
-        let steps = config.iter().map(|stage| {
-            Ok(match stage {
-                Stage::Keep(condition) => Step::Filter { condition: Box::new(check(condition)?), keep: true },
-                Stage::Drop(condition) => Step::Filter { condition: Box::new(check(condition)?), keep: false },
-                Stage::Redact(redact) => step_of(redact)?,
-                Stage::Sample(sample) => Step::Sample(u64::from(sample.one_in.max(1))),
-            })
-        });
-        Ok(Stages { steps: steps.collect::<Result<_, regex::Error>>()? })
+    pub fn new(config: &[Stage]) -> Result<Stages, StageError> {
+        let mut counts = Counts::default();
+        let mut steps = Vec::new();
+        for (index, stage) in config.iter().enumerate() {
+            let check = |condition: &config::Condition| Check::new(condition).map(Box::new);
+            let (name, step) = match stage {
+                Stage::Keep(condition) => ("keep", Step::Filter { condition: check(condition)?, keep: true }),
+                Stage::Drop(condition) => ("drop", Step::Filter { condition: check(condition)?, keep: false }),
+                Stage::Redact(redact) => ("redact", Step::Redact(Box::new(Redaction::new(redact)?))),
+                Stage::Sample(sample) => ("sample", Step::Sample(u64::from(sample.one_in.max(1)))),
+                Stage::RateLimit(limit) => ("rateLimit", Step::Limit(Box::new(Limiter::new(limit)?))),
+                Stage::Deduplicate(config) => ("deduplicate", Step::Repeats(Box::new(Repeats::new(config)))),
+                Stage::Timestamp(config) => ("timestamp", Step::Timestamp(Box::new(edit::Clock::new(config)?))),
+                Stage::Edit(edit) => ("edit", Step::Edit(Box::new(Editor::new(edit)?))),
+                Stage::Metric(metric) => {
+                    let counting = Arc::new(Counting::new(metric)?);
+                    counts.metrics.push(Arc::clone(&counting));
+                    ("metric", Step::Metric(counting))
+                }
+            };
+            counts.dropped.push((format!("{index} {name}"), AtomicU64::new(0)));
+            steps.push(step);
+        }
+        Ok(Stages { steps, counts: Arc::new(counts), tap: None })
     }
 
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
     }
 
-    /// Shows the record that is left to `emit`; nothing if it is dropped.
-    pub fn apply(&self, record: &Record<'_>, emit: impl FnOnce(&Record<'_>)) {
-        let mut body = Cow::Borrowed(record.body);
-        for step in &self.steps {
-            match step {
-                Step::Filter { condition, keep } => {
-                    if condition.holds(&body, record.severity) != *keep {
-                        return;
-                    }
-                }
-                Step::Redact { patterns, card, replacement } => {
-                    for pattern in patterns {
-                        if let Cow::Owned(changed) = pattern.replace_all(&body, regex::bytes::NoExpand(replacement)) {
-                            body = Cow::Owned(changed);
-                        }
-                    }
-                    if let Some(card) = card {
-                        let replaced = card.replace_all(&body, |captures: &Captures<'_>| {
-                            if is_card(&captures[0]) { replacement.clone() } else { captures[0].to_vec() }
-                        });
-                        if let Cow::Owned(changed) = replaced {
-                            body = Cow::Owned(changed);
-                        }
-                    }
-                }
-                Step::Sample(one_in) => {
-                    if !crate::checkpoint::hash(&body).is_multiple_of(*one_in) {
-                        return;
-                    }
-                }
-            }
+    pub fn counts(&self) -> Arc<Counts> {
+        Arc::clone(&self.counts)
+    }
+
+    /// Shows every record that comes and goes.
+    pub fn set_tap(&mut self, tap: Arc<Tap>) {
+        self.tap = Some(tap);
+    }
+
+    /// The batch with the records that are left.
+    pub fn run(&mut self, batch: Batch) -> Batch {
+        if let Some(tap) = &self.tap {
+            tap.show(Point::Parsed, &batch);
         }
-        let mut left = Record { body: &body, ..*record };
-        // A replacement of one's own may have broken the object.
-        if left.flags.has(Flags::OBJECT) && matches!(body, Cow::Owned(_)) && !record::json::object(&body, |_| {}) {
-            left.flags = left.flags.without(Flags::OBJECT);
+        let left = self.left_of(batch);
+        if let Some(tap) = &self.tap {
+            tap.show(Point::Staged, &left);
         }
-        emit(&left);
-    }
-}
-
-fn check(condition: &Condition) -> Result<Check, regex::Error> {
-    let contains = condition.contains.as_ref();
-    Ok(Check {
-        matches: condition.matches.as_deref().map(Regex::new).transpose()?,
-        contains: contains.map(|text| memchr::memmem::Finder::new(text.as_bytes()).into_owned()),
-        least: condition.min_severity.map(severity),
-        most: condition.max_severity.map(severity),
-    })
-}
-
-impl Check {
-    fn holds(&self, body: &[u8], severity: Severity) -> bool {
-        let known = severity != Severity::Unknown;
-        self.matches.as_ref().is_none_or(|regex| regex.is_match(body))
-            && self.contains.as_ref().is_none_or(|finder| finder.find(body).is_some())
-            && self.least.is_none_or(|least| known && severity >= least)
-            && self.most.is_none_or(|most| known && severity <= most)
-    }
-}
-
-const fn severity(level: Level) -> Severity {
-    match level {
-        Level::Trace => Severity::Trace,
-        Level::Debug => Severity::Debug,
-        Level::Info => Severity::Info,
-        Level::Warn => Severity::Warn,
-        Level::Error => Severity::Error,
-        Level::Fatal => Severity::Fatal,
-    }
-}
-
-const EMAIL: &str = r"(?-u)[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+";
-/// JSON Web Tokens; keys of AWS, GitHub, GitLab, Slack and Google; bearer tokens.
-const TOKEN: &str = concat!(
-    r"(?-u)eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*",
-    r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bgh[pousr]_[A-Za-z0-9]{36,}|\bglpat-[A-Za-z0-9_-]{20,}",
-    r"|\bxox[abposr]-[A-Za-z0-9-]{10,}|\bAIza[A-Za-z0-9_-]{35}|(?i:bearer)\s+[A-Za-z0-9._~+/-]{8,}=*",
-);
-const PASSWORD: &str = concat!(
-    r#"(?i-u)\b(?:password|passwd|pwd|secret|api[_-]?key|access[_-]?token)\b["']?\s*[=:]\s*"#,
-    r#"(?:"[^"]*"|'[^']*'|[^\s,;&"']+)"#,
-);
-/// Digits with single blanks or dashes; the check digit decides.
-const CARD: &str = r"(?-u)\b[0-9](?:[ -]?[0-9]){12,18}\b";
-
-fn step_of(redact: &Redact) -> Result<Step, regex::Error> {
-    let own = redact.patterns.iter().map(String::as_str);
-    let ready = redact.presets.iter().filter_map(|preset| match preset {
-        Secrets::Email => Some(EMAIL),
-        Secrets::Token => Some(TOKEN),
-        Secrets::Password => Some(PASSWORD),
-        Secrets::Card => None,
-    });
-    let patterns = own.chain(ready).map(Regex::new).collect::<Result<Vec<_>, _>>()?;
-    let card = redact.presets.contains(&Secrets::Card).then(|| Regex::new(CARD)).transpose()?;
-    Ok(Step::Redact { patterns, card, replacement: redact.replacement.clone().into_bytes() })
-}
-
-/// The check digit of ISO/IEC 7812-1, Annex B.
-fn is_card(text: &[u8]) -> bool {
-    let digits = text.iter().rev().filter(|byte| byte.is_ascii_digit()).map(|byte| u32::from(byte - b'0'));
-    let sum: u32 = digits.enumerate().map(|(i, d)| if i % 2 == 0 { d } else { (d * 2) / 10 + (d * 2) % 10 }).sum();
-    sum.is_multiple_of(10)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Sample;
-
-    fn run(config: &[Stage], body: &str, severity: Severity) -> Option<String> {
-        let record = Record { time: 0, flags: Flags(0), severity, body: body.as_bytes(), fields: b"" };
-        let mut left = None;
-        Stages::new(config)
-            .unwrap()
-            .apply(&record, |record| left = Some(String::from_utf8(record.body.to_vec()).unwrap()));
         left
     }
 
-    fn condition() -> Condition {
-        Condition { matches: None, contains: None, min_severity: None, max_severity: None }
-    }
-
-    #[test]
-    fn filters() {
-        let health = Stage::Drop(Condition { contains: Some("/healthz".to_owned()), ..condition() });
-        assert_eq!(run(std::slice::from_ref(&health), "GET /healthz", Severity::Info), None);
-        assert!(run(&[health], "GET /", Severity::Info).is_some());
-        let loud = Stage::Keep(Condition { min_severity: Some(Level::Warn), ..condition() });
-        assert_eq!(run(std::slice::from_ref(&loud), "x", Severity::Info), None);
-        assert!(run(std::slice::from_ref(&loud), "x", Severity::Error).is_some());
-        assert_eq!(run(&[loud], "x", Severity::Unknown), None);
-    }
-
-    #[test]
-    fn secrets() {
-        let presets = vec![Secrets::Email, Secrets::Card, Secrets::Token, Secrets::Password];
-        let redact =
-            [Stage::Redact(Redact { presets, patterns: vec!["id-[0-9]+".to_owned()], replacement: "#".to_owned() })];
-        for (body, expected) in [
-            ("mail a.b@c.example now", "mail # now"),
-            ("card 4111 1111 1111 1111.", "card #."),
-            ("no card 4111 1111 1111 1112", "no card 4111 1111 1111 1112"),
-            ("t eyJhbGciOiJI.eyJzdWIiOiIx.abc-_d", "t #"),
-            ("Authorization: Bearer abcdefgh1234", "Authorization: #"),
-            ("password=hunter2 next", "# next"),
-            ("see id-77", "see #"),
-            ("nothing here", "nothing here"),
-        ] {
-            assert_eq!(run(&redact, body, Severity::Unknown).unwrap(), expected);
+    fn left_of(&mut self, batch: Batch) -> Batch {
+        if self.steps.is_empty() || batch.count == 0 {
+            return batch;
         }
+        let mut left = Batch { frames: Vec::with_capacity(batch.frames.len()), count: 0, ..batch.clone_head() };
+        let now = Instant::now();
+        for record in batch.records() {
+            if let Some(working) = self.apply(Working::of(&record), now) {
+                left.push(&working.record());
+            }
+        }
+        // A filter that drops most lines must not keep their room.
+        if left.frames.capacity() > 2 * left.frames.len() {
+            left.frames.shrink_to_fit();
+        }
+        left
     }
 
-    #[test]
-    fn samples_are_chosen_by_their_text() {
-        let sample = [Stage::Sample(Sample { one_in: 4 })];
-        let kept = |index: u32| run(&sample, &format!("line {index}"), Severity::Unknown).is_some();
-        let count = (0..4000).filter(|index| kept(*index)).count();
-        assert!((800..1200).contains(&count), "{count}");
-        assert_eq!(kept(17), kept(17));
+    /// `None` if it is dropped.
+    pub fn apply<'a>(&mut self, mut record: Working<'a>, now: Instant) -> Option<Working<'a>> {
+        for (index, step) in self.steps.iter_mut().enumerate() {
+            let passes = match step {
+                Step::Filter { condition, keep } => condition.holds(&record) == *keep,
+                Step::Sample(one_in) => hash(&record.body).is_multiple_of(*one_in),
+                Step::Limit(limiter) => limiter.lets(&record, now),
+                Step::Repeats(repeats) => repeats.lets(&mut record, now),
+                Step::Redact(redaction) => {
+                    redact(redaction, &mut record);
+                    true
+                }
+                Step::Timestamp(clock) => {
+                    clock.apply(&mut record);
+                    true
+                }
+                Step::Edit(editor) => {
+                    editor.apply(&mut record);
+                    true
+                }
+                Step::Metric(counting) => {
+                    counting.see(&record);
+                    true
+                }
+            };
+            if !passes {
+                self.counts.dropped[index].1.fetch_add(1, Ordering::Relaxed);
+                return None;
+            }
+        }
+        Some(record)
     }
 }
+
+fn redact(redaction: &Redaction, record: &mut Working<'_>) {
+    if let Cow::Owned(changed) = redaction.apply(&record.body) {
+        // A replacement of one's own may have broken the object.
+        if record.flags.has(Flags::OBJECT) && !json::object(&changed, |_| {}) {
+            record.flags = record.flags.without(Flags::OBJECT);
+        }
+        record.body = Cow::Owned(changed);
+    }
+    if let Cow::Owned(changed) = redaction.apply(&record.fields) {
+        // What cannot be shown without the secret is not shown.
+        record.fields = Cow::Owned(if json::members(&changed, |_| {}) { changed } else { Vec::new() });
+    }
+}
+
+impl Counts {
+    pub fn metrics(&self, out: &mut Exposition) {
+        if !self.dropped.is_empty() {
+            let mut family = out.counter("stage_dropped_records", "Records that a stage dropped.");
+            for (stage, count) in &self.dropped {
+                family.sample(&[("stage", stage)], count.load(Ordering::Relaxed));
+            }
+        }
+        if !self.metrics.is_empty() {
+            let mut family = out.counter(
+                "metric_refused_records",
+                "Records a metric has no room for: too many combinations of labels.",
+            );
+            for metric in &self.metrics {
+                family.sample(&[("metric", metric.name())], metric.refused());
+            }
+        }
+        self.metrics.iter().for_each(|metric| metric.show(out));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -73,13 +73,14 @@ impl Watch {
         Ok(())
     }
 
-    /// Waits for events or the waker, at most so long, and takes what there is.
-    pub fn wait(&mut self, time: Duration) -> Changes {
+    /// Waits for events, the waker, or something to read from `others`, at most so long, and takes what events there are.
+    pub fn wait(&mut self, time: Duration, others: &[OwnedFd]) -> Changes {
         let timeout = Timespec { tv_sec: time.as_secs().try_into().unwrap_or(1), tv_nsec: time.subsec_nanos().into() };
         let mut descriptors = vec![PollFd::new(&*self.wake, PollFlags::IN)];
         if let Some(inotify) = &self.inotify {
             descriptors.push(PollFd::from_borrowed_fd(inotify.as_fd(), PollFlags::IN));
         }
+        descriptors.extend(others.iter().map(|other| PollFd::new(other, PollFlags::IN)));
         // Interrupted is as good as woken.
         let _ = poll(&mut descriptors, Some(&timeout));
         let mut count = [0; 8];

@@ -1,30 +1,39 @@
 //! From the checked document to parts that can run. Nothing runs here, so a reload that fails has touched nothing.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use daemon::BuildError;
+use record::Batch;
 use record::deliver::{DeadLetters, Pace, Status};
 use record::encode::Encoding;
 use record::sink::file::{FileOptions, FileSink, Stdout};
+use record::sink::forward::{ForwardOptions, ForwardSink};
+use record::sink::grpc::GrpcSink;
 use record::sink::http::{Authorization, Compression, HeaderName, HttpOptions, HttpSink, Protocol, Secret, Uri};
-use record::sink::tls::{Tls, TlsOptions};
+use record::sink::s3::{Bucket, Credentials};
+use record::sink::stream::Peer;
+use record::sink::syslog::{SyslogOptions, SyslogSink};
+use record::sink::tls::{Tls, TlsError, TlsOptions};
 use record::sink::{Failure, Sink};
 
-use crate::config::{self, Body, Client, Lines, Receiver, Spec, Spooling};
+use crate::config::{self, Body, BulkAction, Client, Lines, OtlpProtocol, Receiver, Spec, Spooling};
 use crate::enrich;
 use crate::follow::Source;
+use crate::follow::stream::StreamKind;
 use crate::frame::Framer;
 use crate::glob::Selection;
 use crate::multiline::Rule;
-use crate::stages::Stages;
+use crate::parse::Parser;
+use crate::stages::{Check, Stages, Working};
 
 const MIB: u64 = 1 << 20;
 
 /// One run's worth of everything.
 pub(crate) struct Parts {
     pub(crate) sources: Vec<Source>,
+    pub(crate) stages: Stages,
     pub(crate) sinks: Vec<SinkParts>,
     pub(crate) limits: record::queue::Limits,
     pub(crate) directory: PathBuf,
@@ -72,30 +81,8 @@ fn with_path(text: &str, path: &str) -> Result<Uri, String> {
 }
 
 pub(crate) fn build(spec: &Spec, memory_limit: Option<u64>) -> Result<Parts, BuildError> {
-    let mut sources = Vec::new();
-    for source in &spec.sources {
-        let failed = |error: regex::Error| BuildError::new(format!("source `{}`", source.name), error);
-        let fields = enrich::read(&[&source.fields, &spec.fields])
-            .map_err(|error| BuildError::new(format!("fields of source `{}`", source.name), error))?;
-        let framer = Framer {
-            format: source.format,
-            parse: source.parse,
-            rule: source.multiline.as_ref().map(Rule::new).transpose().map_err(failed)?,
-            stages: Stages::new(&spec.stages).map_err(failed)?,
-            max_line: usize::try_from(source.files.max_line.0).unwrap_or(1 << 20),
-        };
-        sources.push(Source {
-            name: source.name.clone(),
-            selection: Selection { include: source.files.include.clone(), exclude: source.files.exclude.clone() },
-            start_at: source.files.start_at,
-            ignore_older_than: source.files.ignore_older_than.0,
-            rotate_wait: source.files.rotate_wait.0,
-            poll: source.files.poll.0.max(Duration::from_millis(10)),
-            idle: source.multiline.as_ref().map_or(Duration::from_secs(1), |multiline| multiline.idle.0),
-            framer,
-            fields,
-        });
-    }
+    let sources = spec.sources.iter().map(|source| self::source(spec, source)).collect::<Result<Vec<_>, _>>()?;
+    let stages = Stages::new(&spec.stages).map_err(|error| BuildError::new("the stages", error))?;
     let sinks = spec.sinks.iter().map(sink_parts).collect::<Result<Vec<_>, _>>()?;
     let memory = match spec.state.memory.0 {
         0 => memory_limit.map_or(4 * MIB, |limit| (limit / 4).clamp(MIB, 4 * MIB)),
@@ -105,16 +92,146 @@ pub(crate) fn build(spec: &Spec, memory_limit: Option<u64>) -> Result<Parts, Bui
         memory: usize::try_from(memory).unwrap_or(usize::MAX),
         spool: spec.state.spool_max_bytes.0,
     };
+    // What cannot be read again is stored before it goes anywhere.
+    let volatile = sources.iter().any(|source| source.stream.is_some());
+    let spool = if volatile && spec.state.spool == Spooling::Overflow { Spooling::Always } else { spec.state.spool };
     Ok(Parts {
         sources,
+        stages,
         sinks,
         limits,
         directory: PathBuf::from(&spec.state.directory),
-        spool: spec.state.spool,
+        spool,
         save_every: spec.state.save_every.0.max(Duration::from_millis(10)),
         settle: spec.drain.settle.0,
         reserve: spec.drain.reserve.0,
     })
+}
+
+fn source(spec: &Spec, source: &config::Source) -> Result<Source, BuildError> {
+    let failed = |error: regex::Error| BuildError::new(format!("source `{}`", source.name), error);
+    let fields = enrich::read(&[&source.fields, &spec.fields])
+        .map_err(|error| BuildError::new(format!("fields of source `{}`", source.name), error))?;
+    let files = source.files.as_ref();
+    let framer = framer(source).map_err(failed)?;
+    Ok(Source {
+        name: source.name.clone(),
+        selection: Selection {
+            include: files.map(|files| files.include.clone()).unwrap_or_default(),
+            exclude: files.map(|files| files.exclude.clone()).unwrap_or_default(),
+        },
+        start_at: files.map_or(config::StartAt::Beginning, |files| files.start_at),
+        ignore_older_than: files.map_or(Duration::ZERO, |files| files.ignore_older_than.0),
+        rotate_wait: files.map_or(Duration::ZERO, |files| files.rotate_wait.0),
+        poll: files.map_or(Duration::from_secs(1), |files| files.poll.0.max(Duration::from_millis(10))),
+        idle: source.multiline.as_ref().map_or(Duration::from_secs(1), |multiline| multiline.idle.0),
+        framer,
+        encoding: source.encoding,
+        stream: stream(source),
+        fields,
+    })
+}
+
+/// The directories that such an agent writes in.
+pub(crate) fn writes(spec: &Spec) -> Vec<PathBuf> {
+    let mut writes = vec![PathBuf::from(&spec.state.directory)];
+    let mut beside = |path: &String| writes.extend(Path::new(path).parent().map(PathBuf::from));
+    for source in &spec.sources {
+        source.fifo.iter().for_each(|fifo| beside(&fifo.path));
+        source.socket.iter().for_each(|socket| beside(&socket.path));
+        source.syslog.iter().flat_map(|syslog| &syslog.socket).for_each(&mut beside);
+    }
+    for sink in &spec.sinks {
+        if let Receiver::File(file) = &sink.to {
+            beside(&file.path);
+        }
+        sink.dead_letters.iter().for_each(&mut beside);
+    }
+    writes
+}
+
+/// How the source is read.
+pub(crate) fn framer(source: &config::Source) -> Result<Framer, regex::Error> {
+    let lengths = [
+        source.files.as_ref().map(|files| files.max_line),
+        source.stdin.as_ref().map(|stdin| stdin.max_line),
+        source.fifo.as_ref().map(|fifo| fifo.max_line),
+        source.socket.as_ref().map(|socket| socket.max_line),
+        source.syslog.as_ref().map(|syslog| syslog.max_line),
+    ];
+    let max_line = lengths.into_iter().flatten().next().map_or(256 << 10, |size| size.0);
+    let parse = match source.parse {
+        config::Parse::None if source.syslog.is_some() => config::Parse::Syslog,
+        parse => parse,
+    };
+    Ok(Framer {
+        format: source.format,
+        parser: Parser::new(parse, source.pattern.as_deref())?,
+        rule: source.multiline.as_ref().map(Rule::new).transpose()?,
+        max_line: usize::try_from(max_line).unwrap_or(1 << 20),
+        scratch: Default::default(),
+    })
+}
+
+fn stream(source: &config::Source) -> Option<StreamKind> {
+    if source.stdin.is_some() {
+        return Some(StreamKind::Stdin);
+    }
+    if let Some(fifo) = &source.fifo {
+        return Some(StreamKind::Fifo(PathBuf::from(&fifo.path)));
+    }
+    if let Some(socket) = &source.socket {
+        let (path, connections) = (PathBuf::from(&socket.path), socket.connections as usize);
+        return Some(StreamKind::Socket { path, connections });
+    }
+    source.syslog.as_ref().map(|syslog| StreamKind::Syslog {
+        udp: syslog.udp.clone(),
+        tcp: syslog.tcp.clone(),
+        socket: syslog.socket.as_ref().map(PathBuf::from),
+        connections: syslog.connections as usize,
+    })
+}
+
+/// Shows a sink only what is meant for it.
+struct Filtered {
+    check: Check,
+    sink: Box<dyn Sink>,
+}
+
+impl Sink for Filtered {
+    fn deliver(&mut self, batches: &[Arc<Batch>]) -> Result<(), Failure> {
+        let mut left = Vec::new();
+        // For items that are told by their number.
+        let mut numbers = Vec::new();
+        let mut number = 0;
+        for batch in batches {
+            let mut part = batch.clone_head();
+            for record in batch.records() {
+                if self.check.holds(&Working::of(&record)) {
+                    part.push(&record);
+                    numbers.push(number);
+                }
+                number += 1;
+            }
+            if part.count > 0 {
+                left.push(Arc::new(part));
+            }
+        }
+        if left.is_empty() {
+            return Ok(());
+        }
+        let original = |found: Vec<usize>| found.into_iter().filter_map(|at| numbers.get(at).copied()).collect();
+        self.sink.deliver(&left).map_err(|failure| match failure {
+            Failure::Items { again, refused, reason } => {
+                Failure::Items { again: original(again), refused: original(refused), reason }
+            }
+            // The others were not refused: they are no concern of this sink.
+            Failure::Refused(reason) if left.len() < batches.len() || numbers.len() < number => {
+                Failure::Items { again: Vec::new(), refused: numbers.clone(), reason }
+            }
+            other => other,
+        })
+    }
 }
 
 fn sink_parts(config: &config::Sink) -> Result<SinkParts, BuildError> {
@@ -141,10 +258,66 @@ fn sink_parts(config: &config::Sink) -> Result<SinkParts, BuildError> {
             let tenant = loki.tenant.as_ref().map(|tenant| ("x-scope-orgid", tenant));
             http_sink(part(), with_path(&loki.url, "/loki/api/v1/push"), protocol, &loki.client, tenant)?
         }
+        Receiver::Otlp(otlp) if otlp.protocol == OtlpProtocol::Grpc => {
+            let attributes = otlp.resource.clone().into_iter().collect();
+            let (options, tls) =
+                http_options(&part(), url(&otlp.url), Protocol::Otlp { attributes: Vec::new() }, &otlp.client, None)?;
+            Box::new(GrpcSink::new(options, attributes, tls).map_err(|error| BuildError::new(part(), error))?)
+        }
+        Receiver::Elasticsearch(search) => {
+            let mut target = serde_json::json!({ "_index": search.index });
+            if let Some(pipeline) = &search.pipeline {
+                target["pipeline"] = serde_json::Value::from(pipeline.as_str());
+            }
+            let name = if search.action == BulkAction::Create { "create" } else { "index" };
+            let mut action = serde_json::json!({ name: target }).to_string().into_bytes();
+            action.push(b'\n');
+            http_sink(part(), with_path(&search.url, "/_bulk"), Protocol::Bulk { action }, &search.client, None)?
+        }
+        Receiver::S3(s3) => {
+            let path = |text: &Option<String>| text.as_ref().map(PathBuf::from);
+            let bucket = Bucket {
+                bucket: s3.bucket.clone(),
+                region: s3.region.clone(),
+                prefix: s3.prefix.clone(),
+                agent: s3.agent.clone().unwrap_or_else(host_name),
+                suffix: match s3.client.compression {
+                    config::Compression::None => ".ndjson",
+                    config::Compression::Gzip => ".ndjson.gz",
+                    config::Compression::Zstd => ".ndjson.zst",
+                },
+                credentials: Credentials {
+                    key_file: path(&s3.key_file),
+                    secret_file: path(&s3.secret_file),
+                    token_file: path(&s3.token_file),
+                },
+            };
+            http_sink(part(), url(&s3.url), Protocol::S3(Box::new(bucket)), &s3.client, None)?
+        }
+        Receiver::Syslog(syslog) => {
+            let options = SyslogOptions {
+                peer: peer(&syslog.address, syslog.timeout.0),
+                facility: u8::try_from(syslog.facility).unwrap_or(16),
+                host: syslog.host.clone().unwrap_or_else(host_name),
+                app: syslog.app.clone(),
+            };
+            Box::new(SyslogSink::new(options, optional_tls(&part(), syslog.tls.as_ref())?))
+        }
+        Receiver::Forward(forward) => {
+            let options = ForwardOptions { peer: peer(&forward.address, forward.timeout.0), tag: forward.tag.clone() };
+            Box::new(ForwardSink::new(options, optional_tls(&part(), forward.tls.as_ref())?))
+        }
         Receiver::Otlp(otlp) => {
             let protocol = Protocol::Otlp { attributes: otlp.resource.clone().into_iter().collect() };
             http_sink(part(), with_path(&otlp.url, "/v1/logs"), protocol, &otlp.client, None)?
         }
+    };
+    let sink = match &config.when {
+        Some(when) => {
+            let check = Check::new(when).map_err(|error| BuildError::new(part(), error))?;
+            Box::new(Filtered { check, sink })
+        }
+        None => sink,
     };
     let pace = Pace {
         bytes: usize::try_from(config.batch.max_bytes.0).unwrap_or(1 << 20).max(1),
@@ -162,6 +335,36 @@ const fn encoding(lines: Lines) -> Encoding {
     }
 }
 
+/// The name in messages and objects.
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// `HOST:PORT`, with brackets around an IPv6 address.
+pub(crate) fn host_and_port(address: &str) -> Option<(&str, u16)> {
+    let (host, port) = address.rsplit_once(':')?;
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    (!host.is_empty()).then_some((host, port.parse().ok()?))
+}
+
+/// The address was checked.
+fn peer(address: &str, timeout: Duration) -> Peer {
+    let (host, port) = host_and_port(address).unwrap_or((address, 0));
+    Peer { host: host.to_owned(), port, timeout }
+}
+
+fn tls(given: Option<&config::Tls>) -> Result<Tls, TlsError> {
+    let path = |text: &Option<String>| text.as_ref().map(PathBuf::from);
+    Tls::new(TlsOptions {
+        ca_file: given.and_then(|tls| path(&tls.ca_file)),
+        client: given.and_then(|tls| Some((path(&tls.cert_file)?, path(&tls.key_file)?))),
+    })
+}
+
+fn optional_tls(part: &str, given: Option<&config::Tls>) -> Result<Option<Tls>, BuildError> {
+    given.map(|given| tls(Some(given))).transpose().map_err(|error| BuildError::new(part, error))
+}
+
 fn http_sink(
     part: String,
     url: Result<Uri, String>,
@@ -169,7 +372,18 @@ fn http_sink(
     client: &Client,
     extra: Option<(&str, &String)>,
 ) -> Result<Box<dyn Sink>, BuildError> {
-    let failed = |error: Box<dyn std::error::Error + Send + Sync>| BuildError::new(part.clone(), error);
+    let (options, tls) = http_options(&part, url, protocol, client, extra)?;
+    Ok(Box::new(HttpSink::new(options, tls).map_err(|error| BuildError::new(part, error))?))
+}
+
+fn http_options(
+    part: &str,
+    url: Result<Uri, String>,
+    protocol: Protocol,
+    client: &Client,
+    extra: Option<(&str, &String)>,
+) -> Result<(HttpOptions, Option<Tls>), BuildError> {
+    let failed = |error: Box<dyn std::error::Error + Send + Sync>| BuildError::new(part, error);
     let url = url.map_err(|message| failed(message.into()))?;
     let values = client.headers.iter().map(|(name, value)| (name.as_str(), Secret::Value(value.clone())));
     let files = client.header_files.iter().map(|(name, path)| (name.as_str(), Secret::File(PathBuf::from(path))));
@@ -181,17 +395,8 @@ fn http_sink(
         (None, Some(path)) => Authorization::Bearer(Secret::File(PathBuf::from(path))),
         (None, None) => Authorization::None,
     };
-    let tls = if url.scheme_str() == Some("https") {
-        let given = client.tls.as_ref();
-        let path = |text: &Option<String>| text.as_ref().map(PathBuf::from);
-        let options = TlsOptions {
-            ca_file: given.and_then(|tls| path(&tls.ca_file)),
-            client: given.and_then(|tls| Some((path(&tls.cert_file)?, path(&tls.key_file)?))),
-        };
-        Some(Tls::new(options).map_err(|error| failed(error.into()))?)
-    } else {
-        None
-    };
+    let tls = (url.scheme_str() == Some("https")).then(|| tls(client.tls.as_ref())).transpose();
+    let tls = tls.map_err(|error| failed(error.into()))?;
     let options = HttpOptions {
         url,
         protocol,
@@ -204,7 +409,7 @@ fn http_sink(
         authorization,
         timeout: client.timeout.0,
     };
-    Ok(Box::new(HttpSink::new(options, tls).map_err(|error| failed(error.into()))?))
+    Ok((options, tls))
 }
 
 /// Records refused for good, as JSON lines; the reason is in the log.
@@ -214,6 +419,7 @@ fn dead_letters(path: PathBuf) -> DeadLetters {
     Box::new(move |batches, _reason| {
         file.deliver(batches).map_err(|failure| match failure {
             Failure::Retry(text, _) | Failure::Refused(text) | Failure::TooLarge(text) => std::io::Error::other(text),
+            Failure::Items { reason, .. } => std::io::Error::other(reason),
         })
     })
 }

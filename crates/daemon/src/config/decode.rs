@@ -6,7 +6,7 @@ use std::fmt;
 use serde_json::Value;
 
 use super::quantity::{Seconds, Size};
-use super::schema::Schema;
+use super::schema::{Schema, Shape};
 use super::tree::{Data, Mark, Node};
 
 /// Something wrong in a document, with its place and its field path.
@@ -206,6 +206,66 @@ impl Document for bool {
     }
     fn print(&self) -> Value {
         Value::from(*self)
+    }
+}
+
+impl Document for f64 {
+    fn decode(node: &Node, decoder: &mut Decoder) -> Option<f64> {
+        let (text, plain) = scalar(node, "a number", decoder)?;
+        let value = text.parse().ok().filter(|value: &f64| plain && value.is_finite());
+        if value.is_none() {
+            decoder.refuse(node.mark, format!("must be a number, not `{text}`"));
+        }
+        value
+    }
+    fn schema() -> Schema {
+        Schema::scalar("number", "number")
+    }
+    fn print(&self) -> Value {
+        Value::from(*self)
+    }
+}
+
+/// Any value at all: what it means is not this document's business.
+impl Document for Value {
+    fn decode(node: &Node, decoder: &mut Decoder) -> Option<Value> {
+        Some(match &node.data {
+            _ if node.is_null() => Value::Null,
+            Data::Scalar(text, false) => Value::from(text.as_str()),
+            Data::Scalar(text, true) => match text.as_str() {
+                "true" => Value::Bool(true),
+                "false" => Value::Bool(false),
+                text if !is_text(text) => {
+                    let number = serde_json::from_str::<serde_json::Number>(text).ok();
+                    let Some(number) = number else {
+                        decoder.refuse(
+                            node.mark,
+                            format!("means different things to different readers: write \"{text}\" in quotes"),
+                        );
+                        return None;
+                    };
+                    Value::Number(number)
+                }
+                text => Value::from(text),
+            },
+            Data::List(items) => {
+                let items: Vec<Option<Value>> = items.iter().map(|item| Value::decode(item, decoder)).collect();
+                Value::Array(items.into_iter().collect::<Option<_>>()?)
+            }
+            Data::Map(members) => {
+                let members: Vec<Option<(String, Value)>> = members
+                    .iter()
+                    .map(|member| Some((member.name.clone(), Value::decode(&member.node, decoder)?)))
+                    .collect();
+                Value::Object(members.into_iter().collect::<Option<_>>()?)
+            }
+        })
+    }
+    fn schema() -> Schema {
+        Schema { shape: Shape::Any }
+    }
+    fn print(&self) -> Value {
+        self.clone()
     }
 }
 

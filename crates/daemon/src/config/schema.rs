@@ -14,6 +14,8 @@ pub enum Shape {
     /// A JSON type and how a person would call it.
     Scalar(&'static str, &'static str),
     Choice(Vec<(&'static str, &'static str)>),
+    /// Whatever JSON can say.
+    Any,
     List(Box<Schema>),
     Map(Box<Schema>),
     Fields {
@@ -57,6 +59,7 @@ impl Schema {
     pub fn json(&self) -> Value {
         match &self.shape {
             Shape::Scalar(kind, _) => json!({ "type": kind }),
+            Shape::Any => json!({}),
             Shape::Choice(names) => json!({ "enum": names.iter().map(|(name, _)| *name).collect::<Vec<_>>() }),
             Shape::List(item) => json!({ "type": "array", "items": item.json() }),
             Shape::Map(value) => json!({ "type": "object", "additionalProperties": value.json() }),
@@ -95,6 +98,7 @@ impl Schema {
         match &self.shape {
             Shape::Scalar(_, what) => what.trim_start_matches("a ").to_owned(),
             Shape::Choice(names) => names.iter().map(|(name, _)| format!("`{name}`")).collect::<Vec<_>>().join(" or "),
+            Shape::Any => "any value".to_owned(),
             Shape::List(item) => format!("list of {}", item.called()),
             Shape::Map(value) => format!("map to {}", value.called()),
             Shape::Fields { name, .. } => format!("[{name}](#{})", name.to_lowercase()),

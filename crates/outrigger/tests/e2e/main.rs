@@ -9,6 +9,7 @@ mod lifecycle;
 mod network;
 mod resources;
 mod security;
+mod sidecar_logs;
 mod start;
 mod volumes;
 mod walkthrough;

@@ -143,6 +143,18 @@ fn a_stopped_node_keeps_its_objects() {
     assert_eq!(node.ok("exec web -c app -- cat /www/index.html"), "prepared by web\n");
 }
 
+#[test]
+fn a_stop_among_creations_ends_them_all() {
+    for pause in [0, 5, 20] {
+        let node = Node::start("1.35");
+        let pods: Vec<String> = (0..4).map(|number| idle(&format!("pod-{number}"), "a: b")).collect();
+        node.apply(&pods.join("\n---\n"));
+        std::thread::sleep(Duration::from_millis(pause));
+        assert_eq!(node.outrigger(&["stop"]).code, Some(0));
+        assert!(processes_of_pods(&node).is_empty());
+    }
+}
+
 fn processes_of_pods(node: &Node) -> Vec<PathBuf> {
     let pods = std::fs::read_dir(node.world.roots().pods()).into_iter().flatten().flatten();
     pods.map(|entry| entry.path())

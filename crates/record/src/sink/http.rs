@@ -1,4 +1,4 @@
-//! HTTP(S) receivers: NDJSON, JSON arrays, Loki, OTLP. One connection, one request at a time; the queue does the rest.
+//! HTTP(S) receivers: NDJSON, JSON arrays, Loki, OTLP, Elasticsearch, S3. One connection, one request at a time; the queue does the rest.
 //!
 //! The thread has a little runtime of its own, which only runs while a request is under way.
 
@@ -19,21 +19,33 @@ use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio_rustls::TlsConnector;
 
+use super::s3::Bucket;
 use super::tls::Tls;
-use super::{Failure, Sink};
+use super::{Failure, Sink, chain};
 use crate::batch::Batch;
 use crate::encode::{self, Encoder, Encoding};
 
 /// Read of an answer; more is not interesting.
 const ANSWER: usize = 64 * 1024;
+/// A bulk answer has an item for each record.
+const BULK_ANSWER: usize = 8 << 20;
 /// Shown of an answer in a message.
 const SHOWN: usize = 200;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Protocol {
     Json(Encoding),
-    Loki { labels: Vec<(String, String)> },
-    Otlp { attributes: Vec<(String, String)> },
+    Loki {
+        labels: Vec<(String, String)>,
+    },
+    Otlp {
+        attributes: Vec<(String, String)>,
+    },
+    /// `action` is the line before each document.
+    Bulk {
+        action: Vec<u8>,
+    },
+    S3(Box<Bucket>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +63,7 @@ pub enum Secret {
 }
 
 impl Secret {
-    fn read(&self) -> Result<String, Failure> {
+    pub(super) fn read(&self) -> Result<String, Failure> {
         match self {
             Secret::Value(text) => Ok(text.clone()),
             Secret::File(path) => std::fs::read_to_string(path)
@@ -94,7 +106,7 @@ impl HttpSink {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let encoding = match &options.protocol {
             Protocol::Json(encoding) => *encoding,
-            Protocol::Loki { .. } | Protocol::Otlp { .. } => Encoding::NdJson,
+            _ => Encoding::NdJson,
         };
         Ok(HttpSink { options, runtime, tls, connection: None, encoder: Encoder::new(encoding) })
     }
@@ -102,7 +114,8 @@ impl HttpSink {
     fn body(&mut self, batches: &[Arc<Batch>]) -> Vec<u8> {
         let mut out = Vec::new();
         match &self.options.protocol {
-            Protocol::Json(_) => self.encoder.append(&mut out, batches),
+            Protocol::Json(_) | Protocol::S3(_) => self.encoder.append(&mut out, batches),
+            Protocol::Bulk { action } => self.encoder.bulk(&mut out, batches, action),
             Protocol::Loki { labels } => encode::loki(&mut out, batches, labels),
             Protocol::Otlp { attributes } => {
                 let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -113,7 +126,7 @@ impl HttpSink {
     }
 
     fn request(&mut self, batches: &[Arc<Batch>]) -> Result<Request<Full<Bytes>>, Failure> {
-        let headers = self.headers()?;
+        let mut headers = self.headers()?;
         let body = self.body(batches);
         let body = match self.options.compression {
             Compression::None => body,
@@ -124,9 +137,17 @@ impl HttpSink {
             }
             Compression::Zstd => zstd::bulk::compress(&body, 1).map_err(retry("failed to compress"))?,
         };
+        let mut target = self.options.url.path_and_query().map_or("/", http::uri::PathAndQuery::as_str).to_owned();
+        let mut method = http::Method::POST;
+        if let Protocol::S3(bucket) = &self.options.protocol {
+            let signed = bucket.sign(&self.options.url, &bucket.name(batches), &body, SystemTime::now())?;
+            (target, method) = (signed.path, http::Method::PUT);
+            for (name, text) in signed.headers {
+                headers.insert(name, value(&text)?);
+            }
+        }
         let mut request = Request::new(Full::new(Bytes::from(body)));
-        *request.method_mut() = http::Method::POST;
-        let target = self.options.url.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        *request.method_mut() = method;
         *request.uri_mut() = target.parse().map_err(|_| Failure::Refused("the URL's path is unusable".to_owned()))?;
         *request.headers_mut() = headers;
         Ok(request)
@@ -134,23 +155,22 @@ impl HttpSink {
 
     fn headers(&self) -> Result<HeaderMap, Failure> {
         let options = &self.options;
-        let mut headers = HeaderMap::new();
+        let mut headers = header_map(options)?;
         let authority = options.url.authority().map_or("", |authority| authority.as_str());
         // User information in the URL is no part of the host.
         let host = authority.rsplit('@').next().unwrap_or(authority);
         headers.insert(header::HOST, value(host)?);
         let kind = match &options.protocol {
             Protocol::Json(Encoding::Text) => "text/plain; charset=utf-8",
-            Protocol::Json(Encoding::NdJson) => "application/x-ndjson",
+            Protocol::Json(Encoding::NdJson) | Protocol::Bulk { .. } | Protocol::S3(_) => "application/x-ndjson",
             Protocol::Json(Encoding::JsonArray) | Protocol::Loki { .. } => "application/json",
             Protocol::Otlp { .. } => "application/x-protobuf",
         };
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-        headers.insert(
-            header::USER_AGENT,
-            HeaderValue::from_static(concat!("outrigger-logs/", env!("CARGO_PKG_VERSION"))),
-        );
+        // An object is stored as it was sent; its name tells.
+        let stored = matches!(options.protocol, Protocol::S3(_));
         match options.compression {
+            _ if stored => {}
             Compression::None => {}
             Compression::Gzip => {
                 headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
@@ -159,24 +179,31 @@ impl HttpSink {
                 headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("zstd"));
             }
         }
-        let credentials = match &options.authorization {
-            Authorization::None => None,
-            Authorization::Bearer(token) => Some(format!("Bearer {}", token.read()?)),
-            Authorization::Basic(user, password) => {
-                let pair = format!("{user}:{}", password.read()?);
-                Some(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair)))
-            }
-        };
-        if let Some(credentials) = credentials {
-            let mut credentials = value(&credentials)?;
-            credentials.set_sensitive(true);
-            headers.insert(header::AUTHORIZATION, credentials);
-        }
-        for (name, secret) in &options.headers {
-            headers.insert(name.clone(), value(&secret.read()?)?);
-        }
         Ok(headers)
     }
+}
+
+/// What every request of these options carries: who we are, credentials, and the configured ones.
+pub(super) fn header_map(options: &HttpOptions) -> Result<HeaderMap, Failure> {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("outrigger-logs/", env!("CARGO_PKG_VERSION"))));
+    let credentials = match &options.authorization {
+        Authorization::None => None,
+        Authorization::Bearer(token) => Some(format!("Bearer {}", token.read()?)),
+        Authorization::Basic(user, password) => {
+            let pair = format!("{user}:{}", password.read()?);
+            Some(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair)))
+        }
+    };
+    if let Some(credentials) = credentials {
+        let mut credentials = value(&credentials)?;
+        credentials.set_sensitive(true);
+        headers.insert(header::AUTHORIZATION, credentials);
+    }
+    for (name, secret) in &options.headers {
+        headers.insert(name.clone(), value(&secret.read()?)?);
+    }
+    Ok(headers)
 }
 
 impl Sink for HttpSink {
@@ -214,19 +241,33 @@ async fn exchange(
         let response = sender.send_request(request).await.map_err(retry("failed to send"))?;
         let (head, body) = response.into_parts();
         // The body must be read to use the connection again.
-        let body = Limited::new(body, ANSWER).collect().await.map(http_body_util::Collected::to_bytes);
+        let limit = if matches!(options.protocol, Protocol::Bulk { .. }) { BULK_ANSWER } else { ANSWER };
+        let body = Limited::new(body, limit).collect().await.map(http_body_util::Collected::to_bytes);
         Ok::<_, Failure>((head, body))
     };
     let (head, body) = tokio::time::timeout(options.timeout, answer).await.map_err(slow)??;
+    let bulk = matches!(options.protocol, Protocol::Bulk { .. });
     if let Ok(body) = &body {
         *connection = Some(sender);
-        judge(&options.url, head.status, &head.headers, body)
+        judge(&options.url, head.status, &head.headers, body)?;
+        if bulk { judge_items(&options.url, body) } else { Ok(()) }
+    } else if bulk && head.status.is_success() {
+        // Without the answer nobody knows which were taken.
+        Err(Failure::Retry(format!("the answer of {} could not be read", options.url), None))
     } else {
         judge(&options.url, head.status, &head.headers, &[])
     }
 }
 
 async fn connect(url: &Uri, tls: Option<Arc<rustls::ClientConfig>>) -> Result<SendRequest<Full<Bytes>>, Failure> {
+    handshake(dial(url, tls).await?).await
+}
+
+/// A connection, with TLS or without.
+pub(super) trait Stream: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send {}
+impl<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send> Stream for S {}
+
+pub(super) async fn dial(url: &Uri, tls: Option<Arc<rustls::ClientConfig>>) -> Result<Box<dyn Stream>, Failure> {
     let host = url.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
     let secure = url.scheme() == Some(&http::uri::Scheme::HTTPS);
     let port = url.port_u16().unwrap_or(if secure { 443 } else { 80 });
@@ -234,10 +275,10 @@ async fn connect(url: &Uri, tls: Option<Arc<rustls::ClientConfig>>) -> Result<Se
     let stream = TcpStream::connect((host, port)).await.map_err(retry(&unreachable))?;
     // Requests are whole: waiting for more to send helps nobody.
     let _ = stream.set_nodelay(true);
-    let Some(config) = tls else { return handshake(stream).await };
+    let Some(config) = tls else { return Ok(Box::new(stream)) };
     let name = ServerName::try_from(host.to_owned()).map_err(retry(&unreachable))?;
     let stream = TlsConnector::from(config).connect(name, stream).await.map_err(retry(&unreachable))?;
-    handshake(stream).await
+    Ok(Box::new(stream))
 }
 
 async fn handshake<S>(stream: S) -> Result<SendRequest<Full<Bytes>>, Failure>
@@ -273,21 +314,56 @@ fn judge(url: &Uri, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Res
     }
 }
 
+/// The items of a bulk answer: 429 and server errors are tried again, a document that is there already is taken.
+fn judge_items(url: &Uri, body: &[u8]) -> Result<(), Failure> {
+    let mut errors = None;
+    let whole = crate::json::object(body, |(key, value)| {
+        if key == b"errors" {
+            errors = Some(value == b"true");
+        }
+    });
+    match errors.filter(|_| whole) {
+        Some(false) => return Ok(()),
+        Some(true) => {}
+        None => return Err(Failure::Retry(format!("{url} answered something that is no bulk answer"), None)),
+    }
+    let answer: serde_json::Value = serde_json::from_slice(body).map_err(retry("failed to read a bulk answer"))?;
+    let (mut again, mut refused, mut reason) = (Vec::new(), Vec::new(), String::new());
+    for (index, item) in answer["items"].as_array().into_iter().flatten().enumerate() {
+        let Some(outcome) = item.as_object().and_then(|item| item.values().next()) else { continue };
+        let status = outcome["status"].as_u64().unwrap_or(500);
+        let telling = match status {
+            200..=299 | 409 => continue,
+            // A missing index or right is somebody's mistake elsewhere, and gets repaired.
+            401 | 403 | 404 | 429 | 500.. => {
+                again.push(index);
+                reason.is_empty()
+            }
+            _ => {
+                refused.push(index);
+                refused.len() == 1
+            }
+        };
+        if telling {
+            let error = &outcome["error"];
+            let part = |name: &str| error[name].as_str().unwrap_or_default().to_owned();
+            reason = format!("{url} answered an item with {status}: {} {}", part("type"), part("reason"));
+            reason = reason.trim_end().chars().take(SHOWN * 2).collect();
+        }
+    }
+    if again.is_empty() && refused.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::Items { again, refused, reason })
+}
+
 fn value(text: &str) -> Result<HeaderValue, Failure> {
     HeaderValue::from_str(text).map_err(|_| Failure::Retry("a header's value cannot be sent".to_owned(), None))
 }
 
 /// A failure to try again, with everything that caused it.
-fn retry<E: std::error::Error>(what: &str) -> impl FnOnce(E) -> Failure {
-    move |error| {
-        let mut text = format!("{what}: {error}");
-        let mut cause = error.source();
-        while let Some(inner) = cause {
-            text.push_str(&format!(": {inner}"));
-            cause = inner.source();
-        }
-        Failure::Retry(text, None)
-    }
+pub(super) fn retry<E: std::error::Error>(what: &str) -> impl FnOnce(E) -> Failure {
+    move |error| Failure::Retry(chain(what, &error), None)
 }
 
 #[cfg(test)]

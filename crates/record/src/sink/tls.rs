@@ -66,6 +66,15 @@ impl Tls {
     }
 }
 
+impl Tls {
+    /// The same, for HTTP/2.
+    pub fn alpn_h2(&mut self) -> Arc<ClientConfig> {
+        let mut config = ClientConfig::clone(&self.config());
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Arc::new(config)
+    }
+}
+
 fn times(options: &TlsOptions) -> Vec<Option<SystemTime>> {
     let client = options.client.iter().flat_map(|(chain, key)| [chain, key]);
     options.ca_file.iter().chain(client).map(|path| fs::metadata(path).and_then(|m| m.modified()).ok()).collect()
@@ -93,3 +102,6 @@ fn load(options: &TlsOptions) -> Result<Arc<ClientConfig>, TlsError> {
     };
     Ok(Arc::new(config))
 }
+
+#[cfg(test)]
+mod tests;

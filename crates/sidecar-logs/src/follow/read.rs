@@ -10,6 +10,7 @@ use record::queue::Position;
 
 use super::{Followed, Follower, copy};
 use crate::checkpoint::{Identity, Saved, TAIL, hash, read_at};
+use crate::encoding::Encoding;
 use crate::frame::End;
 
 /// Bytes read at once; thousands of lines, and one turn of a file among many.
@@ -28,7 +29,7 @@ enum Turn {
 
 impl Followed {
     pub(super) fn at_end(&self) -> bool {
-        self.position + self.pending as u64 >= self.size
+        self.parked.is_none() && self.position + self.pending as u64 >= self.size
     }
 
     /// Reads back what stands before the position, and its mark.
@@ -45,7 +46,10 @@ impl Follower {
     /// Gives every file that needs it a turn. `last` means that no file will be written to again. Returns the bytes read,
     /// and whether the queue was full.
     pub fn read_all(&mut self, last: bool) -> (usize, bool) {
-        let mut total = 0;
+        let (mut total, blocked) = self.read_streams(last);
+        if blocked {
+            return (total, true);
+        }
         for index in 0..self.files.len() {
             if self.files[index].ended || !(self.files[index].dirty || last) {
                 continue;
@@ -66,6 +70,12 @@ impl Follower {
     }
 
     fn turn(&mut self, index: usize, last: bool) -> io::Result<Turn> {
+        if let Some(batch) = self.files[index].parked.take()
+            && let Err(batch) = self.queue.push(batch)
+        {
+            self.files[index].parked = Some(batch);
+            return Ok(Turn::Blocked);
+        }
         let source = &self.sources[self.files[index].source];
         let (max_line, rotate_wait, idle) = (source.framer.max_line, source.rotate_wait, source.idle);
         let wanted = CHUNK.max(max_line + 4096);
@@ -107,9 +117,16 @@ impl Follower {
         if !self.queue.wait_for_room(Duration::from_millis(20), file.gone) {
             return Ok(Turn::Blocked);
         }
+        let encoding = match file.encoding {
+            Some(encoding) => encoding,
+            None => {
+                file.encoding = Encoding::of(source.encoding, &file.file);
+                file.encoding.unwrap_or(Encoding::Utf8)
+            }
+        };
         let mut batch = Batch::new(file.origin.clone(), file.position);
         batch.frames.reserve(data.len() + data.len() / 4 + 64);
-        let used = source.framer.frame(data, end, now(), &mut batch);
+        let used = source.framer.frame(encoding, data, end, now(), &mut batch);
         file.pending = data.len() - used;
         file.idled |= end == End::Idle;
         if used > 0 {
@@ -117,16 +134,13 @@ impl Follower {
             let before = &buffer[..overlap + used];
             let tail = before[before.len().saturating_sub(TAIL)..].to_vec();
             batch.mark = hash(&tail);
-            // A filter that drops most lines must not keep their room.
-            if batch.frames.capacity() > 2 * batch.frames.len() {
-                batch.frames.shrink_to_fit();
-            }
-            if self.queue.push(batch).is_err() {
-                file.pending = 0;
-                return Ok(Turn::Blocked);
-            }
             file.tail = tail;
             file.position += used as u64;
+            // The stages must not see it twice: it is kept until there is room again.
+            if let Err(batch) = self.queue.push(self.stages.run(batch)) {
+                file.parked = Some(batch);
+                return Ok(Turn::Blocked);
+            }
         }
         if over {
             file.ended = true;
@@ -183,7 +197,7 @@ impl Follower {
 }
 
 /// Nanoseconds since 1970.
-fn now() -> i64 {
+pub(super) fn now() -> i64 {
     let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(time.as_nanos()).unwrap_or(i64::MAX)
 }

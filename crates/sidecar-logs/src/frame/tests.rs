@@ -3,16 +3,16 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::Preset;
+use crate::config::{Parse, Preset};
 
 fn framer(format: Format, parse: Parse, rule: Option<Rule>) -> Framer {
-    Framer { format, parse, rule, stages: Stages::new(&[]).unwrap(), max_line: 64 }
+    Framer { format, parser: Parser::new(parse, None).unwrap(), rule, max_line: 64, scratch: Default::default() }
 }
 
 /// Bodies, with `…` behind partial ones, and how much was used.
 fn framed(framer: &Framer, text: &str, end: End) -> (Vec<String>, usize) {
     let mut batch = Batch::new(Arc::default(), 0);
-    let used = framer.frame(text.as_bytes(), end, 7, &mut batch);
+    let used = framer.frame(Encoding::Utf8, text.as_bytes(), end, 7, &mut batch);
     assert_eq!(batch.count as usize, batch.records().count());
     let shown = batch.records().map(|record| {
         let more = if record.flags.has(Flags::PARTIAL) { "…" } else { "" };
@@ -71,7 +71,13 @@ fn groups_wait_for_what_follows() {
 fn objects_and_pairs() {
     let record = |parse: Parse, line: &str| {
         let mut batch = Batch::new(Arc::default(), 0);
-        framer(Format::Plain, parse, None).frame(format!("{line}\n").as_bytes(), End::Open, 7, &mut batch);
+        framer(Format::Plain, parse, None).frame(
+            Encoding::Utf8,
+            format!("{line}\n").as_bytes(),
+            End::Open,
+            7,
+            &mut batch,
+        );
         let record = batch.records().next().unwrap();
         let fields = String::from_utf8(record.fields.to_vec()).unwrap();
         (record.time, record.severity, record.flags.has(Flags::OBJECT), fields)
@@ -123,8 +129,49 @@ proptest! {
         let rule = grouped.then_some(Rule::Preset(Preset::Python));
         let framer = framer(if cri { Format::Cri } else { Format::Plain }, Parse::Logfmt, rule);
         let mut batch = Batch::new(Arc::default(), 0);
-        prop_assert_eq!(framer.frame(&bytes, End::Final, 0, &mut batch), bytes.len());
-        let used = framer.frame(&bytes, End::Full, 0, &mut batch);
+        prop_assert_eq!(framer.frame(Encoding::Utf8, &bytes, End::Final, 0, &mut batch), bytes.len());
+        let used = framer.frame(Encoding::Utf8, &bytes, End::Full, 0, &mut batch);
         prop_assert!(bytes.is_empty() || used > 0);
     }
+}
+
+#[test]
+fn text_that_is_not_utf8() {
+    let plain = framer(Format::Plain, Parse::None, None);
+    let text = "\u{feff}gr\u{fc}n \u{1f600}\r\nzwei\nrest";
+    let bytes: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let rest = "rest".len() * 2;
+    let mut batch = Batch::new(Arc::default(), 0);
+    // An odd byte at the end is half of what comes next.
+    let used = plain.frame(Encoding::Utf16Le, &bytes[..bytes.len() - 1], End::Open, 7, &mut batch);
+    assert_eq!(used, bytes.len() - rest);
+    let bodies: Vec<&str> = batch.records().map(|record| std::str::from_utf8(record.body).unwrap()).collect();
+    assert_eq!(bodies, ["gr\u{fc}n \u{1f600}", "zwei"]);
+    let mut batch = Batch::new(Arc::default(), 0);
+    assert_eq!(plain.frame(Encoding::Utf16Le, &bytes, End::Final, 7, &mut batch), bytes.len());
+    assert_eq!(batch.count, 3);
+    let mut batch = Batch::new(Arc::default(), 0);
+    assert_eq!(plain.frame(Encoding::Latin1, b"caf\xe9\n", End::Open, 7, &mut batch), 5);
+    assert_eq!(batch.records().next().unwrap().body, "caf\u{e9}".as_bytes());
+}
+
+#[test]
+fn long_lines_are_not_cut_in_the_middle_of_a_character() {
+    let plain = framer(Format::Plain, Parse::None, None);
+    let long = "\u{20ac}".repeat(50);
+    for end in [End::Full, End::Open] {
+        let text = if end == End::Open { format!("{long}\n") } else { long.clone() };
+        let (records, _) = framed(&plain, &text, end);
+        assert_eq!(records[0], format!("{}…", "\u{20ac}".repeat(21)));
+    }
+}
+
+#[test]
+fn a_message_is_one_record() {
+    let plain = framer(Format::Plain, Parse::None, None);
+    let mut batch = Batch::new(Arc::default(), 0);
+    for message in [&b"two\nlines\n\0"[..], b"", b"\r\n"] {
+        plain.message(message, 7, &mut batch);
+    }
+    assert_eq!(batch.records().map(|record| record.body.to_vec()).collect::<Vec<_>>(), [b"two\nlines".to_vec()]);
 }

@@ -16,10 +16,32 @@ fn root() -> &'static Path {
 }
 
 #[test]
-fn the_example_is_good() {
-    let example = root().join("examples/sidecars/logs.yaml");
-    let output = run(&["--check", "--config", example.to_str().unwrap()]);
-    assert!(output.status.success(), "{}", text(&output.stderr));
+fn the_examples_are_good_and_pass_their_own_tests() {
+    for name in ["logs", "logs-elasticsearch", "logs-otlp", "logs-files"] {
+        let example = root().join(format!("examples/sidecars/{name}.yaml"));
+        for arguments in [&["--check", "--config"][..], &["test", "--config"]] {
+            let output = run(&[arguments, &[example.to_str().unwrap()]].concat());
+            assert!(output.status.success(), "{name}: {}{}", text(&output.stdout), text(&output.stderr));
+        }
+    }
+}
+
+#[test]
+fn another_agents_configuration_is_taken_over_or_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("fluent-bit.yaml");
+    let good = "pipeline:\n  inputs: [{name: tail, path: /l/*.log, read_from_head: true}]\n  outputs: [{name: stdout, match: '*'}]\n";
+    std::fs::write(&path, good).unwrap();
+    let from = |path: &Path| run(&["import", "--from", "fluent-bit", path.to_str().unwrap()]);
+    let document = text(&from(&path).stdout);
+    let ours = directory.path().join("ours.yaml");
+    std::fs::write(&ours, &document).unwrap();
+    assert!(run(&["--check", "--config", ours.to_str().unwrap()]).status.success(), "{document}");
+    std::fs::write(&path, good.replace("stdout", "kafka")).unwrap();
+    let refused = from(&path);
+    assert_eq!((refused.status.code(), refused.stdout.len()), (Some(3), 0));
+    assert!(text(&refused.stderr).contains("fluent-bit.yaml:3:"), "{}", text(&refused.stderr));
+    assert_eq!(run(&["import", path.to_str().unwrap()]).status.code(), Some(2));
 }
 
 #[test]
@@ -64,7 +86,7 @@ spec:
     assert_eq!(
         shown(run(&["--check", "--config", path.to_str().unwrap()])),
         "F:10:13: spec.sources[1].format: must be one of plain, cri
-F:13:10: spec.sinks[0].to: unknown field `htpp` (known here: stdout, file, http, loki, otlp)
+F:13:10: spec.sinks[0].to: unknown field `htpp` (known here: stdout, file, http, loki, otlp, elasticsearch, s3, syslog, forward)
 F:16:22: spec.state.directory: must be text: write \"yes\" in quotes
 3 problem(s)
 "

@@ -59,6 +59,19 @@ impl World {
 
     /// Starts an agent and waits until it follows.
     pub(crate) fn start(&mut self, config: &Path) -> usize {
+        self.start_with(config, Stdio::null())
+    }
+
+    /// What was given as `Stdio::piped()`; dropping it is its end.
+    pub(crate) fn stdin(&mut self, agent: usize) -> std::process::ChildStdin {
+        self.children[agent].stdin.take().unwrap()
+    }
+
+    pub(crate) fn start_with(&mut self, config: &Path, stdin: Stdio) -> usize {
+        self.start_in(config, stdin, &[])
+    }
+
+    pub(crate) fn start_in(&mut self, config: &Path, stdin: Stdio, environment: &[(&str, &str)]) -> usize {
         let log = File::create(self.path("stderr")).unwrap();
         let termination = self.path("termination");
         fs::write(&termination, "").unwrap();
@@ -70,7 +83,8 @@ impl World {
             .arg(self.path(&format!("sock{}", self.children.len())))
             .arg("--termination-log")
             .arg(termination)
-            .stdin(Stdio::null())
+            .stdin(stdin)
+            .envs(environment.iter().copied())
             .stderr(log)
             .spawn()
             .unwrap();

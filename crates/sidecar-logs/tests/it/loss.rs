@@ -209,3 +209,55 @@ fn what_cannot_be_delivered_in_time_waits_on_the_spool() {
     assert_eq!(receiver.repeated(), 0);
     world.terminate(again);
 }
+
+/// Needs root for a small file system; without, the sink's own test on /dev/full stands.
+#[test]
+fn a_full_disk_holds_things_up_and_loses_nothing() {
+    let receiver = Receiver::start();
+    let mut world = World::new();
+    let small = world.path("small");
+    fs::create_dir(&small).unwrap();
+    let Some(_mounted) = Mounted::tmpfs(&small, "size=4m") else { return };
+    let more = "- name: copy\n  to: {file: {path: ROOT/small/copy.log}}\n  retryCeiling: 100ms\n";
+    let config = world.configure(&to_http(receiver.address, more));
+    let text = fs::read_to_string(&config).unwrap();
+    let state = world.path("state").display().to_string();
+    let text = text.replace(&state, &small.join("state").display().to_string()) + "    memory: 64Ki\n";
+    fs::write(&config, text).unwrap();
+    let agent = world.start(&config);
+    append(&world.path("log/app.log"), 0..1000);
+    eventually("the first lines", || receiver.unique() == 1000);
+    let mut filler = fs::File::create(small.join("filler")).unwrap();
+    while filler.write(&[0; 4096]).is_ok_and(|written| written > 0) {}
+    receiver.set_down(true);
+    append(&world.path("log/app.log"), 1000..15_000);
+    eventually("the complaint", || world.read("stderr").contains("No space left on device"));
+    thread::sleep(Duration::from_secs(1));
+    // An open file keeps its room.
+    drop(filler);
+    fs::remove_file(small.join("filler")).unwrap();
+    receiver.set_down(false);
+    eventually(&format!("every line: {}", world.read("stderr")), || receiver.unique() == 15_000);
+    assert!(world.terminate(agent).success(), "{}", world.read("stderr"));
+    let copy = fs::read_to_string(small.join("copy.log")).unwrap();
+    assert_eq!((copy.lines().count(), receiver.repeated()), (15_000, 0));
+    assert!(copy.lines().all(|line| line.ends_with("of the application's log")), "no torn line");
+}
+
+struct Mounted(std::path::PathBuf);
+
+impl Mounted {
+    fn tmpfs(path: &std::path::Path, options: &str) -> Option<Mounted> {
+        let options = std::ffi::CString::new(options).unwrap();
+        rustix::mount::mount("none", path, "tmpfs", rustix::mount::MountFlags::empty(), Some(options.as_c_str()))
+            .ok()?;
+        Some(Mounted(path.to_owned()))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // The agent in it has been ended, or is about to be.
+        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+    }
+}

@@ -7,3 +7,5 @@ mod config;
 mod harness;
 mod loss;
 mod operate;
+mod routes;
+mod streams;

@@ -1,6 +1,8 @@
 //! Living with it: several sinks, reload, many files, signals.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 
@@ -81,4 +83,106 @@ fn a_second_signal_ends_it_at_once() {
     eventually("the drain", || world.read("stderr").contains("draining"));
     world.signal(agent, Signal::TERM);
     assert_eq!(world.wait(agent).code(), Some(5));
+}
+
+#[test]
+fn records_are_shown_live_before_and_after_the_stages() {
+    let receiver = Receiver::start();
+    let mut world = World::new();
+    let more = "stages:\n- drop: {contains: '7 of'}\n- redact: {patterns: [application]}\n";
+    let config = world.configure(&to_http(receiver.address, more));
+    let agent = world.start(&config);
+    let tap = |at: &str| {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_outrigger-logs"))
+            .args(["tap", "--limit", "3", "--contains", "line", "--at", at, "--socket"])
+            .arg(world.path("sock0"))
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        (child, lines)
+    };
+    let (mut parsed, parsed_lines) = tap("parsed");
+    let (mut staged, staged_lines) = tap("staged");
+    // Nobody is told when a tap has connected: lines come until both have seen theirs.
+    let mut number = 0;
+    let mut ended = 0;
+    eventually("both taps' lines", || {
+        append(&world.path("log/app.log"), number..number + 10);
+        number += 10;
+        ended =
+            [&mut parsed, &mut staged].map(|child| child.try_wait().unwrap().is_some()).iter().filter(|e| **e).count();
+        ended == 2
+    });
+    let parsed: Vec<String> = parsed_lines.map(Result::unwrap).collect();
+    let staged: Vec<String> = staged_lines.map(Result::unwrap).collect();
+    assert!(parsed.len() == 3 && parsed.iter().all(|line| line.contains("application's log")), "{parsed:?}");
+    assert!(staged.len() == 3 && staged.iter().all(|line| line.contains("[redacted]'s log")), "{staged:?}");
+    assert!(staged.iter().all(|line| !line.contains("7 of")));
+    assert!(world.terminate(agent).success());
+}
+
+#[test]
+fn the_agents_own_metrics_and_lines_are_exported_and_a_reload_stays_inside_the_sandbox() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (sender, received) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut bytes = Vec::new();
+            let mut chunk = [0; 65536];
+            while let Ok(length @ 1..) = stream.read(&mut chunk) {
+                bytes.extend_from_slice(&chunk[..length]);
+                let text = String::from_utf8_lossy(&bytes).into_owned();
+                let Some((head, _)) = text.split_once("\r\n\r\n") else { continue };
+                let wanted = head
+                    .to_lowercase()
+                    .split("content-length: ")
+                    .nth(1)
+                    .unwrap()
+                    .lines()
+                    .next()
+                    .unwrap()
+                    .parse::<usize>();
+                if bytes.len() >= head.len() + 4 + wanted.unwrap() {
+                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+                    let _ = sender.send(text);
+                    break;
+                }
+            }
+        }
+    });
+    let receiver = Receiver::start();
+    let mut world = World::new();
+    let config = world.configure(&to_http(receiver.address, ""));
+    let endpoint = format!("http://{address}");
+    let variables = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "100"),
+        ("OTEL_SERVICE_NAME", "mine"),
+    ];
+    let agent = world.start_in(&config, Stdio::null(), &variables);
+    let mut seen = String::new();
+    let mut saw = |what: &str| {
+        eventually(what, || {
+            seen.extend(received.try_iter());
+            seen.contains(what)
+        });
+    };
+    saw("outrigger_logs_written_bytes");
+    saw("POST /v1/logs");
+    let text = fs::read_to_string(&config).unwrap();
+    if world.read("stderr").contains("landlock on") {
+        let elsewhere = tempfile::tempdir().unwrap();
+        let file = elsewhere.path().join("out.log");
+        let sink = format!("  sinks:\n  - name: more\n    to: {{file: {{path: {}}}}}\n", file.display());
+        fs::write(&config, text.replace("  sinks:\n", &sink)).unwrap();
+        eventually("the refusal", || {
+            world.read("stderr").contains("the sandbox made at the start allows no writing below")
+        });
+        fs::write(&config, text).unwrap();
+    }
+    assert!(world.terminate(agent).success(), "{}", world.read("stderr"));
+    saw("receipt: 0 file(s)");
+    saw("mine");
 }

@@ -110,3 +110,24 @@ fn nobody_there_is_a_reason_to_try_again() {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     assert!(matches!(sink(address, |_| {}).deliver(&[batch()]), Err(Failure::Retry(..))));
 }
+
+#[test]
+fn items_of_a_bulk_request_are_judged_one_by_one() {
+    let items = r#"{"took":1,"errors":true,"items":[{"create":{"status":201}},{"create":{"status":429,"error":{"type":"busy"}}},{"create":{"status":400,"error":{"type":"mapper_parsing_exception","reason":"no date"}}},{"create":{"status":409}},{"create":{"status":503}}]}"#;
+    let answer = |body: &str| -> &'static str {
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).leak()
+    };
+    let (address, received) = receiver(vec![answer(r#"{"errors":false,"items":[]}"#), answer(items), answer("<html>")]);
+    let action = b"{\"create\":{\"_index\":\"logs\"}}\n".to_vec();
+    let mut sink = sink(address, |options| options.protocol = Protocol::Bulk { action });
+    sink.deliver(&[batch()]).unwrap();
+    let (head, body) = received.recv().unwrap();
+    assert!(head.contains("content-type: application/x-ndjson"), "{head}");
+    let body = String::from_utf8(body).unwrap();
+    assert!(body.starts_with("{\"create\":{\"_index\":\"logs\"}}\n{\"time\":") && body.ends_with("Z\"}\n"), "{body}");
+    let failure = sink.deliver(&[batch()]).unwrap_err();
+    let Failure::Items { again, refused, reason } = failure else { panic!("{failure:?}") };
+    assert_eq!((again, refused), (vec![1, 4], vec![2]));
+    assert!(reason.ends_with("answered an item with 400: mapper_parsing_exception no date"), "{reason}");
+    assert!(matches!(sink.deliver(&[batch()]), Err(Failure::Retry(..))), "not a bulk answer");
+}

@@ -1,0 +1,64 @@
+//! Counters that one worker writes and anybody reads: a load and a store, no locked instruction.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Only the one worker that owns it may call this.
+    pub fn add(&self, more: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
+    }
+    /// As [`Counter::add`], downwards: for gauges.
+    pub fn sub(&self, less: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(less), Ordering::Relaxed);
+    }
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Buckets double from 16 µs; the last has no bound.
+pub const BUCKETS: usize = 22;
+
+/// Upper bounds in nanoseconds of all buckets but the last.
+pub const fn bound(bucket: usize) -> u64 {
+    16_000 << bucket
+}
+
+/// How long something took, how often.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    buckets: [Counter; BUCKETS],
+    sum: Counter,
+}
+
+impl Histogram {
+    pub fn add(&self, nanos: u64) {
+        let above = (nanos / 16_000).checked_ilog2().map_or(0, |log| log as usize + 1);
+        self.buckets[above.min(BUCKETS - 1)].add(1);
+        self.sum.add(nanos);
+    }
+
+    /// How many fell into each bucket (not cumulative), and the sum in nanoseconds.
+    pub fn read(&self) -> ([u64; BUCKETS], u64) {
+        (std::array::from_fn(|bucket| self.buckets[bucket].value()), self.sum.value())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_fall_below_their_bound() {
+        for nanos in [0, 1, 15_999, 16_000, 31_999, 32_000, 1_000_000, u64::MAX] {
+            let histogram = Histogram::default();
+            histogram.add(nanos);
+            let bucket = histogram.read().0.iter().position(|count| *count == 1).unwrap();
+            assert!(bucket == BUCKETS - 1 || nanos < bound(bucket), "{nanos}");
+            assert!(bucket == 0 || nanos >= bound(bucket - 1), "{nanos}");
+        }
+    }
+}

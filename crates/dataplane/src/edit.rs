@@ -1,0 +1,155 @@
+//! Changes to heads, as data: header edits, rewrites, redirects. A filter answers whether the request goes on.
+
+use crate::head::Field;
+
+/// Changes of a head's fields, in this order: remove, set, add.
+#[derive(Clone, Debug, Default)]
+pub struct Edits {
+    /// Lower case; `set` names are among them.
+    pub remove: Vec<Vec<u8>>,
+    /// Whole lines with their ends.
+    pub lines: Vec<u8>,
+}
+
+impl Edits {
+    pub fn new(set: &[(String, String)], add: &[(String, String)], remove: &[String]) -> Edits {
+        let names = remove.iter().chain(set.iter().map(|(name, _)| name));
+        let mut lines = Vec::new();
+        for (name, value) in set.iter().chain(add) {
+            lines.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+        }
+        Edits { remove: names.map(|name| name.to_ascii_lowercase().into_bytes()).collect(), lines }
+    }
+
+    /// Marks what goes away.
+    pub fn mark(&self, bytes: &[u8], fields: &mut [Field]) {
+        for field in fields.iter_mut() {
+            let name = field.name_span.of(bytes);
+            if self.remove.iter().any(|other| other.eq_ignore_ascii_case(name)) {
+                field.keep = false;
+            }
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.remove.is_empty() && self.lines.is_empty()
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathEdit {
+    /// Takes the place of the matched prefix (Gateway API `ReplacePrefixMatch`).
+    Prefix {
+        matched: Vec<u8>,
+        with: Vec<u8>,
+    },
+    Full(Vec<u8>),
+}
+
+impl PathEdit {
+    /// The new path; the query is left alone.
+    pub fn apply(&self, path: &[u8]) -> Vec<u8> {
+        match self {
+            PathEdit::Full(with) => with.clone(),
+            PathEdit::Prefix { matched, with } => {
+                let matched = matched.strip_suffix(b"/").unwrap_or(matched);
+                let rest = path.strip_prefix(matched).unwrap_or(path);
+                let with = with.strip_suffix(b"/").unwrap_or(with);
+                let joined = [with, rest].concat();
+                if joined.is_empty() { b"/".to_vec() } else { joined }
+            }
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Redirect {
+    pub scheme: Option<String>,
+    pub host: Option<String>,
+    pub port: Option<u16>,
+    pub path: Option<PathEdit>,
+    pub status: u16,
+}
+
+impl Redirect {
+    /// The new address. `host` is as sent, `target` has the query, `tls` says how the request came.
+    pub fn location(&self, host: &[u8], path: &[u8], query: Option<&[u8]>, tls: bool) -> Vec<u8> {
+        let came = if tls { "https" } else { "http" };
+        let scheme = self.scheme.as_deref().unwrap_or(came);
+        let name = self.host.as_deref().map_or(crate::route::without_port(host), str::as_bytes);
+        let mut out = format!("{scheme}://").into_bytes();
+        out.extend_from_slice(name);
+        // A port that was asked for, or the request's if neither scheme nor port changes (Gateway API).
+        let sent = host.get(crate::route::without_port(host).len() + 1..).filter(|port| !port.is_empty());
+        let sent = sent.filter(|_| self.scheme.is_none() && self.host.is_none());
+        match (self.port, sent) {
+            (Some(port), _) if !matches!((scheme, port), ("http", 80) | ("https", 443)) => {
+                out.extend_from_slice(format!(":{port}").as_bytes());
+            }
+            (None, Some(port)) => {
+                out.push(b':');
+                out.extend_from_slice(port);
+            }
+            _ => {}
+        }
+        match &self.path {
+            Some(edit) => out.extend_from_slice(&edit.apply(path)),
+            None => out.extend_from_slice(path),
+        }
+        if let Some(query) = query {
+            out.push(b'?');
+            out.extend_from_slice(query);
+        }
+        out
+    }
+}
+
+/// A fixed answer.
+#[derive(Clone, Debug, Default)]
+pub struct Fixed {
+    pub status: u16,
+    pub body: Vec<u8>,
+    pub content_type: String,
+}
+
+/// One step of a route.
+#[derive(Clone, Debug)]
+pub enum Filter {
+    RequestHeaders(Edits),
+    ResponseHeaders(Edits),
+    Redirect(Redirect),
+    Rewrite { host: Option<Vec<u8>>, path: Option<PathEdit> },
+    Respond(Fixed),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths() {
+        let edit = |matched: &str, with: &str| PathEdit::Prefix { matched: matched.into(), with: with.into() };
+        for (edit, path, expected) in [
+            (edit("/api", "/v2"), "/api/x", "/v2/x"),
+            (edit("/api/", "/"), "/api/x", "/x"),
+            (edit("/api", "/"), "/api", "/"),
+            (edit("/", "/base"), "/x", "/base/x"),
+            (PathEdit::Full(b"/fixed".into()), "/x/y", "/fixed"),
+        ] {
+            assert_eq!(edit.apply(path.as_bytes()), expected.as_bytes(), "{path}");
+        }
+    }
+
+    #[test]
+    fn locations() {
+        let to = |redirect: Redirect, host: &str| {
+            String::from_utf8(redirect.location(host.as_bytes(), b"/p", Some(b"q=1"), false)).unwrap()
+        };
+        let https = Redirect { scheme: Some("https".into()), ..Redirect::default() };
+        assert_eq!(to(https.clone(), "a:8080"), "https://a/p?q=1");
+        assert_eq!(to(Redirect { port: Some(8443), ..https.clone() }, "a"), "https://a:8443/p?q=1");
+        assert_eq!(to(Redirect { port: Some(443), ..https }, "a"), "https://a/p?q=1");
+        assert_eq!(to(Redirect::default(), "[::1]:8080"), "http://[::1]:8080/p?q=1");
+        assert_eq!(to(Redirect { host: Some("b".into()), ..Redirect::default() }, "a:1"), "http://b/p?q=1");
+    }
+}

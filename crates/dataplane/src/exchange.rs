@@ -1,0 +1,225 @@
+//! One request's life: its head as it goes on, its bodies, its route, its times. Exchanges are used again with their
+//! buffers, so that a request costs no allocation.
+
+use std::rc::Rc;
+
+use crate::body::Body;
+use crate::head::{Method, Span};
+use crate::ledger::Ledger;
+use crate::plan::Plan;
+use crate::pool::Pool;
+use std::sync::Arc;
+
+/// A plan with what one worker knows of its backends.
+#[derive(Debug)]
+pub struct Local {
+    pub plan: Arc<Plan>,
+    pub pools: Vec<Rc<Pool>>,
+}
+
+/// Why an exchange failed here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The client's message was refused.
+    Refused,
+    NoRoute,
+    NoEndpoint,
+    /// A bound of the configuration.
+    Limit,
+    Connect,
+    ConnectTimeout,
+    /// The backend closed the connection before it answered.
+    Closed,
+    /// The backend's answer ended early.
+    Truncated,
+    /// The backend's answer was no HTTP.
+    Malformed,
+    AnswerTimeout,
+    RequestTimeout,
+    ClientTimeout,
+    ClientGone,
+    Shutdown,
+}
+
+impl Failure {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Failure::Refused => "refused",
+            Failure::NoRoute => "no_route",
+            Failure::NoEndpoint => "no_endpoint",
+            Failure::Limit => "limit",
+            Failure::Connect => "connect_failed",
+            Failure::ConnectTimeout => "connect_timeout",
+            Failure::Closed => "backend_closed",
+            Failure::Truncated => "answer_truncated",
+            Failure::Malformed => "answer_malformed",
+            Failure::AnswerTimeout => "backend_timeout",
+            Failure::RequestTimeout => "request_timeout",
+            Failure::ClientTimeout => "client_timeout",
+            Failure::ClientGone => "client_gone",
+            Failure::Shutdown => "shutdown",
+        }
+    }
+
+    pub const fn status(self) -> u16 {
+        match self {
+            Failure::Refused => 400,
+            Failure::NoRoute => 404,
+            Failure::Limit | Failure::NoEndpoint | Failure::Shutdown => 503,
+            Failure::Connect | Failure::Closed | Failure::Truncated | Failure::Malformed => 502,
+            Failure::ConnectTimeout | Failure::AnswerTimeout | Failure::RequestTimeout => 504,
+            Failure::ClientTimeout => 408,
+            Failure::ClientGone => 499,
+        }
+    }
+}
+
+/// How far the answer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// No byte of its head has been given to the client.
+    Waiting,
+    /// Its head has been given to the client.
+    Begun,
+    /// All of it has been read from the backend.
+    Read,
+}
+
+#[derive(Debug)]
+pub struct Exchange {
+    pub down: u32,
+    /// The client's stream; 0: the whole connection.
+    pub stream: u32,
+    /// Of a stream's body, what the backend has not taken yet, as it will be written, and how much of it is payload.
+    pub hold: Vec<u8>,
+    pub held: usize,
+    /// Of a stream's body, the end has come and not been passed on.
+    pub ends: bool,
+    pub up: Option<u32>,
+    /// The stream of the backend's connection; 0: all of it.
+    pub up_stream: u32,
+    /// Payload from the backend that the client has not taken yet.
+    pub owed: usize,
+    /// When the answer must go on, if the backend's connection is shared.
+    pub answer_by: u64,
+    /// `grpc-status`.
+    pub grpc: Option<u8>,
+    pub local: Rc<Local>,
+    pub route: Option<usize>,
+    pub pool: Option<Rc<Pool>>,
+    pub endpoint: usize,
+    pub method: Method,
+    pub minor: u8,
+    /// The client's connection is used again afterwards.
+    pub keep: bool,
+    pub upgrade: bool,
+    /// Bytes pass both ways, unread.
+    pub tunnel: bool,
+    pub request: Body,
+    pub request_chunked: bool,
+    pub body_most: u64,
+    pub response: Body,
+    pub response_chunked: bool,
+    /// The backend's connection is used again afterwards.
+    pub keep_up: bool,
+    pub answer: Answer,
+    pub tries: u32,
+    pub avoid: Option<usize>,
+    /// On a connection that served before.
+    pub reused: bool,
+    /// Bytes of this try have been given to the kernel.
+    pub sent: bool,
+    /// The request's head as it goes on, with what there was of the body.
+    pub replay: Vec<u8>,
+    /// Bytes of the head in `replay`.
+    pub head_size: usize,
+    /// `replay` is the whole request so far.
+    pub replayable: bool,
+    pub status: u16,
+    pub ledger: Ledger,
+    /// Began at, for the backend's latency.
+    pub try_began: u64,
+    /// For the log: method, host, path one after the other.
+    pub text: Vec<u8>,
+    pub method_span: Span,
+    pub host_span: Span,
+    pub path_span: Span,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    pub failure: Option<Failure>,
+    pub timing: bool,
+    pub expires: u64,
+    /// The backend was entered and must be left.
+    pub entered: bool,
+}
+
+impl Exchange {
+    pub fn new(down: u32, local: Rc<Local>, at: u64) -> Exchange {
+        Exchange {
+            down,
+            stream: 0,
+            hold: Vec::new(),
+            held: 0,
+            ends: false,
+            up: None,
+            up_stream: 0,
+            owed: 0,
+            answer_by: u64::MAX,
+            grpc: None,
+            local,
+            route: None,
+            pool: None,
+            endpoint: 0,
+            method: Method::Other,
+            minor: 1,
+            keep: false,
+            upgrade: false,
+            tunnel: false,
+            request: Body::Done,
+            request_chunked: false,
+            body_most: u64::MAX,
+            response: Body::Done,
+            response_chunked: false,
+            keep_up: false,
+            answer: Answer::Waiting,
+            tries: 0,
+            avoid: None,
+            reused: false,
+            sent: false,
+            replay: Vec::new(),
+            head_size: 0,
+            replayable: false,
+            status: 0,
+            ledger: Ledger::begin(at),
+            try_began: 0,
+            text: Vec::new(),
+            method_span: Span::default(),
+            host_span: Span::default(),
+            path_span: Span::default(),
+            bytes_in: 0,
+            bytes_out: 0,
+            failure: None,
+            timing: false,
+            expires: u64::MAX,
+            entered: false,
+        }
+    }
+
+    /// As new, but with its buffers.
+    pub fn renew(&mut self, down: u32, local: Rc<Local>, at: u64) {
+        let (mut replay, mut text) = (std::mem::take(&mut self.replay), std::mem::take(&mut self.text));
+        replay.clear();
+        text.clear();
+        *self = Exchange { replay, text, ..Exchange::new(down, local, at) };
+    }
+
+    /// Notes what the request was, for the log.
+    pub fn describe(&mut self, method: &[u8], host: &[u8], path: &[u8]) {
+        let mut put = |part: &[u8]| {
+            let start = self.text.len();
+            self.text.extend_from_slice(part);
+            Span { start: start as u16, end: self.text.len() as u16 }
+        };
+        (self.method_span, self.host_span, self.path_span) = (put(method), put(host), put(path));
+    }
+}

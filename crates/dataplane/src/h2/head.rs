@@ -1,0 +1,308 @@
+//! Heads between their two forms: fields of HTTP/2 and the text of HTTP/1.1 (RFC 9113 §8).
+
+use super::hpack::{self, Decoder, Unreadable};
+use crate::head::{TOKEN, is_value};
+
+/// Which head a block is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Request,
+    Response,
+    Trailers,
+}
+
+/// What reading a block has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    Good {
+        length: Option<u64>,
+        status: u16,
+    },
+    /// Against the rules for fields: the stream is in error, the connection is not (§8.1.1).
+    Malformed,
+    /// More bytes or fields than are taken.
+    TooLarge,
+}
+
+#[derive(Debug, Default)]
+struct Gathered {
+    method: Option<Vec<u8>>,
+    scheme: Option<Vec<u8>>,
+    authority: Option<Vec<u8>>,
+    path: Option<Vec<u8>>,
+    status: Option<Vec<u8>>,
+    host: Option<Vec<u8>>,
+    cookie: Vec<u8>,
+    lines: Vec<u8>,
+    length: Option<u64>,
+    bytes: usize,
+    regular: bool,
+    malformed: bool,
+}
+
+/// Reads a block into `text`: a whole HTTP/1.1 head, or the lines of trailers. `open`: a body follows.
+pub fn read(
+    decoder: &mut Decoder,
+    block: &[u8],
+    kind: Kind,
+    open: bool,
+    most: usize,
+    text: &mut Vec<u8>,
+) -> Result<Reading, Unreadable> {
+    let mut all = Gathered::default();
+    // Whatever is wrong with a field, the rest is read: the table must stay the same on both sides.
+    decoder.read(block, |name, value| all.take(kind, name, value, most))?;
+    if all.malformed {
+        return Ok(Reading::Malformed);
+    }
+    if all.bytes > most {
+        return Ok(Reading::TooLarge);
+    }
+    text.clear();
+    let mut status = 0;
+    match kind {
+        Kind::Request => {
+            let (Some(method), Some(_), Some(path)) = (&all.method, &all.scheme, &all.path) else {
+                return Ok(Reading::Malformed);
+            };
+            // An authority and a host that differ would mean two things to two readers (§8.3.1).
+            if path.is_empty() || matches!((&all.authority, &all.host), (Some(a), Some(b)) if a != b) {
+                return Ok(Reading::Malformed);
+            }
+            let Some(host) = all.authority.as_ref().or(all.host.as_ref()) else { return Ok(Reading::Malformed) };
+            for part in [&method[..], b" ", path, b" HTTP/1.1\r\nhost: ", host, b"\r\n"] {
+                text.extend_from_slice(part);
+            }
+        }
+        Kind::Response => {
+            let Some(digits) = all.status.as_ref().filter(|digits| digits.len() == 3) else {
+                return Ok(Reading::Malformed);
+            };
+            status = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).unwrap_or(0);
+            if !(100..600).contains(&status) || status == 101 {
+                return Ok(Reading::Malformed);
+            }
+            text.extend_from_slice(b"HTTP/1.1 ");
+            text.extend_from_slice(digits);
+            text.extend_from_slice(b" \r\n");
+        }
+        Kind::Trailers => {}
+    }
+    text.extend_from_slice(&all.lines);
+    if !all.cookie.is_empty() {
+        // Crumbs become one field again (§8.2.3).
+        text.extend_from_slice(b"cookie: ");
+        text.extend_from_slice(&all.cookie);
+        text.extend_from_slice(b"\r\n");
+    }
+    if kind != Kind::Trailers {
+        if kind == Kind::Request && open && all.length.is_none() {
+            text.extend_from_slice(b"transfer-encoding: chunked\r\n");
+        }
+        text.extend_from_slice(b"\r\n");
+    }
+    Ok(Reading::Good { length: all.length, status })
+}
+
+impl Gathered {
+    fn take(&mut self, kind: Kind, name: &[u8], value: &[u8], most: usize) {
+        self.bytes += name.len() + value.len() + 32;
+        if self.bytes > most || self.malformed {
+            return;
+        }
+        let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+        if !is_value(value) || blank(value.first()) || blank(value.last()) {
+            self.malformed = true;
+            return;
+        }
+        if let Some(pseudo) = name.strip_prefix(b":") {
+            let slot = match (kind, pseudo) {
+                (Kind::Request, b"method") => &mut self.method,
+                (Kind::Request, b"scheme") => &mut self.scheme,
+                (Kind::Request, b"authority") => &mut self.authority,
+                (Kind::Request, b"path") => &mut self.path,
+                (Kind::Response, b"status") => &mut self.status,
+                _ => {
+                    self.malformed = true;
+                    return;
+                }
+            };
+            // Before all others, and once (§8.3).
+            self.malformed |= self.regular || slot.replace(value.to_vec()).is_some();
+            return;
+        }
+        self.regular = true;
+        let lower = |byte: &u8| TOKEN[usize::from(*byte)] && !byte.is_ascii_uppercase();
+        if name.is_empty() || !name.iter().all(lower) {
+            self.malformed = true;
+            return;
+        }
+        match name {
+            b"connection" | b"keep-alive" | b"proxy-connection" | b"transfer-encoding" | b"upgrade" => {
+                self.malformed = true;
+            }
+            b"te" if value != b"trailers" => self.malformed = true,
+            b"host" if kind == Kind::Request => self.malformed |= self.host.replace(value.to_vec()).is_some(),
+            b"cookie" if kind == Kind::Request => {
+                if !self.cookie.is_empty() {
+                    self.cookie.extend_from_slice(b"; ");
+                }
+                self.cookie.extend_from_slice(value);
+            }
+            b"content-length" if kind != Kind::Trailers => {
+                let plain = !value.is_empty() && value.len() <= 18 && value.iter().all(u8::is_ascii_digit);
+                let length = plain.then(|| value.iter().fold(0, |n, digit| n * 10 + u64::from(digit - b'0')));
+                self.malformed |= length.is_none() || self.length.is_some();
+                self.length = length;
+                self.line(name, value);
+            }
+            _ if kind == Kind::Trailers && !crate::chunk::may_trail(name) => {}
+            _ => self.line(name, value),
+        }
+    }
+
+    fn line(&mut self, name: &[u8], value: &[u8]) {
+        for part in [name, b": ", value, b"\r\n"] {
+            self.lines.extend_from_slice(part);
+        }
+    }
+}
+
+/// Name and value of each line.
+fn lines(text: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    text.split(|byte| *byte == b'\n').filter_map(|line| {
+        let line = line.strip_suffix(b"\r")?;
+        let colon = line.iter().position(|byte| *byte == b':')?;
+        Some((&line[..colon], line[colon + 1..].trim_ascii()))
+    })
+}
+
+/// What belongs to a connection of HTTP/1.1 and means nothing here (§8.2.2).
+fn is_foreign(name: &[u8]) -> bool {
+    let others: [&[u8]; 5] = [b"connection", b"transfer-encoding", b"keep-alive", b"proxy-connection", b"upgrade"];
+    others.iter().any(|other| name.eq_ignore_ascii_case(other))
+}
+
+/// The block of an answer, of its HTTP/1.1 head.
+pub fn write_response(text: &[u8], out: &mut Vec<u8>) {
+    hpack::put_status(text.get(9..12).unwrap_or(b"500"), out);
+    write_fields(text, out);
+}
+
+/// The block of a request, of its HTTP/1.1 head.
+pub fn write_request(text: &[u8], https: bool, out: &mut Vec<u8>) {
+    let end = text.iter().position(|byte| *byte == b'\r').unwrap_or(text.len());
+    let mut parts = text[..end].split(|byte| *byte == b' ');
+    let (method, path) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let host = lines(text).find(|(name, _)| name.eq_ignore_ascii_case(b"host")).map_or(&b""[..], |(_, value)| value);
+    hpack::put_request(method, if https { b"https" } else { b"http" }, host, path, out);
+    for (name, value) in lines(&text[end..]) {
+        if !is_foreign(name) && !name.eq_ignore_ascii_case(b"host") {
+            hpack::put(name, value, out);
+        }
+    }
+}
+
+/// The fields of a head or of trailers.
+pub fn write_fields(text: &[u8], out: &mut Vec<u8>) {
+    let start =
+        if text.starts_with(b"HTTP/1.1 ") { text.iter().position(|byte| *byte == b'\n').unwrap_or(0) } else { 0 };
+    for (name, value) in lines(&text[start..]) {
+        if !is_foreign(name) {
+            hpack::put(name, value, out);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(fields: &[(&str, &str)], open: bool) -> Result<String, Reading> {
+        let mut block = Vec::new();
+        for (name, value) in fields {
+            // As sent, without lower case.
+            block.push(0);
+            block.push(name.len() as u8);
+            block.extend_from_slice(name.as_bytes());
+            block.push(value.len() as u8);
+            block.extend_from_slice(value.as_bytes());
+        }
+        let mut text = Vec::new();
+        match read(&mut Decoder::default(), &block, Kind::Request, open, 1000, &mut text).unwrap() {
+            Reading::Good { .. } => Ok(String::from_utf8(text).unwrap()),
+            other => Err(other),
+        }
+    }
+
+    const GOOD: [(&str, &str); 4] = [(":method", "GET"), (":scheme", "https"), (":path", "/a"), (":authority", "h")];
+
+    fn with(more: &[(&'static str, &'static str)]) -> Vec<(&'static str, &'static str)> {
+        GOOD.iter().chain(more).copied().collect()
+    }
+
+    #[test]
+    fn requests_become_text() {
+        assert_eq!(request(&GOOD, false).unwrap(), "GET /a HTTP/1.1\r\nhost: h\r\n\r\n");
+        let fields = with(&[("cookie", "a=1"), ("x", "y"), ("cookie", "b=2"), ("te", "trailers")]);
+        assert_eq!(
+            request(&fields, true).unwrap(),
+            "GET /a HTTP/1.1\r\nhost: h\r\nx: y\r\nte: trailers\r\ncookie: a=1; b=2\r\ntransfer-encoding: chunked\r\n\r\n"
+        );
+        assert_eq!(request(&with(&[("host", "h")]), false).unwrap(), "GET /a HTTP/1.1\r\nhost: h\r\n\r\n");
+        assert_eq!(request(&with(&[("content-length", "3")]), true).unwrap().matches("chunked").count(), 0);
+    }
+
+    #[test]
+    fn malformed_requests() {
+        for more in [
+            &[("Upper", "x")][..],
+            &[("connection", "close")],
+            &[("transfer-encoding", "chunked")],
+            &[("te", "gzip")],
+            &[("x", "a\r\nb: c")],
+            &[("x", "a\0")],
+            &[("x", " a")],
+            &[("a b", "c")],
+            &[("", "c")],
+            &[("x", "y"), (":path", "/b")],
+            &[(":path", "/b")],
+            &[(":status", "200")],
+            &[(":other", "x")],
+            &[("host", "other")],
+            &[("content-length", "1"), ("content-length", "1")],
+            &[("content-length", "+1")],
+        ] {
+            assert_eq!(request(&with(more), true), Err(Reading::Malformed), "{more:?}");
+        }
+        for missing in 0..3 {
+            let fields: Vec<_> =
+                GOOD.iter().enumerate().filter(|(n, _)| *n != missing).map(|(_, field)| *field).collect();
+            assert_eq!(request(&fields, false), Err(Reading::Malformed));
+        }
+        let long = "x".repeat(120);
+        let many: Vec<(&str, &str)> = GOOD.iter().copied().chain((0..9).map(|_| ("x", long.as_str()))).collect();
+        assert_eq!(request(&many, false), Err(Reading::TooLarge));
+    }
+
+    #[test]
+    fn text_becomes_blocks() {
+        let shown = |block: &[u8]| {
+            let mut out = String::new();
+            let show = |name: &[u8], value: &[u8]| {
+                out.push_str(&format!("{}={};", String::from_utf8_lossy(name), String::from_utf8_lossy(value)));
+            };
+            Decoder::default().read(block, show).unwrap();
+            out
+        };
+        let mut block = Vec::new();
+        write_response(
+            b"HTTP/1.1 200 OK\r\nServer: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\nX-A:  b:c \r\n\r\n",
+            &mut block,
+        );
+        assert_eq!(shown(&block), ":status=200;server=x;x-a=b:c;");
+        block.clear();
+        write_request(b"PUT /x HTTP/1.1\r\nHost: h:1\r\nA: b\r\nTransfer-Encoding: chunked\r\n\r\n", false, &mut block);
+        assert_eq!(shown(&block), ":method=PUT;:scheme=http;:authority=h:1;:path=/x;a=b;");
+    }
+}

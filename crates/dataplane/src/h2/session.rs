@@ -1,0 +1,770 @@
+//! One connection's state: streams, windows, tables (RFC 9113 §5, §6). The owner feeds it what was read, one event at a time,
+//! and writes what gathers in `out`.
+//!
+//! ```text
+//! idle ─HEADERS─▶ open ─END_STREAM─▶ half-closed (remote) ─answered─▶ closed
+//!                   └──RST_STREAM, by either side──────────────────────▶ closed
+//! ```
+
+use std::ops::Range;
+
+use super::frame::{self, Code, Frame};
+use super::head::{self, Kind, Reading};
+use super::hpack::Decoder;
+
+/// Streams a client may have open at once.
+const STREAMS: usize = 100;
+/// Every stream's window for us; what is not passed on yet waits here at most.
+const WINDOW: i64 = 65_535;
+/// The whole connection's.
+const ALL_WINDOW: i64 = 256 << 10;
+const GREATEST: i64 = 0x7fff_ffff;
+/// Pieces of one head: more are a flood (CVE-2024-27316 and its like).
+const CONTINUATIONS: u32 = 16;
+/// Streams a client may cancel beyond those that were answered (CVE-2023-44487).
+const RESETS: u32 = 200;
+/// Answers to PING and SETTINGS that may wait to be written.
+const WAITING: usize = 64 << 10;
+/// Streams we have reset lately: what was on its way to them is no error.
+const REMEMBERED: usize = 64;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Server,
+    Client,
+}
+
+/// What a frame means for the owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A head has come; its text is in [`Session::text`]. With `end` nothing follows.
+    Head { stream: u32, end: bool, length: Option<u64>, status: u16 },
+    /// A head that is larger than is taken.
+    TooLarge { stream: u32 },
+    /// This range of the input is payload.
+    Data { stream: u32, range: Range<usize>, end: bool },
+    /// The last fields have come; they are in [`Session::text`].
+    Trailers { stream: u32 },
+    /// The stream is over before its time.
+    Reset { stream: u32, owner: Option<u32>, refused: bool },
+    /// More may be sent on this stream; 0: on all.
+    Writable { stream: u32 },
+    /// The other side takes no new streams; those above `last` were not looked at.
+    Leaving { last: u32 },
+}
+
+#[derive(Debug)]
+struct Stream {
+    id: u32,
+    owner: Option<u32>,
+    send: i64,
+    receive: i64,
+    unreturned: u32,
+    remote_closed: bool,
+    local_closed: bool,
+    headed: bool,
+    /// Declared, and what has come of it.
+    length: Option<u64>,
+    received: u64,
+    /// Waits for the window.
+    pending: Vec<u8>,
+    pending_at: usize,
+    pending_end: bool,
+    pending_trailers: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Block {
+    stream: u32,
+    end: bool,
+    bytes: Vec<u8>,
+    pieces: u32,
+}
+
+#[derive(Debug)]
+pub struct Session {
+    role: Role,
+    decoder: Decoder,
+    streams: Vec<Stream>,
+    /// The highest stream the client has begun; for a client its next.
+    last: u32,
+    next: u32,
+    preface: usize,
+    settled: bool,
+    send: i64,
+    receive: i64,
+    unreturned: u32,
+    initial: i64,
+    largest: usize,
+    most_streams: usize,
+    block: Option<Block>,
+    reset: Vec<u32>,
+    resets: u32,
+    most_head: usize,
+    leaving: bool,
+    gone: bool,
+    /// Bytes to be written.
+    pub out: Vec<u8>,
+    /// The last head or trailers read.
+    pub text: Vec<u8>,
+}
+
+impl Session {
+    pub fn new(role: Role, most_head: usize) -> Session {
+        let mut out = Vec::new();
+        if role == Role::Client {
+            out.extend_from_slice(frame::PREFACE);
+        }
+        // MAX_CONCURRENT_STREAMS and MAX_HEADER_LIST_SIZE; ENABLE_PUSH for the client.
+        let own: [(u16, u32); 2] = match role {
+            Role::Server => [(3, STREAMS as u32), (6, most_head as u32)],
+            Role::Client => [(2, 0), (6, most_head as u32)],
+        };
+        frame::begin(own.len() * 6, frame::SETTINGS, 0, 0, &mut out);
+        for (name, value) in own {
+            out.extend_from_slice(&name.to_be_bytes());
+            out.extend_from_slice(&value.to_be_bytes());
+        }
+        frame::put_window(0, (ALL_WINDOW - WINDOW) as u32, &mut out);
+        Session {
+            role,
+            decoder: Decoder::default(),
+            streams: Vec::new(),
+            last: 0,
+            next: 1,
+            preface: if role == Role::Server { frame::PREFACE.len() } else { 0 },
+            settled: false,
+            send: WINDOW,
+            receive: ALL_WINDOW,
+            unreturned: 0,
+            initial: WINDOW,
+            largest: frame::PAYLOAD,
+            most_streams: if role == Role::Client { 100 } else { STREAMS },
+            block: None,
+            reset: Vec::new(),
+            resets: 0,
+            most_head,
+            leaving: false,
+            gone: false,
+            out,
+            text: Vec::new(),
+        }
+    }
+
+    // === reading ===
+
+    /// Reads one frame. `Ok(None)`: it is not whole yet. Else how many bytes it was, and what it means. On an error the
+    /// connection is over; what says so is in `out`.
+    pub fn feed(&mut self, input: &[u8]) -> Result<Option<(usize, Option<Event>)>, Code> {
+        if self.gone {
+            return Ok(Some((input.len(), None)));
+        }
+        let outcome = self.feed_frame(input);
+        if let Err(code) = outcome {
+            frame::put_goaway(self.last, code, &mut self.out);
+            self.gone = true;
+        }
+        outcome
+    }
+
+    fn feed_frame(&mut self, input: &[u8]) -> Result<Option<(usize, Option<Event>)>, Code> {
+        if self.preface > 0 {
+            let done = frame::PREFACE.len() - self.preface;
+            let length = self.preface.min(input.len());
+            if input[..length] != frame::PREFACE[done..done + length] {
+                return Err(Code::Protocol);
+            }
+            if length == 0 {
+                return Ok(None);
+            }
+            self.preface -= length;
+            return Ok(Some((length, None)));
+        }
+        let Some(frame) = Frame::read(input) else { return Ok(None) };
+        if frame.length > frame::PAYLOAD {
+            return Err(Code::FrameSize);
+        }
+        // The first frame must be SETTINGS, no answer to any (§3.4).
+        if !self.settled && (frame.kind != frame::SETTINGS || frame.has(frame::ACK)) {
+            return Err(Code::Protocol);
+        }
+        let whole = frame::HEADER + frame.length;
+        let Some(payload) = input.get(frame::HEADER..whole) else { return Ok(None) };
+        if self.out.len() > WAITING && matches!(frame.kind, frame::PING | frame::SETTINGS) {
+            return Err(Code::Calm);
+        }
+        if let Some(block) = &self.block {
+            // Nothing may stand between the pieces of a head (§6.10).
+            if frame.kind != frame::CONTINUATION || frame.stream != block.stream {
+                return Err(Code::Protocol);
+            }
+        }
+        let event = match frame.kind {
+            frame::DATA => self.data(frame, payload)?,
+            frame::HEADERS => self.headers(frame, payload)?,
+            frame::CONTINUATION => self.continuation(frame, payload)?,
+            frame::PRIORITY => self.priority(frame, payload)?,
+            frame::RST_STREAM => self.reset(frame, payload)?,
+            frame::SETTINGS => self.settings(frame, payload)?,
+            frame::PING => self.ping(frame, payload)?,
+            frame::GOAWAY => {
+                if frame.stream != 0 {
+                    return Err(Code::Protocol);
+                }
+                if payload.len() < 8 {
+                    return Err(Code::FrameSize);
+                }
+                self.leaving = true;
+                Some(Event::Leaving { last: frame::number(payload) & 0x7fff_ffff })
+            }
+            frame::WINDOW_UPDATE => self.window(frame, payload)?,
+            frame::PUSH_PROMISE => return Err(Code::Protocol),
+            // What is not known is let pass (§5.5).
+            _ => None,
+        };
+        Ok(Some((whole, event)))
+    }
+
+    fn find(&mut self, id: u32) -> Option<&mut Stream> {
+        self.streams.iter_mut().find(|stream| stream.id == id)
+    }
+
+    /// Whether a stream has never been.
+    fn is_idle(&self, id: u32) -> bool {
+        match self.role {
+            Role::Server => id.is_multiple_of(2) || id > self.last,
+            Role::Client => id.is_multiple_of(2) || id >= self.next,
+        }
+    }
+
+    fn data(&mut self, frame: Frame, payload: &[u8]) -> Result<Option<Event>, Code> {
+        let (id, length) = (frame.stream, frame.length as i64);
+        if id == 0 || self.is_idle(id) {
+            return Err(Code::Protocol);
+        }
+        let padding =
+            if frame.has(frame::PADDED) { 1 + usize::from(*payload.first().ok_or(Code::FrameSize)?) } else { 0 };
+        if padding > payload.len() {
+            return Err(Code::Protocol);
+        }
+        self.receive -= length;
+        if self.receive < 0 {
+            return Err(Code::FlowControl);
+        }
+        let Some(stream) = self.streams.iter_mut().find(|stream| stream.id == id) else {
+            self.give_back(None, frame.length);
+            return if self.reset.contains(&id) { Ok(None) } else { Err(Code::StreamClosed) };
+        };
+        if stream.remote_closed {
+            self.give_back(None, frame.length);
+            return Ok(self.break_off(id, Code::StreamClosed));
+        }
+        stream.receive -= length;
+        if stream.receive < 0 {
+            return Err(Code::FlowControl);
+        }
+        if !stream.headed {
+            self.give_back(None, frame.length);
+            return Ok(self.break_off(id, Code::Protocol));
+        }
+        let end = frame.has(frame::END_STREAM);
+        let start = if padding == 0 { 0 } else { 1 };
+        let size = payload.len() - padding;
+        stream.received += size as u64;
+        stream.remote_closed = end;
+        // As much as was declared, no more and no less (§8.1.1).
+        if stream.length.is_some_and(|length| stream.received > length || end && stream.received != length) {
+            self.give_back(None, frame.length);
+            return Ok(self.break_off(id, Code::Protocol));
+        }
+        if padding > 0 {
+            self.give_back(Some(id), padding);
+        }
+        let start = frame::HEADER + start;
+        Ok(Some(Event::Data { stream: id, range: start..start + size, end }))
+    }
+
+    fn headers(&mut self, frame: Frame, payload: &[u8]) -> Result<Option<Event>, Code> {
+        let id = frame.stream;
+        if id == 0 || id.is_multiple_of(2) || self.role == Role::Client && self.is_idle(id) {
+            return Err(Code::Protocol);
+        }
+        let mut rest = payload;
+        let mut padding = 0;
+        if frame.has(frame::PADDED) {
+            let (first, after) = rest.split_first().ok_or(Code::FrameSize)?;
+            (padding, rest) = (usize::from(*first), after);
+        }
+        let mut depends_on_itself = false;
+        if frame.has(frame::PRIORITISED) {
+            let (priority, after) = rest.split_at_checked(5).ok_or(Code::FrameSize)?;
+            depends_on_itself = frame::number(priority) & 0x7fff_ffff == id;
+            rest = after;
+        }
+        let length = rest.len().checked_sub(padding).ok_or(Code::Protocol)?;
+        let fresh = self.is_idle(id);
+        if fresh {
+            self.last = id;
+        } else if self.find(id).is_none() && !self.reset.contains(&id) {
+            return Err(Code::StreamClosed);
+        }
+        let end = frame.has(frame::END_STREAM);
+        let block = Block { stream: id, end, bytes: rest[..length].to_vec(), pieces: 0 };
+        if depends_on_itself {
+            return Err(Code::Protocol);
+        }
+        if frame.has(frame::END_HEADERS) {
+            return self.whole_head(block, fresh);
+        }
+        self.block = Some(block);
+        Ok(None)
+    }
+
+    fn continuation(&mut self, frame: Frame, payload: &[u8]) -> Result<Option<Event>, Code> {
+        let Some(mut block) = self.block.take() else { return Err(Code::Protocol) };
+        block.bytes.extend_from_slice(payload);
+        block.pieces += 1;
+        if block.pieces > CONTINUATIONS || block.bytes.len() > 2 * self.most_head + frame::PAYLOAD {
+            return Err(Code::Calm);
+        }
+        if frame.has(frame::END_HEADERS) {
+            let fresh = self.find(block.stream).is_none() && !self.reset.contains(&block.stream);
+            return self.whole_head(block, fresh);
+        }
+        self.block = Some(block);
+        Ok(None)
+    }
+
+    fn whole_head(&mut self, block: Block, fresh: bool) -> Result<Option<Event>, Code> {
+        let id = block.stream;
+        let known = self.find(id).map(|stream| (stream.remote_closed, stream.headed));
+        let kind = match (self.role, known) {
+            (_, Some((_, true))) => Kind::Trailers,
+            (Role::Server, _) => Kind::Request,
+            (Role::Client, _) => Kind::Response,
+        };
+        let mut text = std::mem::take(&mut self.text);
+        let reading = head::read(&mut self.decoder, &block.bytes, kind, !block.end, self.most_head, &mut text);
+        self.text = text;
+        let reading = reading.map_err(|_| Code::Compression)?;
+        match known {
+            None if !fresh => return Ok(None),
+            Some((true, _)) => return Ok(self.break_off(id, Code::StreamClosed)),
+            None if self.leaving || self.streams.len() >= STREAMS => {
+                frame::put_reset(id, Code::Refused, &mut self.out);
+                self.remember(id);
+                return Ok(None);
+            }
+            None => self.streams.push(Stream::new(id, self.initial)),
+            Some(_) => {}
+        }
+        let Some(stream) = self.streams.iter_mut().find(|stream| stream.id == id) else { return Ok(None) };
+        let (length, status) = match reading {
+            Reading::Good { length, status } => (length, status),
+            Reading::Malformed => return Ok(self.break_off(id, Code::Protocol)),
+            Reading::TooLarge => {
+                stream.remote_closed = block.end;
+                return Ok(Some(Event::TooLarge { stream: id }));
+            }
+        };
+        stream.remote_closed = block.end;
+        if kind == Kind::Trailers {
+            let short = stream.length.is_some_and(|length| stream.received != length);
+            if !block.end || short {
+                return Ok(self.break_off(id, Code::Protocol));
+            }
+            return Ok(Some(Event::Trailers { stream: id }));
+        }
+        // Interim answers are followed by another head (§8.1).
+        let interim = kind == Kind::Response && status < 200;
+        stream.headed = !interim;
+        if interim && block.end {
+            return Ok(self.break_off(id, Code::Protocol));
+        }
+        if kind == Kind::Request {
+            stream.length = length;
+            if block.end && length.is_some_and(|length| length != 0) {
+                return Ok(self.break_off(id, Code::Protocol));
+            }
+        }
+        Ok(Some(Event::Head { stream: id, end: block.end, length, status }))
+    }
+
+    fn priority(&mut self, frame: Frame, payload: &[u8]) -> Result<Option<Event>, Code> {
+        if frame.stream == 0 {
+            return Err(Code::Protocol);
+        }
+        let wrong = if payload.len() != 5 {
+            Some(Code::FrameSize)
+        } else {
+            (frame::number(payload) & 0x7fff_ffff == frame.stream).then_some(Code::Protocol)
+        };
+        match wrong {
+            None => Ok(None),
+            Some(code) if self.is_idle(frame.stream) => Err(code),
+            Some(code) => Ok(self.break_off(frame.stream, code)),
+        }
+    }
+
+    fn reset(&mut self, frame: Frame, payload: &[u8]) -> Result<Option<Event>, Code> {
+        if payload.len() != 4 {
+            return Err(Code::FrameSize);
+        }
+        if frame.stream == 0 || self.is_idle(frame.stream) {
+            return Err(Code::Protocol);
+        }
+        let Some(position) = self.streams.iter().position(|stream| stream.id == frame.stream) else { return Ok(None) };
+        let stream = self.streams.swap_remove(position);
+        self.remember(frame.stream);
+        if self.role == Role::Server {
+            self.resets += 1;
+            if self.resets > RESETS {
+                return Err(Code::Calm);
+            }
+        }
+        let refused = frame::number(payload) == Code::Refused as u32;
+        Ok(Some(Event::Reset { stream: frame.stream, owner: stream.owner, refused }))
+    }
+
+    fn settings(&mut self, frame: Frame, payload: &[u8]) -> Result<Option<Event>, Code> {
+        if frame.stream != 0 {
+            return Err(Code::Protocol);
+        }
+        if !payload.len().is_multiple_of(6) || frame.has(frame::ACK) && !payload.is_empty() {
+            return Err(Code::FrameSize);
+        }
+        if frame.has(frame::ACK) {
+            return Ok(None);
+        }
+        self.settled = true;
+        let mut opened = false;
+        for setting in payload.chunks_exact(6) {
+            let name = u16::from_be_bytes([setting[0], setting[1]]);
+            let value = frame::number(&setting[2..]);
+            match name {
+                2 if value > 1 || value == 1 && self.role == Role::Client => return Err(Code::Protocol),
+                3 => self.most_streams = value as usize,
+                4 => {
+                    let value = i64::from(value);
+                    if value > GREATEST {
+                        return Err(Code::FlowControl);
+                    }
+                    // Also for streams that are open (§6.9.2); a window may become less than nothing.
+                    for stream in &mut self.streams {
+                        stream.send += value - self.initial;
+                        if stream.send > GREATEST {
+                            return Err(Code::FlowControl);
+                        }
+                    }
+                    self.initial = value;
+                    opened = true;
+                }
+                5 if !(16_384..=16_777_215).contains(&value) => return Err(Code::Protocol),
+                // Larger frames would only let one stream hold up the others.
+                _ => {}
+            }
+        }
+        frame::begin(0, frame::SETTINGS, frame::ACK, 0, &mut self.out);
+        if opened {
+            self.push_pending(0);
+        }
+        Ok(opened.then_some(Event::Writable { stream: 0 }))
+    }
+
+    fn ping(&mut self, frame: Frame, payload: &[u8]) -> Result<Option<Event>, Code> {
+        if payload.len() != 8 {
+            return Err(Code::FrameSize);
+        }
+        if frame.stream != 0 {
+            return Err(Code::Protocol);
+        }
+        if !frame.has(frame::ACK) {
+            frame::begin(8, frame::PING, frame::ACK, 0, &mut self.out);
+            self.out.extend_from_slice(payload);
+        }
+        Ok(None)
+    }
+
+    fn window(&mut self, frame: Frame, payload: &[u8]) -> Result<Option<Event>, Code> {
+        if payload.len() != 4 {
+            return Err(Code::FrameSize);
+        }
+        let more = i64::from(frame::number(payload) & 0x7fff_ffff);
+        if frame.stream == 0 {
+            self.send += more;
+            if more == 0 {
+                return Err(Code::Protocol);
+            }
+            if self.send > GREATEST {
+                return Err(Code::FlowControl);
+            }
+        } else {
+            if self.is_idle(frame.stream) {
+                return Err(Code::Protocol);
+            }
+            let Some(stream) = self.find(frame.stream) else { return Ok(None) };
+            stream.send += more;
+            let too_much = stream.send > GREATEST;
+            if more == 0 || too_much {
+                return Ok(self.break_off(frame.stream, if too_much { Code::FlowControl } else { Code::Protocol }));
+            }
+        }
+        self.push_pending(frame.stream);
+        Ok(Some(Event::Writable { stream: frame.stream }))
+    }
+
+    // === streams ===
+
+    /// Ends a stream because of what the other side did.
+    fn break_off(&mut self, id: u32, code: Code) -> Option<Event> {
+        frame::put_reset(id, code, &mut self.out);
+        self.remember(id);
+        let position = self.streams.iter().position(|stream| stream.id == id)?;
+        let stream = self.streams.swap_remove(position);
+        Some(Event::Reset { stream: id, owner: stream.owner, refused: false })
+    }
+
+    fn remember(&mut self, id: u32) {
+        if self.reset.len() == REMEMBERED {
+            self.reset.remove(0);
+        }
+        self.reset.push(id);
+    }
+
+    /// The exchange a stream belongs to.
+    pub fn owner(&self, id: u32) -> Option<u32> {
+        self.streams.iter().find(|stream| stream.id == id)?.owner
+    }
+
+    pub fn set_owner(&mut self, id: u32, owner: u32) {
+        if let Some(stream) = self.find(id) {
+            stream.owner = Some(owner);
+        }
+    }
+
+    /// All exchanges with open streams.
+    pub fn owners(&self) -> Vec<u32> {
+        self.streams.iter().filter_map(|stream| stream.owner).collect()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.streams.is_empty()
+    }
+
+    /// Whether another stream may be begun; for a client.
+    pub fn has_room(&self) -> bool {
+        !self.leaving && !self.gone && self.next < 0x7fff_0000 && self.streams.len() < self.most_streams
+    }
+
+    pub fn is_leaving(&self) -> bool {
+        self.leaving || self.gone
+    }
+
+    /// The stream is over for its owner. One that is not is reset.
+    pub fn close(&mut self, id: u32, code: Code) {
+        let Some(position) = self.streams.iter().position(|stream| stream.id == id) else { return };
+        let stream = self.streams.swap_remove(position);
+        if !stream.remote_closed || !stream.local_closed {
+            frame::put_reset(id, code, &mut self.out);
+            self.remember(id);
+        } else {
+            self.resets = self.resets.saturating_sub(1);
+        }
+    }
+
+    /// No new streams; once.
+    pub fn leave(&mut self) {
+        if !self.leaving {
+            self.leaving = true;
+            frame::put_goaway(self.last, Code::None, &mut self.out);
+        }
+    }
+
+    // === writing ===
+
+    /// Begins a stream with a request's head; for a client.
+    pub fn request(&mut self, owner: u32, text: &[u8], https: bool, end: bool) -> u32 {
+        let id = self.next;
+        self.next += 2;
+        let mut stream = Stream::new(id, self.initial);
+        stream.owner = Some(owner);
+        stream.local_closed = end;
+        self.streams.push(stream);
+        let mut block = Vec::with_capacity(text.len());
+        head::write_request(text, https, &mut block);
+        self.put_block(id, &block, end);
+        id
+    }
+
+    /// An answer's head; `end`: nothing follows.
+    pub fn respond(&mut self, id: u32, text: &[u8], end: bool) {
+        let at = self.out.len();
+        // The block is written in place; its length is known afterwards.
+        frame::begin(0, frame::HEADERS, frame::END_HEADERS | u8::from(end), id, &mut self.out);
+        head::write_response(text, &mut self.out);
+        let length = self.out.len() - at - frame::HEADER;
+        if length > frame::PAYLOAD {
+            let block = self.out.split_off(at + frame::HEADER);
+            self.out.truncate(at);
+            self.put_block(id, &block, end);
+        } else {
+            self.out[at..at + 3].copy_from_slice(&(length as u32).to_be_bytes()[1..]);
+        }
+        if end {
+            self.close_local(id);
+        }
+    }
+
+    fn close_local(&mut self, id: u32) {
+        if let Some(stream) = self.find(id) {
+            stream.local_closed = true;
+        }
+    }
+
+    fn put_block(&mut self, id: u32, block: &[u8], end: bool) {
+        let mut pieces = block.chunks(frame::PAYLOAD).peekable();
+        let mut kind = frame::HEADERS;
+        let mut flags = u8::from(end) * frame::END_STREAM;
+        if block.is_empty() {
+            return frame::begin(0, kind, flags | frame::END_HEADERS, id, &mut self.out);
+        }
+        while let Some(piece) = pieces.next() {
+            let last = if pieces.peek().is_none() { frame::END_HEADERS } else { 0 };
+            frame::begin(piece.len(), kind, flags | last, id, &mut self.out);
+            self.out.extend_from_slice(piece);
+            (kind, flags) = (frame::CONTINUATION, 0);
+        }
+    }
+
+    /// Payload; what the windows do not let through waits. `end`: nothing follows.
+    pub fn send(&mut self, id: u32, parts: [&[u8]; 2], end: bool) {
+        let Some(position) = self.streams.iter().position(|stream| stream.id == id) else { return };
+        let stream = &mut self.streams[position];
+        if stream.local_closed || stream.pending_end {
+            return;
+        }
+        stream.pending_end = end;
+        if !stream.pending.is_empty() {
+            parts.iter().for_each(|part| stream.pending.extend_from_slice(part));
+            return;
+        }
+        let mut left: usize = parts.iter().map(|part| part.len()).sum();
+        if left == 0 && !end {
+            return;
+        }
+        for part in parts {
+            let mut rest = part;
+            while !rest.is_empty() {
+                let room = stream.send.min(self.send).max(0) as usize;
+                let length = rest.len().min(room).min(self.largest);
+                if length == 0 {
+                    stream.pending.extend_from_slice(rest);
+                    break;
+                }
+                left -= length;
+                let last = end && left == 0 && stream.pending_trailers.is_empty();
+                frame::begin(length, frame::DATA, u8::from(last), id, &mut self.out);
+                self.out.extend_from_slice(&rest[..length]);
+                stream.send -= length as i64;
+                self.send -= length as i64;
+                stream.local_closed |= last;
+                rest = &rest[length..];
+            }
+        }
+        if end && !stream.local_closed && stream.pending.is_empty() {
+            stream.local_closed = true;
+            frame::begin(0, frame::DATA, frame::END_STREAM, id, &mut self.out);
+        }
+    }
+
+    /// The last fields, after all payload.
+    pub fn send_trailers(&mut self, id: u32, lines: &[u8]) {
+        let Some(stream) = self.streams.iter_mut().find(|stream| stream.id == id) else { return };
+        if stream.local_closed {
+            return;
+        }
+        let mut block = Vec::new();
+        head::write_fields(lines, &mut block);
+        if stream.pending.is_empty() {
+            stream.local_closed = true;
+            self.put_block(id, &block, true);
+        } else {
+            stream.pending_trailers = block;
+        }
+    }
+
+    fn push_pending(&mut self, id: u32) {
+        for position in 0..self.streams.len() {
+            let stream = &mut self.streams[position];
+            if id != 0 && stream.id != id || stream.pending.is_empty() {
+                continue;
+            }
+            let id = stream.id;
+            let pending = std::mem::take(&mut stream.pending);
+            let at = std::mem::take(&mut stream.pending_at);
+            let end = std::mem::take(&mut stream.pending_end);
+            let trailers = std::mem::take(&mut stream.pending_trailers);
+            self.send(id, [&pending[at..], b""], end && trailers.is_empty());
+            let Some(stream) = self.find(id) else { continue };
+            if trailers.is_empty() {
+                continue;
+            }
+            if stream.pending.is_empty() {
+                stream.local_closed = true;
+                self.put_block(id, &trailers, true);
+            } else {
+                stream.pending_trailers = trailers;
+            }
+        }
+    }
+
+    /// Whether payload waits for a window, or too much for the socket.
+    pub fn is_blocked(&self, id: u32) -> bool {
+        self.is_full() || self.streams.iter().any(|stream| stream.id == id && !stream.pending.is_empty())
+    }
+
+    /// Too much waits to be written.
+    pub fn is_full(&self) -> bool {
+        self.out.len() > 4 * WAITING
+    }
+
+    /// Payload has been passed on: the other side may send as much again.
+    pub fn give_back(&mut self, id: Option<u32>, length: usize) {
+        self.unreturned += length as u32;
+        if i64::from(self.unreturned) >= ALL_WINDOW / 2 {
+            frame::put_window(0, self.unreturned, &mut self.out);
+            self.receive += i64::from(std::mem::take(&mut self.unreturned));
+        }
+        let Some(id) = id else { return };
+        let Some(stream) = self.streams.iter_mut().find(|stream| stream.id == id) else { return };
+        stream.unreturned += length as u32;
+        if i64::from(stream.unreturned) >= WINDOW / 2 && !stream.remote_closed {
+            frame::put_window(id, stream.unreturned, &mut self.out);
+            stream.receive += i64::from(std::mem::take(&mut stream.unreturned));
+        }
+    }
+}
+
+impl Stream {
+    fn new(id: u32, send: i64) -> Stream {
+        Stream {
+            id,
+            owner: None,
+            send,
+            receive: WINDOW,
+            unreturned: 0,
+            remote_closed: false,
+            local_closed: false,
+            headed: false,
+            length: None,
+            received: 0,
+            pending: Vec::new(),
+            pending_at: 0,
+            pending_end: false,
+            pending_trailers: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

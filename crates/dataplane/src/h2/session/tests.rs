@@ -1,0 +1,225 @@
+use super::*;
+use crate::h2::frame::begin;
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    begin(payload.len(), kind, flags, stream, &mut out);
+    out.extend_from_slice(payload);
+    out
+}
+
+/// GET / on http://h, in the static table and one literal.
+const GET: &[u8] = &[0x82, 0x86, 0x84, 0x01, 1, b'h'];
+const POST: &[u8] = &[0x83, 0x86, 0x84, 0x01, 1, b'h'];
+
+fn settings(pairs: &[(u16, u32)]) -> Vec<u8> {
+    let payload: Vec<u8> = pairs.iter().flat_map(|(n, v)| [&n.to_be_bytes()[..], &v.to_be_bytes()].concat()).collect();
+    frame(frame::SETTINGS, 0, 0, &payload)
+}
+
+fn server() -> Session {
+    let mut session = Session::new(Role::Server, 4096);
+    assert_eq!(feed(&mut session, &[frame::PREFACE, &settings(&[])].concat()), Ok(vec![]));
+    session.out.clear();
+    session
+}
+
+fn feed(session: &mut Session, mut bytes: &[u8]) -> Result<Vec<Event>, Code> {
+    let mut events = Vec::new();
+    while let Some((used, event)) = session.feed(bytes)? {
+        events.extend(event);
+        bytes = &bytes[used..];
+        if bytes.is_empty() {
+            break;
+        }
+    }
+    Ok(events)
+}
+
+/// Kind, flags and stream of everything to be written.
+fn written(session: &mut Session) -> Vec<(u8, u8, u32, usize)> {
+    let out = std::mem::take(&mut session.out);
+    let (mut at, mut frames) = (0, Vec::new());
+    while let Some(frame) = Frame::read(&out[at..]) {
+        frames.push((frame.kind, frame.flags, frame.stream, frame.length));
+        at += frame::HEADER + frame.length;
+    }
+    frames
+}
+
+#[test]
+fn a_request_and_its_answer() {
+    let mut session = server();
+    let events = feed(&mut session, &frame(frame::HEADERS, 5, 1, GET)).unwrap();
+    assert_eq!(events, [Event::Head { stream: 1, end: true, length: None, status: 0 }]);
+    assert_eq!(session.text, b"GET / HTTP/1.1\r\nhost: h\r\n\r\n");
+    session.respond(1, b"HTTP/1.1 200 OK\r\nA: b\r\n\r\n", false);
+    session.send(1, [b"hello", b" you"], true);
+    assert_eq!(written(&mut session), [(1, 4, 1, 6), (0, 0, 1, 5), (0, 1, 1, 4)]);
+    session.close(1, Code::None);
+    assert!(session.is_empty() && session.out.is_empty());
+}
+
+#[test]
+fn windows_hold_back_and_let_go() {
+    let mut session = server();
+    feed(&mut session, &settings(&[(4, 10)])).unwrap();
+    feed(&mut session, &frame(frame::HEADERS, 5, 1, GET)).unwrap();
+    session.out.clear();
+    session.respond(1, b"HTTP/1.1 200 OK\r\n\r\n", false);
+    session.send(1, [&[b'x'; 25], b""], false);
+    session.send_trailers(1, b"grpc-status: 0\r\n");
+    assert!(session.is_blocked(1));
+    assert_eq!(written(&mut session), [(1, 4, 1, 1), (0, 0, 1, 10)]);
+    assert_eq!(feed(&mut session, &frame(8, 0, 1, &12u32.to_be_bytes())), Ok(vec![Event::Writable { stream: 1 }]));
+    assert_eq!(written(&mut session), [(0, 0, 1, 12)]);
+    feed(&mut session, &settings(&[(4, 100)])).unwrap();
+    let frames = written(&mut session);
+    assert_eq!(frames[..2], [(4, 1, 0, 0), (0, 0, 1, 3)]);
+    assert_eq!((frames[2].0, frames[2].1), (1, 5));
+    assert!(!session.is_blocked(1));
+}
+
+#[test]
+fn what_is_received_is_given_back() {
+    let mut session = server();
+    feed(&mut session, &frame(frame::HEADERS, 4, 1, POST)).unwrap();
+    let piece = [0; 16384];
+    for _ in 0..3 {
+        assert_eq!(feed(&mut session, &frame(0, 0, 1, &piece)).unwrap().len(), 1);
+    }
+    // A client that sends more than it may.
+    let mut greedy = server();
+    feed(&mut greedy, &frame(frame::HEADERS, 4, 1, POST)).unwrap();
+    let outcome = (0..5).map(|_| feed(&mut greedy, &frame(0, 0, 1, &piece))).find(Result::is_err);
+    assert_eq!(outcome, Some(Err(Code::FlowControl)));
+    session.give_back(Some(1), 3 * 16384);
+    assert_eq!(written(&mut session), [(8, 0, 1, 4)]);
+    assert!(feed(&mut session, &frame(0, 0, 1, &piece)).is_ok() && feed(&mut session, &frame(0, 0, 1, &piece)).is_ok());
+}
+
+#[test]
+fn errors_of_the_connection() {
+    let reset = |id: u32| frame(3, 0, id, &[0; 4]);
+    for (bytes, code) in [
+        (frame(0, 0, 0, b"x"), Code::Protocol),
+        (frame(0, 0, 1, b"x"), Code::Protocol),
+        (frame(1, 5, 0, GET), Code::Protocol),
+        (frame(1, 5, 2, GET), Code::Protocol),
+        (frame(1, 0x0d, 1, &[200, 0x82]), Code::Protocol),
+        (frame(1, 0x25, 1, &[&[0, 0, 0, 1, 0], GET].concat()), Code::Protocol),
+        (frame(1, 5, 1, &[0x80]), Code::Compression),
+        (frame(3, 0, 1, &[0; 4]), Code::Protocol),
+        (frame(3, 0, 0, &[0; 4]), Code::Protocol),
+        (frame(3, 0, 1, &[0; 3]), Code::FrameSize),
+        (frame(4, 0, 1, &[]), Code::Protocol),
+        (frame(4, 1, 0, &[0; 6]), Code::FrameSize),
+        (frame(4, 0, 0, &[0; 5]), Code::FrameSize),
+        (settings(&[(2, 2)]), Code::Protocol),
+        (settings(&[(4, 0x8000_0000)]), Code::FlowControl),
+        (settings(&[(5, 16_383)]), Code::Protocol),
+        (settings(&[(5, 16_777_216)]), Code::Protocol),
+        (frame(5, 4, 1, &[0; 4]), Code::Protocol),
+        (frame(6, 0, 0, &[0; 7]), Code::FrameSize),
+        (frame(6, 0, 1, &[0; 8]), Code::Protocol),
+        (frame(7, 0, 1, &[0; 8]), Code::Protocol),
+        (frame(8, 0, 0, &[0; 4]), Code::Protocol),
+        (frame(8, 0, 0, &[0; 3]), Code::FrameSize),
+        (frame(8, 0, 0, &0x7fff_ffffu32.to_be_bytes()), Code::FlowControl),
+        (frame(8, 0, 1, &[0, 0, 0, 1]), Code::Protocol),
+        (frame(9, 4, 1, GET), Code::Protocol),
+        (frame(2, 0, 0, &[0; 5]), Code::Protocol),
+        (frame(2, 0, 1, &[0; 4]), Code::FrameSize),
+        (frame(0, 0, 1, &[0; 16_385]), Code::FrameSize),
+        ([frame(1, 1, 1, GET), frame(6, 0, 0, &[0; 8])].concat(), Code::Protocol),
+        ([frame(1, 1, 1, GET), frame(9, 4, 3, &[])].concat(), Code::Protocol),
+        ([frame(1, 5, 5, GET), frame(1, 5, 3, GET)].concat(), Code::StreamClosed),
+        ([frame(1, 4, 1, POST), frame(0, 8, 1, &[5, 0])].concat(), Code::Protocol),
+    ] {
+        let mut session = server();
+        assert_eq!(feed(&mut session, &bytes).err(), Some(code), "{bytes:?}");
+        assert_eq!(written(&mut session).last().map(|frame| frame.0), Some(frame::GOAWAY));
+        // It stays over.
+        assert_eq!(feed(&mut session, &reset(1)), Ok(vec![]));
+    }
+    let mut session = Session::new(Role::Server, 4096);
+    assert_eq!(feed(&mut session, b"GET / HTTP/1.1\r\n").err(), Some(Code::Protocol));
+    let mut session = Session::new(Role::Server, 4096);
+    assert_eq!(feed(&mut session, &[frame::PREFACE, &frame(6, 0, 0, &[0; 8])].concat()).err(), Some(Code::Protocol));
+}
+
+#[test]
+fn errors_of_a_stream() {
+    for (bytes, code) in [
+        ([frame(1, 5, 1, GET), frame(0, 0, 1, b"x")].concat(), Code::StreamClosed),
+        ([frame(1, 5, 1, GET), frame(1, 5, 1, GET)].concat(), Code::StreamClosed),
+        ([frame(1, 4, 1, POST), frame(1, 4, 1, &[0, 1, b'a', 0])].concat(), Code::Protocol),
+        ([frame(1, 4, 1, POST), frame(8, 0, 1, &[0; 4])].concat(), Code::Protocol),
+        ([frame(1, 4, 1, POST), frame(8, 0, 1, &0x7fff_ffffu32.to_be_bytes())].concat(), Code::FlowControl),
+        ([frame(1, 4, 1, &[POST, &[0x0f, 13, 1, b'3']].concat()), frame(0, 1, 1, b"ab")].concat(), Code::Protocol),
+        ([frame(1, 4, 1, &[POST, &[0x0f, 13, 1, b'3']].concat()), frame(0, 0, 1, b"abcd")].concat(), Code::Protocol),
+        (frame(1, 5, 1, &[0x82, 0x86, 0x01, 1, b'h']), Code::Protocol),
+    ] {
+        let mut session = server();
+        let events = feed(&mut session, &bytes).unwrap();
+        assert!(matches!(events.last(), Some(Event::Reset { stream: 1, .. })), "{bytes:?} {events:?}");
+        let reset = frame(3, 0, 1, &(code as u32).to_be_bytes());
+        assert!(session.out.ends_with(&reset), "{bytes:?}");
+        // What was on its way is no error.
+        assert!(feed(&mut session, &frame(0, 0, 1, b"late")).is_ok());
+        assert_eq!(feed(&mut session, &frame(1, 5, 3, GET)).unwrap().len(), 1);
+    }
+}
+
+#[test]
+fn floods_are_cut_off() {
+    let mut session = server();
+    let mut outcome = Ok(vec![]);
+    for n in 0..1000 {
+        outcome = feed(&mut session, &[frame(1, 5, 2 * n + 1, GET), frame(3, 0, 2 * n + 1, &[0; 4])].concat());
+        if outcome.is_err() {
+            break;
+        }
+    }
+    assert_eq!(outcome.err(), Some(Code::Calm));
+
+    let mut session = server();
+    feed(&mut session, &frame(1, 1, 1, GET)).unwrap();
+    let outcome = (0..100).map(|_| feed(&mut session, &frame(9, 0, 1, &[]))).find(Result::is_err);
+    assert_eq!(outcome, Some(Err(Code::Calm)));
+
+    let mut session = server();
+    let outcome = (0..10_000).map(|_| feed(&mut session, &frame(6, 0, 0, &[0; 8]))).find(Result::is_err);
+    assert_eq!(outcome, Some(Err(Code::Calm)));
+
+    let mut session = server();
+    for n in 0..120 {
+        feed(&mut session, &frame(1, 4, 2 * n + 1, POST)).unwrap();
+    }
+    let refused = frame(3, 0, 201, &(Code::Refused as u32).to_be_bytes());
+    assert!(session.out.windows(refused.len()).any(|bytes| bytes == refused));
+    assert_eq!(session.streams.len(), 100);
+}
+
+#[test]
+fn a_client_asks_a_server() {
+    let (mut client, mut server) = (Session::new(Role::Client, 4096), Session::new(Role::Server, 4096));
+    let id = client.request(7, b"POST /x HTTP/1.1\r\nHost: h\r\nA: b\r\n\r\n", false, false);
+    client.send(id, [b"body", b""], true);
+    let sent = std::mem::take(&mut client.out);
+    let events = feed(&mut server, &sent).unwrap();
+    assert!(matches!(events[0], Event::Writable { .. }));
+    assert_eq!(events[1], Event::Head { stream: 1, end: false, length: None, status: 0 });
+    assert_eq!(server.text, b"POST /x HTTP/1.1\r\nhost: h\r\na: b\r\ntransfer-encoding: chunked\r\n\r\n");
+    server.respond(1, b"HTTP/1.1 103 Early Hints\r\n\r\n", false);
+    server.respond(1, b"HTTP/1.1 200 OK\r\n\r\n", false);
+    server.send(1, [b"ok", b""], false);
+    server.send_trailers(1, b"grpc-status: 0\r\n");
+    let sent = std::mem::take(&mut server.out);
+    let events = feed(&mut client, &sent).unwrap();
+    let heads = events.iter().filter(|event| matches!(event, Event::Head { .. })).count();
+    assert_eq!((heads, events.last()), (2, Some(&Event::Trailers { stream: 1 })));
+    assert_eq!((client.text.as_slice(), client.owner(1)), (&b"grpc-status: 0\r\n"[..], Some(7)));
+    client.close(1, Code::None);
+    assert!(client.out.len() <= 2 * 9, "only answers to SETTINGS");
+}

@@ -1,0 +1,71 @@
+//! What the workers do, as checked data: listeners, routes, backends, bounds. A reload makes a new plan; whoever is in the
+//! middle of something ends it by the old one.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+
+use crate::backend::Backend;
+use crate::head::Bounds;
+use crate::log::AccessLog;
+use crate::route::{Route, Table};
+
+/// Everything.
+#[derive(Debug)]
+pub struct Plan {
+    pub listeners: Vec<Arc<Listener>>,
+    pub routes: Vec<Arc<Route>>,
+    pub backends: Vec<Arc<Backend>>,
+    pub settings: Settings,
+    pub log: Option<AccessLog>,
+}
+
+/// What happens to `X-Forwarded-For`, `-Proto` and `-Host`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forwarded {
+    /// The client's address is added behind what it sent.
+    Append,
+    /// What the client sent is thrown away.
+    Replace,
+    /// Nothing is added; what came is passed on.
+    Pass,
+}
+
+/// Bounds of clients; times in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    pub bounds: Bounds,
+    /// Clients' connections of one worker; 0: as many as descriptors allow.
+    pub connections_most: usize,
+    /// From the first byte of a head to its last.
+    pub head_timeout: u64,
+    /// Between two pieces of a body, in either direction.
+    pub body_timeout: u64,
+    /// Between two requests of a connection.
+    pub idle_timeout: u64,
+    /// Without a byte in either direction, after an upgrade and for plain TCP.
+    pub tunnel_timeout: u64,
+    pub forwarded: Forwarded,
+    pub upgrade: bool,
+    /// `.` and `..` in a path, plain or encoded: 400.
+    pub refuse_dots: bool,
+}
+
+#[derive(Debug)]
+pub enum Serves {
+    Http(Table),
+    /// The backend's number.
+    Tcp(usize),
+}
+
+#[derive(Debug)]
+pub struct Listener {
+    pub name: String,
+    pub address: String,
+    pub socket: Arc<OwnedFd>,
+    pub tls: Option<Arc<ServerConfig>>,
+    pub serves: Serves,
+    /// HTTP/2 is understood, too.
+    pub http2: bool,
+}

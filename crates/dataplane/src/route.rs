@@ -1,0 +1,221 @@
+//! Which route a request takes. Precedence is that of Gateway API's HTTPRoute: the more specific host, then path, method,
+//! more headers, more query parameters; at last the order in the document.
+
+use std::sync::Arc;
+
+use regex::bytes::Regex;
+
+use crate::count::{Counter, Histogram};
+use crate::edit::Filter;
+use crate::head::{Field, Method};
+
+#[derive(Clone, Debug)]
+pub enum Text {
+    Exact(Vec<u8>),
+    Regex(Regex),
+}
+
+impl Text {
+    fn matches(&self, text: &[u8]) -> bool {
+        match self {
+            Text::Exact(exact) => exact == text,
+            Text::Regex(regex) => regex.is_match(text),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub enum Path {
+    Exact(Vec<u8>),
+    /// Whole segments: `/a` takes `/a` and `/a/b`, not `/ab`.
+    Prefix(Vec<u8>),
+    Regex(Regex),
+}
+
+impl Path {
+    fn matches(&self, path: &[u8]) -> bool {
+        match self {
+            Path::Exact(exact) => exact == path,
+            Path::Prefix(prefix) => {
+                let prefix = prefix.strip_suffix(b"/").unwrap_or(prefix);
+                path.strip_prefix(prefix).is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
+            }
+            Path::Regex(regex) => regex.is_match(path),
+        }
+    }
+
+    fn rank(&self) -> (u8, usize) {
+        match self {
+            Path::Exact(exact) => (2, exact.len()),
+            Path::Regex(regex) => (1, regex.as_str().len()),
+            Path::Prefix(prefix) => (0, prefix.len()),
+        }
+    }
+}
+
+/// What a request must be. All that is given must hold.
+#[derive(Clone, Debug, Default)]
+pub struct Match {
+    /// Lower case, or beginning with `*.`; empty: any.
+    pub host: Vec<u8>,
+    pub path: Option<Path>,
+    pub method: Option<Vec<u8>>,
+    /// Lower-case names.
+    pub headers: Vec<(Vec<u8>, Text)>,
+    pub query: Vec<(Vec<u8>, Text)>,
+}
+
+/// What is asked about.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    pub bytes: &'a [u8],
+    pub fields: &'a [Field],
+    pub method: &'a [u8],
+    /// Without a port, as sent.
+    pub host: &'a [u8],
+    pub path: &'a [u8],
+    pub query: &'a [u8],
+}
+
+impl Match {
+    pub fn matches(&self, view: &View<'_>) -> bool {
+        host_matches(&self.host, view.host)
+            && self.path.as_ref().is_none_or(|path| path.matches(view.path))
+            && self.method.as_ref().is_none_or(|method| method == view.method)
+            && self.headers.iter().all(|(name, text)| {
+                let mut with_name =
+                    view.fields.iter().filter(|f| f.name_span.of(view.bytes).eq_ignore_ascii_case(name));
+                with_name.any(|field| text.matches(field.value.of(view.bytes)))
+            })
+            && self.query.iter().all(|(name, text)| {
+                let mut pairs = view.query.split(|byte| *byte == b'&').map(|pair| {
+                    let end = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
+                    (&pair[..end], pair.get(end + 1..).unwrap_or_default())
+                });
+                pairs.any(|(found, value)| found == name && text.matches(value))
+            })
+    }
+
+    fn rank(&self) -> impl Ord + use<> {
+        let host = (!self.host.is_empty(), !self.host.starts_with(b"*"), self.host.len());
+        let path = self.path.as_ref().map(Path::rank);
+        (host, path, self.method.is_some(), self.headers.len(), self.query.len())
+    }
+}
+
+fn host_matches(wanted: &[u8], host: &[u8]) -> bool {
+    match wanted {
+        [] => true,
+        [b'*', suffix @ ..] => {
+            host.len() > suffix.len() && host[host.len() - suffix.len()..].eq_ignore_ascii_case(suffix)
+        }
+        exact => host.strip_suffix(b".").unwrap_or(host).eq_ignore_ascii_case(exact),
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// Tries after the first.
+    pub times: u32,
+    /// Of 500, 502, 503, 504: bits in this order.
+    pub statuses: u8,
+}
+
+impl Retry {
+    pub const fn bit(status: u16) -> u8 {
+        match status {
+            500 => 1,
+            502 => 2,
+            503 => 4,
+            504 => 8,
+            _ => 0,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct Route {
+    pub name: String,
+    pub filters: Vec<Filter>,
+    /// Backends by number, with the sum of weights up to and including each.
+    pub targets: Vec<(usize, usize)>,
+    /// Nanoseconds for the whole exchange; 0: no bound.
+    pub request_timeout: u64,
+    /// Nanoseconds from the request's end to the answer's head, for each try; 0: no bound.
+    pub backend_timeout: u64,
+    pub retry: Retry,
+    /// Bytes of a request's body; `u64::MAX`: no bound.
+    pub body_most: u64,
+    /// `Server-Timing` in every answer, not only when the request asks for it.
+    pub always_timing: bool,
+    pub counters: Arc<[RouteCounters]>,
+}
+
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct RouteCounters {
+    /// By the first digit of the status, from 1 to 5; 0: no answer was given.
+    pub answers: [Counter; 6],
+    pub retries: Counter,
+    pub active: Counter,
+    pub bytes_in: Counter,
+    pub bytes_out: Counter,
+    pub latency: Histogram,
+}
+
+impl Route {
+    /// One of the backends, by weight.
+    pub fn target(&self, dice: &mut crate::pool::Dice) -> Option<usize> {
+        match self.targets.as_slice() {
+            [] => None,
+            [(backend, 1..)] => Some(*backend),
+            targets => {
+                let total = targets.last()?.1;
+                let drawn = if total == 0 { return None } else { dice.below(total) };
+                targets.iter().find(|(_, sum)| drawn < *sum).map(|(backend, _)| *backend)
+            }
+        }
+    }
+}
+
+/// Routes of one listener in the order in which they are asked.
+#[derive(Debug, Default)]
+pub struct Table {
+    entries: Vec<(Match, usize)>,
+}
+
+impl Table {
+    /// Of matches with the number of their route, in the order of the document.
+    pub fn new(mut entries: Vec<(Match, usize)>) -> Table {
+        entries.sort_by_key(|(wanted, _)| std::cmp::Reverse(wanted.rank()));
+        Table { entries }
+    }
+
+    pub fn find(&self, view: &View<'_>) -> Option<usize> {
+        self.entries.iter().find(|(wanted, _)| wanted.matches(view)).map(|(_, route)| *route)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+/// The host without its port.
+pub fn without_port(authority: &[u8]) -> &[u8] {
+    if authority.first() == Some(&b'[') {
+        let end = authority.iter().position(|byte| *byte == b']').map_or(authority.len(), |end| end + 1);
+        return &authority[..end];
+    }
+    let end = authority.iter().position(|byte| *byte == b':').unwrap_or(authority.len());
+    &authority[..end]
+}
+
+/// Whether two methods are one; kept here because routes compare text, the rest compares [`Method`].
+pub fn is_method(text: &[u8]) -> bool {
+    !text.is_empty()
+        && text.iter().all(|byte| crate::head::TOKEN[usize::from(*byte)])
+        && Method::of(text) != Method::Connect
+}
+
+#[cfg(test)]
+mod tests;

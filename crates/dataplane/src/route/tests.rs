@@ -1,0 +1,96 @@
+use super::*;
+use crate::head::{Bounds, request};
+
+fn prefix(path: &str) -> Match {
+    Match { path: Some(Path::Prefix(path.into())), ..Match::default() }
+}
+
+fn host(host: &str) -> Match {
+    Match { host: host.into(), ..prefix("/") }
+}
+
+fn found(table: &Table, text: &str) -> Option<usize> {
+    let mut fields = Vec::new();
+    let bounds = Bounds { bytes: 4096, fields: 50 };
+    let head = request(text.as_bytes(), &mut fields, bounds).unwrap().unwrap();
+    let bytes = text.as_bytes();
+    let target = head.path.of(bytes);
+    let end = target.iter().position(|byte| *byte == b'?').unwrap_or(target.len());
+    table.find(&View {
+        bytes,
+        fields: &fields,
+        method: head.method_span.of(bytes),
+        host: without_port(head.host.of(bytes)),
+        path: &target[..end],
+        query: target.get(end + 1..).unwrap_or_default(),
+    })
+}
+
+fn get(table: &Table, host: &str, path: &str) -> Option<usize> {
+    found(table, &format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nX-Env: blue\r\n\r\n"))
+}
+
+#[test]
+fn the_more_specific_wins() {
+    let exact = Match { path: Some(Path::Exact(b"/api/v1".into())), ..Match::default() };
+    let header = Match { headers: vec![(b"x-env".into(), Text::Exact(b"blue".into()))], ..prefix("/h") };
+    let regex = Match { path: Some(Path::Regex(Regex::new("^/u/[0-9]+$").unwrap())), ..Match::default() };
+    let query = Match { query: vec![(b"v".into(), Text::Exact(b"2".into()))], ..prefix("/q") };
+    let method = Match { method: Some(b"POST".into()), ..prefix("/") };
+    let all = [prefix("/"), prefix("/api"), exact, prefix("/h"), header, regex, prefix("/q"), query, method];
+    let table = Table::new(all.into_iter().enumerate().map(|(index, one)| (one, index)).collect());
+    for (path, route) in [
+        ("/", 0),
+        ("/apix", 0),
+        ("/api", 1),
+        ("/api/", 1),
+        ("/api/v2", 1),
+        ("/api/v1", 2),
+        ("/api/v1?x=1", 2),
+        ("/h/x", 4),
+        ("/u/12", 5),
+        ("/u/a", 0),
+        ("/q?v=1", 6),
+        ("/q?a&v=2", 7),
+        ("http://h/api", 1),
+    ] {
+        assert_eq!(get(&table, "h", path), Some(route), "{path}");
+    }
+    assert_eq!(found(&table, "POST /x HTTP/1.1\r\nHost: h\r\n\r\n"), Some(8));
+}
+
+#[test]
+fn hosts() {
+    let all = [host("example.com"), host("*.example.com"), host("*.a.example.com")];
+    let table = Table::new(all.into_iter().enumerate().map(|(index, one)| (one, index)).collect());
+    for (host, route) in [
+        ("example.com", Some(0)),
+        ("EXAMPLE.com:8080", Some(0)),
+        ("example.com.", Some(0)),
+        ("x.example.com", Some(1)),
+        ("x.y.example.com", Some(1)),
+        ("x.a.example.com", Some(2)),
+        ("badexample.com", None),
+        ("[::1]:80", None),
+    ] {
+        assert_eq!(get(&table, host, "/"), route, "{host}");
+    }
+}
+
+#[test]
+fn weights_split_as_told() {
+    let route = Route {
+        name: String::new(),
+        filters: Vec::new(),
+        targets: vec![(4, 90), (5, 100)],
+        request_timeout: 0,
+        backend_timeout: 0,
+        retry: Retry { times: 0, statuses: 0 },
+        body_most: 0,
+        always_timing: false,
+        counters: Arc::new([]),
+    };
+    let mut dice = crate::pool::Dice::new(99);
+    let second = (0..10_000).filter(|_| route.target(&mut dice) == Some(5)).count();
+    assert!((850..1150).contains(&second), "{second}");
+}

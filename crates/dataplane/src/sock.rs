@@ -1,0 +1,422 @@
+//! One connection's socket, with or without TLS. Reading and writing is tried at once; what the kernel does not take is
+//! kept here, and the owner sees [`Sock::blocked`].
+
+use std::io::{self, IoSlice, Read as _, Write as _};
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use rustls::{ClientConnection, Connection, ServerConfig, ServerConnection};
+
+use crate::backend::{Address, Outward};
+
+/// The longest TLS record, with some room (RFC 8446 §5.2).
+const RECORD: usize = 18 << 10;
+
+/// What reading brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Got {
+    Bytes(usize),
+    /// Nothing now; an event will come.
+    Nothing,
+    /// The other side will send no more.
+    End,
+}
+
+#[derive(Debug)]
+pub struct Sock {
+    pub fd: OwnedFd,
+    /// There may be something to read: an event said so and no read has come up short since.
+    pub readable: bool,
+    /// An event said that the other side has finished.
+    pub hangup: bool,
+    out: Vec<u8>,
+    out_at: usize,
+    /// Read but not used yet.
+    pub left: Vec<u8>,
+    pub tls: Option<Box<Connection>>,
+    /// To be finished when everything has been written.
+    finishes: bool,
+    /// No byte may follow.
+    finished: bool,
+}
+
+impl Sock {
+    pub fn new(fd: OwnedFd) -> Sock {
+        Sock {
+            fd,
+            readable: false,
+            hangup: false,
+            out: Vec::new(),
+            out_at: 0,
+            left: Vec::new(),
+            tls: None,
+            finishes: false,
+            finished: false,
+        }
+    }
+
+    pub fn serve_tls(&mut self, config: Arc<ServerConfig>) -> Result<(), rustls::Error> {
+        let mut connection = ServerConnection::new(config)?;
+        connection.set_buffer_limit(None);
+        self.tls = Some(Box::new(Connection::Server(connection)));
+        Ok(())
+    }
+
+    pub fn connect_tls(&mut self, outward: &Outward) -> Result<(), rustls::Error> {
+        let mut connection = ClientConnection::new(Arc::clone(&outward.config), outward.name.clone())?;
+        connection.set_buffer_limit(None);
+        self.tls = Some(Box::new(Connection::Client(connection)));
+        Ok(())
+    }
+
+    /// What the TLS handshake agreed on; `None` without TLS.
+    pub fn protocol(&self) -> Option<&[u8]> {
+        self.tls.as_ref().map(|tls| tls.alpn_protocol().unwrap_or_default())
+    }
+
+    /// What the other side has proved to be.
+    pub fn peer_certificate(&self) -> Option<&[u8]> {
+        self.tls.as_ref()?.peer_certificates()?.first().map(|certificate| certificate.as_ref())
+    }
+
+    /// Asks the kernel whether the other side has closed, or sent what nobody asked for.
+    pub fn is_closed_now(&self) -> bool {
+        let mut byte = [0; 1];
+        !matches!(rustix::net::recv(&self.fd, &mut byte[..], RecvFlags::PEEK), Err(Errno::AGAIN))
+    }
+
+    /// Whether the TLS handshake is still going on.
+    pub fn is_handshaking(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
+    }
+
+    /// Something written is still here: the owner should stop producing.
+    pub fn blocked(&self) -> bool {
+        self.out_at < self.out.len() || self.tls.as_ref().is_some_and(|tls| tls.wants_write())
+    }
+
+    /// Reads into `buffer`; `cipher` is room for what TLS reads first.
+    pub fn read(&mut self, buffer: &mut [u8], cipher: &mut [u8]) -> io::Result<Got> {
+        if self.tls.is_some() {
+            return self.read_tls(buffer, cipher);
+        }
+        if !self.readable {
+            return Ok(Got::Nothing);
+        }
+        let got = receive(&self.fd, buffer)?;
+        match got {
+            // A short read has emptied the socket (epoll(7)), unless its end is behind it.
+            Got::Bytes(length) if length < buffer.len() && !self.hangup => self.readable = false,
+            Got::Bytes(_) | Got::End => {}
+            Got::Nothing => self.readable = false,
+        }
+        Ok(got)
+    }
+
+    fn read_tls(&mut self, buffer: &mut [u8], cipher: &mut [u8]) -> io::Result<Got> {
+        let Some(tls) = self.tls.as_deref_mut() else { return Ok(Got::Nothing) };
+        let mut filled = 0;
+        if let Some(end) = drain_plain(tls, buffer, &mut filled)? {
+            return Ok(end);
+        }
+        while filled == 0 {
+            if !self.readable {
+                return Ok(Got::Nothing);
+            }
+            // All that comes of it, with what is left of the record before, has room.
+            let room = cipher.len().min(buffer.len().saturating_sub(RECORD)).max(1);
+            match receive(&self.fd, &mut cipher[..room])? {
+                Got::Nothing => {
+                    self.readable = false;
+                    return Ok(Got::Nothing);
+                }
+                Got::End => {
+                    tls.read_tls(&mut io::empty())?;
+                    return Ok(Got::End);
+                }
+                Got::Bytes(length) => {
+                    if length < room && !self.hangup {
+                        self.readable = false;
+                    }
+                    let mut rest = &cipher[..length];
+                    let mut ended = false;
+                    while !rest.is_empty() && !ended {
+                        tls.read_tls(&mut rest)?;
+                        if let Err(error) = tls.process_new_packets() {
+                            // The alert says what was wrong.
+                            let _ = tls.write_tls(&mut Raw(&self.fd));
+                            return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+                        }
+                        ended = drain_plain(tls, buffer, &mut filled)? == Some(Got::End);
+                    }
+                    if tls.wants_write() {
+                        flush_tls(tls, &self.fd)?;
+                    }
+                    if ended && filled == 0 {
+                        return Ok(Got::End);
+                    }
+                }
+            }
+        }
+        Ok(Got::Bytes(filled))
+    }
+
+    /// Writes all parts, or keeps what the kernel does not take.
+    pub fn write(&mut self, parts: &[&[u8]]) -> io::Result<()> {
+        if let Some(tls) = self.tls.as_deref_mut() {
+            for part in parts {
+                tls.writer().write_all(part)?;
+            }
+            return flush_tls(tls, &self.fd).map(drop);
+        }
+        if self.out_at < self.out.len() {
+            parts.iter().for_each(|part| self.out.extend_from_slice(part));
+            return Ok(());
+        }
+        let total: usize = parts.iter().map(|part| part.len()).sum();
+        let mut sent = match parts {
+            [one] => send(&self.fd, one)?,
+            [one, two] => send_two(&self.fd, one, two)?,
+            _ => 0,
+        };
+        if sent == total {
+            return Ok(());
+        }
+        for part in parts {
+            let skip = sent.min(part.len());
+            self.out.extend_from_slice(&part[skip..]);
+            sent -= skip;
+        }
+        if parts.len() > 2 {
+            return self.flush().map(drop);
+        }
+        Ok(())
+    }
+
+    /// Tries to write what is kept; true when nothing is left.
+    pub fn flush(&mut self) -> io::Result<bool> {
+        if let Some(tls) = self.tls.as_deref_mut() {
+            return flush_tls(tls, &self.fd);
+        }
+        while self.out_at < self.out.len() {
+            match send(&self.fd, &self.out[self.out_at..])? {
+                0 => return Ok(false),
+                sent => self.out_at += sent,
+            }
+        }
+        self.out_at = 0;
+        // A connection that waits for its next request keeps no buffer.
+        self.out = Vec::new();
+        if self.finishes {
+            self.finish();
+        }
+        Ok(true)
+    }
+
+    /// Bytes kept because the kernel did not take them.
+    pub fn kept(&self) -> usize {
+        self.out.len() - self.out_at
+    }
+
+    /// Says that nothing follows, as soon as everything has been written.
+    pub fn finish_when_flushed(&mut self) {
+        if self.out_at < self.out.len() {
+            self.finishes = true;
+        } else {
+            self.finish();
+        }
+    }
+
+    /// Says that nothing follows.
+    pub fn finish(&mut self) {
+        if std::mem::replace(&mut self.finished, true) {
+            return;
+        }
+        if let Some(tls) = self.tls.as_deref_mut() {
+            tls.send_close_notify();
+            // The other side may be gone already; then nobody needs to be told.
+            let _ = flush_tls(tls, &self.fd);
+        }
+        let _ = rustix::net::shutdown(&self.fd, Shutdown::Write);
+    }
+}
+
+/// Takes what has been deciphered; the end, if it has come and nothing is before it.
+fn drain_plain(tls: &mut Connection, buffer: &mut [u8], filled: &mut usize) -> io::Result<Option<Got>> {
+    while *filled < buffer.len() {
+        match tls.reader().read(&mut buffer[*filled..]) {
+            // Said properly, or left without saying so; what came before is whole either way (RFC 8446 §6.1).
+            Ok(0) => return Ok(Some(if *filled == 0 { Got::End } else { Got::Bytes(*filled) })),
+            Ok(length) => *filled += length,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Some(Got::End)),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((*filled > 0).then_some(Got::Bytes(*filled)))
+}
+
+fn receive(fd: &OwnedFd, buffer: &mut [u8]) -> io::Result<Got> {
+    loop {
+        return match rustix::net::recv(fd, &mut *buffer, RecvFlags::empty()) {
+            Ok((0, _)) => Ok(Got::End),
+            Ok((length, _)) => Ok(Got::Bytes(length)),
+            Err(Errno::AGAIN) => Ok(Got::Nothing),
+            Err(Errno::INTR) => continue,
+            Err(error) => Err(error.into()),
+        };
+    }
+}
+
+/// 0: not now.
+fn send(fd: &OwnedFd, bytes: &[u8]) -> io::Result<usize> {
+    loop {
+        return match rustix::net::send(fd, bytes, SendFlags::NOSIGNAL) {
+            Ok(length) => Ok(length),
+            Err(Errno::AGAIN) => Ok(0),
+            Err(Errno::INTR) => continue,
+            Err(error) => Err(error.into()),
+        };
+    }
+}
+
+fn send_two(fd: &OwnedFd, one: &[u8], two: &[u8]) -> io::Result<usize> {
+    if two.is_empty() {
+        return send(fd, one);
+    }
+    loop {
+        return match rustix::io::writev(fd, &[IoSlice::new(one), IoSlice::new(two)]) {
+            Ok(length) => Ok(length),
+            Err(Errno::AGAIN) => Ok(0),
+            Err(Errno::INTR) => continue,
+            Err(error) => Err(error.into()),
+        };
+    }
+}
+
+fn flush_tls(tls: &mut Connection, fd: &OwnedFd) -> io::Result<bool> {
+    while tls.wants_write() {
+        match tls.write_tls(&mut Raw(fd)) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(true)
+}
+
+/// The descriptor as rustls wants to write to it.
+struct Raw<'a>(&'a OwnedFd);
+
+impl io::Write for Raw<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(rustix::net::send(self.0, bytes, SendFlags::NOSIGNAL)?)
+    }
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        match parts {
+            [one] => self.write(one),
+            _ => Ok(rustix::io::writev(self.0, parts)?),
+        }
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+// === sockets ===
+
+/// Reno instead of a pacing algorithm where no packet leaves the machine: there is no bottleneck to find out about.
+fn tune(fd: &OwnedFd, local: bool) {
+    // None of these decides whether the connection works.
+    let _ = sockopt::set_tcp_nodelay(fd, true);
+    if local {
+        let _ = sockopt::set_tcp_congestion(fd, "reno");
+    }
+}
+
+/// Binds and listens. An empty host is every address, of IPv6 and IPv4 where there is IPv6.
+pub fn listen(address: &Address) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    match address {
+        Address::Tcp(address) => {
+            let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+            let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+            sockopt::set_socket_reuseaddr(&fd, true)?;
+            if address.is_ipv6() {
+                sockopt::set_ipv6_v6only(&fd, false)?;
+            }
+            // Accepted connections inherit it.
+            let _ = sockopt::set_tcp_nodelay(&fd, true);
+            rustix::net::bind(&fd, address)?;
+            rustix::net::listen(&fd, 4096)?;
+            Ok(fd)
+        }
+        Address::Unix(path) => {
+            // A stale one, to which nobody listens, is replaced.
+            let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+            if std::os::unix::net::UnixStream::connect(path).is_err_and(refused) {
+                std::fs::remove_file(path)?;
+            }
+            let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+            rustix::net::bind(&fd, &SocketAddrUnix::new(path)?)?;
+            rustix::net::listen(&fd, 4096)?;
+            Ok(fd)
+        }
+    }
+}
+
+/// The address a listening socket has.
+pub fn local_address(fd: &OwnedFd) -> Option<SocketAddr> {
+    rustix::net::getsockname(fd).ok().and_then(|address| SocketAddr::try_from(address).ok())
+}
+
+/// Takes a waiting connection: `None` if there is none.
+pub fn accept(listener: &OwnedFd) -> io::Result<Option<(OwnedFd, Option<SocketAddr>)>> {
+    loop {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        return match rustix::net::acceptfrom_with(listener, flags) {
+            Ok((fd, address)) => {
+                let address = address.and_then(|address| SocketAddr::try_from(address).ok());
+                if address.is_some_and(|address| address.ip().to_canonical().is_loopback()) {
+                    let _ = sockopt::set_tcp_congestion(&fd, "reno");
+                }
+                Ok(Some((fd, address)))
+            }
+            Err(Errno::AGAIN) => Ok(None),
+            Err(Errno::INTR | Errno::CONNABORTED) => continue,
+            Err(error) => Err(error.into()),
+        };
+    }
+}
+
+/// Begins to connect; the flag says whether it is done already.
+pub fn connect(address: &Address) -> io::Result<(OwnedFd, bool)> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let (fd, result) = match address {
+        Address::Tcp(address) => {
+            let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+            let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+            tune(&fd, address.ip().to_canonical().is_loopback());
+            let result = rustix::net::connect(&fd, address);
+            (fd, result)
+        }
+        Address::Unix(path) => {
+            let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+            let result = rustix::net::connect(&fd, &SocketAddrUnix::new(path)?);
+            (fd, result)
+        }
+    };
+    match result {
+        Ok(()) => Ok((fd, true)),
+        Err(Errno::INPROGRESS) => Ok((fd, false)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// How connecting ended.
+pub fn connected(fd: &OwnedFd) -> io::Result<()> {
+    sockopt::socket_error(fd)?.map_err(io::Error::from)
+}

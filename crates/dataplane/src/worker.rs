@@ -1,0 +1,479 @@
+//! One worker: one thread, one epoll, its own connections and pools. Descriptors are registered once, edge-triggered;
+//! everything is tried before it is waited for, so that a request on warm connections costs four system calls and its
+//! share of one epoll_wait.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::event::{EventfdFlags, Timespec, epoll};
+
+use crate::clock::{self, MILLISECOND};
+use crate::count::Counter;
+use crate::exchange::{Exchange, Local};
+use crate::head::Field;
+use crate::ledger::Phases;
+use crate::plan::{Listener, Plan};
+use crate::pool::{Dice, Pool};
+use crate::slab::{Kind, Slab, Token};
+use crate::slowest::Slowest;
+use crate::timer::{Deadline, Timers};
+
+mod client;
+mod finish;
+mod multiplex;
+mod request;
+mod response;
+mod sharing;
+mod tunnel;
+mod upstream;
+
+use client::Down;
+use upstream::Up;
+
+/// Room for one read. A head must fit in it with space to spare.
+const ROOM: usize = 64 << 10;
+/// Exchanges kept for later, with their buffers.
+const SPARE: usize = 64;
+/// A buffer larger than this is not kept.
+const SPARE_BYTES: usize = 16 << 10;
+/// Turns of one connection before others have theirs.
+const TURNS: usize = 8;
+/// Log lines wait this long at most.
+const LOG_DELAY: u64 = 100 * MILLISECOND;
+/// Log bytes handed over at once.
+const LOG_BYTES: usize = 16 << 10;
+
+/// What others see of a worker, and tell it.
+#[derive(Debug)]
+pub struct Shared {
+    pub index: usize,
+    next: Mutex<Option<Arc<Plan>>>,
+    draining: AtomicBool,
+    /// Nanoseconds of the clock after which everything is cut; `u64::MAX`: not yet known.
+    deadline: AtomicU64,
+    waker: OwnedFd,
+    pub phases: Phases,
+    pub slowest: Slowest,
+    pub connections: Counter,
+    pub accepted: Counter,
+    pub refused: Counter,
+    pub handshake_failures: Counter,
+    pub cut: Counter,
+}
+
+impl Shared {
+    pub fn new(index: usize) -> io::Result<Shared> {
+        let waker = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Shared {
+            index,
+            next: Mutex::new(None),
+            draining: AtomicBool::new(false),
+            deadline: AtomicU64::new(u64::MAX),
+            waker,
+            phases: Phases::default(),
+            slowest: Slowest::default(),
+            connections: Counter::default(),
+            accepted: Counter::default(),
+            refused: Counter::default(),
+            handshake_failures: Counter::default(),
+            cut: Counter::default(),
+        })
+    }
+
+    /// The worker goes over to `plan`.
+    pub fn apply(&self, plan: Arc<Plan>) {
+        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan);
+        self.wake();
+    }
+
+    /// The worker ends when its last connection has, or at `deadline`.
+    pub fn drain(&self, deadline: u64) {
+        self.deadline.store(deadline, Ordering::Relaxed);
+        self.draining.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        // It can only fail because it is full, which wakes as well.
+        let _ = rustix::io::write(&self.waker, &1u64.to_ne_bytes());
+    }
+}
+
+/// A listener as one worker sees it.
+#[derive(Debug)]
+struct Door {
+    listener: Arc<Listener>,
+}
+
+#[derive(Debug)]
+pub struct Worker {
+    shared: Arc<Shared>,
+    epoll: OwnedFd,
+    local: Rc<Local>,
+    doors: Slab<Rc<Door>>,
+    downs: Slab<Down>,
+    ups: Slab<Up>,
+    exchanges: Vec<Option<Box<Exchange>>>,
+    free: Vec<u32>,
+    #[allow(clippy::vec_box, reason = "they come from boxes and go back into boxes")]
+    spare: Vec<Box<Exchange>>,
+    /// Connections that could go on at once but let others have their turn.
+    ready: VecDeque<Token>,
+    /// Clients whose session has something to write.
+    dirty: Vec<Token>,
+    timers: Timers,
+    dice: Dice,
+    /// When epoll returned.
+    wake: u64,
+    /// The last time the clock was read.
+    tick: u64,
+    /// Room for one read. Whoever reads takes it; empty means that somebody further up is reading.
+    input: Box<[u8]>,
+    cipher: Box<[u8]>,
+    output: Vec<u8>,
+    extra: Vec<u8>,
+    fields: Vec<Field>,
+    log: Vec<u8>,
+    log_since: u64,
+    draining: bool,
+}
+
+impl Worker {
+    pub fn new(shared: Arc<Shared>, plan: Arc<Plan>) -> io::Result<Worker> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let data = epoll::EventData::new_u64(Token::new(Kind::Waker, 0, 0).0);
+        epoll::add(&epoll, &shared.waker, data, epoll::EventFlags::IN)?;
+        let now = clock::now();
+        let pools = plan.backends.iter().map(|backend| Rc::new(Pool::new(Arc::clone(backend)))).collect();
+        let mut worker = Worker {
+            epoll,
+            local: Rc::new(Local { plan: Arc::clone(&plan), pools }),
+            doors: Slab::new(Kind::Listener),
+            downs: Slab::new(Kind::Down),
+            ups: Slab::new(Kind::Up),
+            exchanges: Vec::new(),
+            free: Vec::new(),
+            spare: Vec::new(),
+            ready: VecDeque::new(),
+            dirty: Vec::new(),
+            timers: Timers::default(),
+            dice: Dice::new(now ^ (shared.index as u64) << 32),
+            wake: now,
+            tick: now,
+            input: vec![0; ROOM].into_boxed_slice(),
+            cipher: Box::default(),
+            output: Vec::with_capacity(8 << 10),
+            extra: Vec::new(),
+            fields: Vec::with_capacity(64),
+            log: Vec::new(),
+            log_since: 0,
+            draining: false,
+            shared,
+        };
+        worker.open_doors()?;
+        Ok(worker)
+    }
+
+    /// Works until it has been told to drain and nothing is left.
+    pub fn run(mut self) -> io::Result<()> {
+        let mut events: Vec<epoll::Event> = Vec::with_capacity(256);
+        loop {
+            let timeout = self.timeout();
+            events.clear();
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref()) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            self.wake = clock::now();
+            self.tick = self.wake;
+            if events.len() > 1 {
+                self.bury(&events);
+            }
+            for event in &events {
+                self.dispatch(Token(event.data.u64()), event.flags);
+            }
+            for _ in 0..self.ready.len() {
+                let Some(token) = self.ready.pop_front() else { break };
+                self.resume(token);
+            }
+            while let Some(token) = self.timers.pop(self.tick) {
+                self.expire(token);
+            }
+            self.clean();
+            self.hand_over_log(false);
+            if self.draining && self.is_over() {
+                self.hand_over_log(true);
+                return Ok(());
+            }
+        }
+    }
+
+    fn timeout(&self) -> Option<Timespec> {
+        if !self.ready.is_empty() {
+            return Some(Timespec { tv_sec: 0, tv_nsec: 0 });
+        }
+        let log = if self.log.is_empty() { u64::MAX } else { self.log_since + LOG_DELAY };
+        let drain = if self.draining { self.shared.deadline.load(Ordering::Relaxed) } else { u64::MAX };
+        let next = self.timers.next().unwrap_or(u64::MAX).min(log).min(drain);
+        if next == u64::MAX {
+            return None;
+        }
+        // Rounded up to milliseconds, which is what epoll_wait(2) knows: else it would return too early, for nothing.
+        let wait = next.saturating_sub(self.tick).div_ceil(MILLISECOND) * MILLISECOND;
+        Timespec::try_from(Duration::from_nanos(wait)).ok()
+    }
+
+    /// First of all, pooled connections that their backend has closed: no request of this round may get one.
+    fn bury(&mut self, events: &[epoll::Event]) {
+        let closing = epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR;
+        for event in events {
+            let token = Token(event.data.u64());
+            let flags = event.flags;
+            if token.kind() == Kind::Up
+                && flags.intersects(closing)
+                && let Some(u) = self.ups.find(token)
+                && self.ups.get(u).is_some_and(|up| up.exchange.is_none() && up.h2.is_none())
+            {
+                self.close_idle(u, true);
+            }
+        }
+    }
+
+    fn dispatch(&mut self, token: Token, flags: epoll::EventFlags) {
+        match token.kind() {
+            Kind::Listener => self.knock(token),
+            Kind::Down => {
+                if let Some(d) = self.downs.find(token) {
+                    self.down_event(d, flags);
+                }
+            }
+            Kind::Up => {
+                if let Some(u) = self.ups.find(token) {
+                    self.up_event(u, flags);
+                }
+            }
+            Kind::Waker => self.woken(),
+        }
+    }
+
+    /// A connection whose turn it is again.
+    fn resume(&mut self, token: Token) {
+        match token.kind() {
+            Kind::Down => {
+                if let Some(d) = self.downs.find(token) {
+                    self.client(d);
+                }
+            }
+            Kind::Up if self.is_shared(token) => self.read_shared(token.index()),
+            Kind::Up => {
+                let x = self.ups.find(token).and_then(|u| self.ups.get(u)?.exchange);
+                if let Some(x) = x {
+                    self.pump_response(x);
+                }
+            }
+            Kind::Listener | Kind::Waker => {}
+        }
+    }
+
+    fn is_shared(&self, token: Token) -> bool {
+        self.ups.find(token).and_then(|u| self.ups.get(u)).is_some_and(|up| up.h2.is_some())
+    }
+
+    fn expire(&mut self, token: Token) {
+        let now = self.tick;
+        match token.kind() {
+            Kind::Down => {
+                let Some(d) = self.downs.find(token) else { return };
+                let Some(down) = self.downs.get_mut(d) else { return };
+                if self.timers.passed(&mut down.deadline, token, now) {
+                    self.down_timeout(d);
+                }
+            }
+            Kind::Up => {
+                let Some(u) = self.ups.find(token) else { return };
+                let Some(up) = self.ups.get_mut(u) else { return };
+                if self.timers.passed(&mut up.deadline, token, now) {
+                    self.up_timeout(u);
+                }
+            }
+            Kind::Listener | Kind::Waker => {}
+        }
+    }
+
+    fn woken(&mut self) {
+        let mut count = [0; 8];
+        // Nothing to read means that somebody was faster; there is nobody else.
+        let _ = rustix::io::read(&self.shared.waker, &mut count);
+        let next = self.shared.next.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(plan) = next {
+            self.change_to(plan);
+        }
+        if self.shared.draining.load(Ordering::Acquire) && !self.draining {
+            self.draining = true;
+            for d in self.downs.indices() {
+                self.let_go_if_idle(d);
+            }
+        }
+    }
+
+    /// Pools of backends that are still there go on, with their connections.
+    fn change_to(&mut self, plan: Arc<Plan>) {
+        let old = Rc::clone(&self.local);
+        let pools = plan.backends.iter().map(|backend| {
+            let same = old.pools.iter().find(|pool| Arc::ptr_eq(&pool.backend, backend));
+            same.map_or_else(|| Rc::new(Pool::new(Arc::clone(backend))), Rc::clone)
+        });
+        let pools: Vec<Rc<Pool>> = pools.collect();
+        for gone in old.pools.iter().filter(|pool| !pools.iter().any(|new| Rc::ptr_eq(new, pool))) {
+            for member in &gone.members {
+                let idle = std::mem::take(&mut *member.idle.borrow_mut());
+                idle.into_iter().for_each(|u| self.drop_up(u));
+                // Streams go on; the connection ends with the last.
+                let shared = member.shared.borrow().clone();
+                shared.into_iter().for_each(|u| self.retire(u));
+            }
+        }
+        self.local = Rc::new(Local { plan, pools });
+        self.clean();
+        if let Err(error) = self.open_doors() {
+            daemon::error!("failed to take over a listener", reason = error);
+        }
+    }
+
+    /// Waits at the plan's sockets, and no longer at those it has not.
+    fn open_doors(&mut self) -> io::Result<()> {
+        let plan = Arc::clone(&self.local.plan);
+        for index in self.doors.indices() {
+            let Some(door) = self.doors.get(index) else { continue };
+            let socket = Arc::clone(&door.listener.socket);
+            let same = plan.listeners.iter().find(|other| Arc::ptr_eq(&other.socket, &socket));
+            match same {
+                Some(listener) => {
+                    let door = Rc::new(Door { listener: Arc::clone(listener) });
+                    if let Some(slot) = self.doors.get_mut(index) {
+                        *slot = door;
+                    }
+                }
+                None => {
+                    epoll::delete(&self.epoll, &*socket)?;
+                    self.doors.remove(index);
+                }
+            }
+        }
+        for listener in &plan.listeners {
+            let known = self.doors.indices();
+            let open = |index: &u32| {
+                self.doors.get(*index).is_some_and(|door| Arc::ptr_eq(&door.listener.socket, &listener.socket))
+            };
+            if known.iter().any(open) {
+                continue;
+            }
+            let door = Rc::new(Door { listener: Arc::clone(listener) });
+            let token = self.doors.insert(Box::new(door));
+            let flags = epoll::EventFlags::IN | epoll::EventFlags::EXCLUSIVE;
+            epoll::add(&self.epoll, &*listener.socket, epoll::EventData::new_u64(token.0), flags)?;
+        }
+        Ok(())
+    }
+
+    fn is_over(&mut self) -> bool {
+        let deadline = self.shared.deadline.load(Ordering::Relaxed);
+        if self.tick >= deadline {
+            self.shared.cut.add(self.downs.len() as u64);
+            return true;
+        }
+        if !self.downs.is_empty() {
+            return false;
+        }
+        // Whoever is waiting to be let in is served still.
+        for index in self.doors.indices() {
+            self.knock(self.doors.token(index));
+        }
+        self.downs.is_empty()
+    }
+
+    fn hand_over_log(&mut self, now: bool) {
+        if self.log.is_empty() {
+            return;
+        }
+        if now || self.log.len() >= LOG_BYTES || self.tick.saturating_sub(self.log_since) >= LOG_DELAY {
+            match &self.local.plan.log {
+                Some(log) => log.writer.write(&mut self.log),
+                None => self.log.clear(),
+            }
+        }
+    }
+
+    // === exchanges ===
+
+    fn begin_exchange(&mut self, down: u32, at: u64) -> u32 {
+        let exchange = match self.spare.pop() {
+            Some(mut exchange) => {
+                exchange.renew(down, Rc::clone(&self.local), at);
+                exchange
+            }
+            None => Box::new(Exchange::new(down, Rc::clone(&self.local), at)),
+        };
+        match self.free.pop() {
+            Some(x) => {
+                self.exchanges[x as usize] = Some(exchange);
+                x
+            }
+            None => {
+                self.exchanges.push(Some(exchange));
+                u32::try_from(self.exchanges.len() - 1).unwrap_or(u32::MAX)
+            }
+        }
+    }
+
+    fn exchange(&mut self, x: u32) -> Option<&mut Exchange> {
+        self.exchanges.get_mut(x as usize)?.as_deref_mut()
+    }
+
+    /// The client's side of an exchange goes on when others have had their turn, or when the room for reading is free.
+    fn later(&mut self, x: u32) {
+        if let Some(d) = self.exchange(x).map(|exchange| exchange.down) {
+            self.ready.push_back(self.downs.token(d));
+        }
+    }
+
+    fn end_exchange(&mut self, x: u32) -> Option<Box<Exchange>> {
+        let exchange = self.exchanges.get_mut(x as usize)?.take()?;
+        self.free.push(x);
+        Some(exchange)
+    }
+
+    fn keep_spare(&mut self, mut exchange: Box<Exchange>) {
+        if self.spare.len() < SPARE {
+            if exchange.replay.capacity() > SPARE_BYTES {
+                exchange.replay = Vec::new();
+            }
+            exchange.pool = None;
+            self.spare.push(exchange);
+        }
+    }
+
+    fn now(&mut self) -> u64 {
+        self.tick = clock::now();
+        self.tick
+    }
+}
+
+/// Registered once, for everything.
+fn watch(epoll: &OwnedFd, fd: &OwnedFd, token: Token) -> io::Result<()> {
+    let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
+    Ok(epoll::add(epoll, fd, epoll::EventData::new_u64(token.0), flags)?)
+}
+
+fn set_deadline(timers: &mut Timers, deadline: &mut Deadline, token: Token, now: u64, after: u64) {
+    if after == 0 {
+        deadline.clear();
+    } else {
+        timers.set(deadline, token, now.saturating_add(after));
+    }
+}

@@ -1,0 +1,437 @@
+//! Clients' connections: accepting, reading heads, closing.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use rustix::event::epoll::EventFlags;
+
+use super::{Door, Worker, multiplex, set_deadline, watch};
+use crate::clock::{MILLISECOND, SECOND};
+use crate::exchange::{Answer, Failure};
+use crate::h2::Session;
+use crate::head::{self, Refusal};
+use crate::identity;
+use crate::plan::Serves;
+use crate::slab::Token;
+use crate::sock::{self, Got, Sock};
+use crate::timer::Deadline;
+
+/// Connections taken at one knock.
+const KNOCKS: usize = 64;
+/// How long a client may take to read the last answer before its connection is cut (RFC 9112 §9.6).
+const LINGER: u64 = 2 * SECOND;
+/// Bytes of such a client that are thrown away.
+const LINGER_BYTES: usize = 1 << 20;
+/// For the TLS handshake.
+const HANDSHAKE: u64 = 10 * SECOND;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    Open,
+    /// Everything is said; what still comes is thrown away.
+    Lingering,
+}
+
+#[derive(Debug)]
+pub(super) struct Down {
+    pub(super) sock: Sock,
+    pub(super) door: Rc<Door>,
+    pub(super) exchange: Option<u32>,
+    pub(super) h2: Option<Box<Session>>,
+    /// Among those whose session has something to write.
+    pub(super) dirty: bool,
+    pub(super) stage: Stage,
+    pub(super) deadline: Deadline,
+    /// `sock.left` has not been looked at yet.
+    pub(super) unread: bool,
+    pub(super) accepted: u64,
+    pub(super) requests: u32,
+    /// When the first byte of the present head came; 0: none has.
+    pub(super) head_began: u64,
+    /// When the TLS handshake was over.
+    pub(super) secured: u64,
+    /// Who the client is, as it is passed on: a whole line.
+    pub(super) identity: Box<[u8]>,
+    lingered: usize,
+    peer: [u8; 46],
+    peer_length: u8,
+}
+
+impl Down {
+    pub(super) fn peer(&self) -> &[u8] {
+        &self.peer[..usize::from(self.peer_length)]
+    }
+}
+
+fn text_of(address: Option<SocketAddr>) -> ([u8; 46], u8) {
+    let mut text = [0; 46];
+    let room = text.len();
+    let mut rest = &mut text[..];
+    // The longest address has 45 characters.
+    let _ = match address {
+        Some(address) => write!(rest, "{}", address.ip().to_canonical()),
+        None => write!(rest, "unix:"),
+    };
+    let length = room - rest.len();
+    (text, length as u8)
+}
+
+impl Worker {
+    /// Somebody waits at a listener.
+    pub(super) fn knock(&mut self, token: Token) {
+        let Some(index) = self.doors.find(token) else { return };
+        for _ in 0..KNOCKS {
+            let Some(door) = self.doors.get(index).map(Rc::clone) else { return };
+            match sock::accept(&door.listener.socket) {
+                Ok(Some((fd, address))) => self.admit(fd, address, door),
+                Ok(None) => return,
+                Err(error) => {
+                    // Out of descriptors, most likely: those waiting go on waiting.
+                    daemon::warn!("failed to accept", listener = door.listener.name, reason = error);
+                    std::thread::sleep(std::time::Duration::from_millis(10));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn admit(&mut self, fd: OwnedFd, address: Option<SocketAddr>, door: Rc<Door>) {
+        let most = self.local.plan.settings.connections_most;
+        if most != 0 && self.downs.len() >= most {
+            self.shared.refused.add(1);
+            return;
+        }
+        let token = self.downs.next();
+        if let Err(error) = watch(&self.epoll, &fd, token) {
+            daemon::warn!("failed to watch a connection", reason = error);
+            return;
+        }
+        let mut sock = Sock::new(fd);
+        let mut first = self.local.plan.settings.head_timeout;
+        if let Some(tls) = &door.listener.tls {
+            first = HANDSHAKE;
+            if let Err(error) = sock.serve_tls(tls.clone()) {
+                daemon::warn!("failed to begin TLS", listener = door.listener.name, reason = error);
+                return;
+            }
+            if self.cipher.is_empty() {
+                self.cipher = vec![0; super::ROOM / 2].into_boxed_slice();
+            }
+        }
+        let (peer, peer_length) = text_of(address);
+        let tcp = match door.listener.serves {
+            Serves::Tcp(backend) => Some(backend),
+            Serves::Http(_) => None,
+        };
+        let accepted = self.now();
+        let down = Down {
+            sock,
+            door,
+            exchange: None,
+            h2: None,
+            dirty: false,
+            stage: Stage::Open,
+            deadline: Deadline::default(),
+            unread: false,
+            accepted,
+            requests: 0,
+            head_began: 0,
+            secured: 0,
+            identity: Box::default(),
+            lingered: 0,
+            peer,
+            peer_length,
+        };
+        self.downs.insert(Box::new(down));
+        self.shared.accepted.add(1);
+        self.shared.connections.add(1);
+        let d = token.index();
+        self.down_deadline(d, first);
+        if let Some(backend) = tcp {
+            self.begin_tunnel(d, backend);
+        }
+    }
+
+    pub(super) fn down_deadline(&mut self, d: u32, after: u64) {
+        let token = self.downs.token(d);
+        if let Some(down) = self.downs.get_mut(d) {
+            set_deadline(&mut self.timers, &mut down.deadline, token, self.tick, after);
+        }
+    }
+
+    pub(super) fn down_event(&mut self, d: u32, flags: EventFlags) {
+        let Some(down) = self.downs.get_mut(d) else { return };
+        let gone = flags.intersects(EventFlags::HUP | EventFlags::ERR);
+        if flags.intersects(EventFlags::IN | EventFlags::RDHUP) || gone {
+            down.sock.readable = true;
+            down.sock.hangup |= flags.contains(EventFlags::RDHUP) || gone;
+        }
+        if gone {
+            // Both directions are closed: nobody reads an answer any more.
+            return self.lost(d);
+        }
+        if flags.contains(EventFlags::OUT) && down.sock.blocked() {
+            match down.sock.flush() {
+                Ok(true) => self.drained(d),
+                Ok(false) => {}
+                Err(_) => return self.lost(d),
+            }
+        }
+        if flags.intersects(EventFlags::IN | EventFlags::RDHUP) {
+            self.client(d);
+        }
+    }
+
+    /// The client is gone.
+    fn lost(&mut self, d: u32) {
+        match self.downs.get(d).map(|down| (down.exchange, down.h2.is_some())) {
+            Some((_, true)) => self.drop_multiplex(d),
+            Some((Some(x), _)) => self.abandon(x, Failure::ClientGone),
+            _ => self.drop_down(d),
+        }
+    }
+
+    /// The kernel has taken everything that was kept for the client.
+    fn drained(&mut self, d: u32) {
+        let Some(down) = self.downs.get_mut(d) else { return };
+        if down.h2.is_some() {
+            return self.writable(d, 0);
+        }
+        let Some(x) = down.exchange else { return };
+        let Some(exchange) = self.exchange(x) else { return };
+        if exchange.tunnel {
+            self.pump_tunnel(x);
+        } else if exchange.answer == Answer::Read {
+            self.finish(x);
+        } else {
+            self.pump_response(x);
+        }
+    }
+
+    /// Goes on with whatever the client may have sent.
+    pub(super) fn client(&mut self, d: u32) {
+        for _ in 0..TURNS {
+            let Some(down) = self.downs.get_mut(d) else { return };
+            if down.stage == Stage::Lingering {
+                return self.linger_on(d);
+            }
+            if down.h2.is_some() {
+                return self.multiplex(d);
+            }
+            if let Some(x) = down.exchange {
+                if self.exchange(x).is_some_and(|exchange| exchange.tunnel) {
+                    self.pump_tunnel(x);
+                } else {
+                    self.pump_request(x);
+                }
+                return;
+            }
+            if !self.read_head(d) {
+                return;
+            }
+        }
+        self.ready.push_back(self.downs.token(d));
+    }
+
+    /// Reads one head, if there is one; true if the connection may go on at once.
+    fn read_head(&mut self, d: u32) -> bool {
+        let mut input = std::mem::take(&mut self.input);
+        let more = self.read_head_into(d, &mut input);
+        self.input = input;
+        more
+    }
+
+    fn read_head_into(&mut self, d: u32, input: &mut [u8]) -> bool {
+        let began = self.tick;
+        let bounds = self.local.plan.settings.bounds;
+        let Some(down) = self.downs.get_mut(d) else { return false };
+        let mut length = down.sock.left.len();
+        input[..length].copy_from_slice(&down.sock.left);
+        if !std::mem::take(&mut down.unread) {
+            match down.sock.read(&mut input[length..], &mut self.cipher) {
+                Ok(Got::Bytes(more)) => length += more,
+                Ok(Got::Nothing) => return false,
+                Ok(Got::End) => {
+                    self.drop_down(d);
+                    return false;
+                }
+                Err(_) => {
+                    if down.sock.is_handshaking() {
+                        self.shared.handshake_failures.add(1);
+                    }
+                    self.drop_down(d);
+                    return false;
+                }
+            }
+            if down.sock.tls.is_some() && down.secured == 0 {
+                down.secured = began;
+                if let Some(certificate) = down.sock.peer_certificate() {
+                    down.identity = identity::line(certificate);
+                }
+            }
+        }
+        // Empty lines before a request are let pass (RFC 9112 §2.2).
+        let skip = if input[..length].starts_with(b"\r\n") { 2 } else { 0 };
+        let bytes = &input[skip..length];
+        let first = down.head_began == 0;
+        if first {
+            down.head_began = self.wake.max(down.accepted).min(began);
+        }
+        if bytes.is_empty() {
+            return false;
+        }
+        if down.requests == 0 && down.door.listener.http2 {
+            // Said by the TLS handshake, or, without, by the first bytes (RFC 9113 §3).
+            let begins = match down.sock.protocol() {
+                Some(protocol) => Some(protocol == b"h2"),
+                None => multiplex::begins(bytes),
+            };
+            if begins != Some(false) {
+                down.sock.left.clear();
+                down.sock.left.extend_from_slice(bytes);
+                down.unread = begins.is_some();
+                if begins.is_some() {
+                    self.go_multiplex(d);
+                } else if first {
+                    let timeout = self.local.plan.settings.head_timeout;
+                    self.down_deadline(d, timeout);
+                }
+                return self.downs.get(d).is_some_and(|down| down.unread || down.sock.readable);
+            }
+        }
+        let mut fields = std::mem::take(&mut self.fields);
+        let outcome = head::request(bytes, &mut fields, bounds);
+        let more = match outcome {
+            Ok(Some(request)) => {
+                self.begin(d, 0, bytes, &request, &mut fields);
+                true
+            }
+            Ok(None) => {
+                down.sock.left.clear();
+                down.sock.left.extend_from_slice(bytes);
+                if first {
+                    let timeout = self.local.plan.settings.head_timeout;
+                    self.down_deadline(d, timeout);
+                }
+                self.downs.get(d).is_some_and(|down| down.sock.readable)
+            }
+            Err(refusal) => {
+                self.refuse(d, refusal);
+                false
+            }
+        };
+        self.fields = fields;
+        more
+    }
+
+    /// Answers what is no good request, and ends the connection.
+    fn refuse(&mut self, d: u32, refusal: Refusal) {
+        let Some(down) = self.downs.get_mut(d) else { return };
+        let at = down.head_began;
+        let x = self.begin_exchange(d, at);
+        if let Some(down) = self.downs.get_mut(d) {
+            down.exchange = Some(x);
+            down.sock.left = Vec::new();
+            down.head_began = 0;
+        }
+        let now = self.now();
+        if let Some(exchange) = self.exchange(x) {
+            exchange.ledger.note(crate::ledger::Phase::Parse, now);
+            exchange.failure = Some(Failure::Refused);
+        }
+        self.respond(x, refusal.status(), &refusal.to_string(), &[]);
+    }
+
+    pub(super) fn down_timeout(&mut self, d: u32) {
+        let Some(down) = self.downs.get_mut(d) else { return };
+        match (down.stage, down.exchange) {
+            (Stage::Open, Some(x)) => self.exchange_timeout(x),
+            (Stage::Open, None) if down.head_began != 0 && !down.sock.left.is_empty() => {
+                let at = down.head_began;
+                let x = self.begin_exchange(d, at);
+                if let Some(down) = self.downs.get_mut(d) {
+                    down.exchange = Some(x);
+                }
+                if let Some(exchange) = self.exchange(x) {
+                    exchange.failure = Some(Failure::ClientTimeout);
+                }
+                self.respond(x, 408, "the request's head did not come in time", &[]);
+            }
+            _ if down.h2.is_some() => {
+                if let Some(session) = down.h2.as_deref_mut() {
+                    session.leave();
+                }
+                self.soil(d);
+            }
+            _ => self.drop_down(d),
+        }
+    }
+
+    /// Ends an idle connection when the worker drains.
+    pub(super) fn let_go_if_idle(&mut self, d: u32) {
+        let Some(down) = self.downs.get_mut(d) else { return };
+        if let Some(session) = down.h2.as_deref_mut() {
+            session.leave();
+            return self.soil(d);
+        }
+        // One that has never asked anything may just be about to.
+        if down.exchange.is_none() && down.stage == Stage::Open && down.sock.left.is_empty() {
+            if down.requests > 0 {
+                self.close_down(d);
+            } else {
+                self.down_deadline(d, 500 * MILLISECOND);
+            }
+        }
+    }
+
+    /// Says goodbye: everything written arrives before the connection ends.
+    pub(super) fn close_down(&mut self, d: u32) {
+        let Some(down) = self.downs.get_mut(d) else { return };
+        down.sock.finish();
+        if down.sock.readable || !down.sock.left.is_empty() || down.sock.blocked() || down.unread {
+            down.stage = Stage::Lingering;
+            down.sock.left = Vec::new();
+            down.unread = false;
+            self.down_deadline(d, LINGER);
+            self.linger_on(d);
+        } else {
+            self.drop_down(d);
+        }
+    }
+
+    /// As [`Worker::close_down`], for a client that is still sending.
+    pub(super) fn linger(&mut self, d: u32) {
+        let Some(down) = self.downs.get_mut(d) else { return };
+        down.sock.finish();
+        down.stage = Stage::Lingering;
+        down.sock.left = Vec::new();
+        down.unread = false;
+        self.down_deadline(d, LINGER);
+        self.linger_on(d);
+    }
+
+    fn linger_on(&mut self, d: u32) {
+        if self.input.is_empty() {
+            return self.ready.push_back(self.downs.token(d));
+        }
+        loop {
+            let Some(down) = self.downs.get_mut(d) else { return };
+            match down.sock.read(&mut self.input, &mut self.cipher) {
+                Ok(Got::Bytes(length)) if down.lingered < LINGER_BYTES => down.lingered += length,
+                Ok(Got::Nothing) => return,
+                Ok(Got::Bytes(_) | Got::End) | Err(_) => return self.drop_down(d),
+            }
+        }
+    }
+
+    pub(super) fn drop_down(&mut self, d: u32) {
+        // Closing the descriptor takes it out of epoll.
+        if self.downs.remove(d).is_some() {
+            self.shared.connections.sub(1);
+        }
+    }
+}
+
+use super::TURNS;

@@ -1,0 +1,501 @@
+//! From a client's head to the request as it goes on: route, filters, the new head, the body.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::Worker;
+use crate::body::Body;
+use crate::clock;
+use crate::edit::Filter;
+use crate::exchange::{Answer, Exchange, Failure};
+use crate::forward;
+use crate::head::{Field, Length, Method, Name, Refusal, Request};
+use crate::ledger::Phase;
+use crate::plan::Serves;
+use crate::route::{Route, View, without_port};
+use crate::sock::Got;
+
+/// What the filters have decided.
+enum Decision {
+    Forward { path: Option<Vec<u8>>, host: Option<Vec<u8>> },
+    Respond { status: u16, lines: Vec<u8>, body: Vec<u8>, content_type: String },
+}
+
+/// Pieces of a body that one connection may pass on before others have their turn.
+const PIECES: usize = 16;
+
+impl Worker {
+    /// Begins an exchange with the head that stands at the beginning of `bytes`.
+    pub(super) fn begin(&mut self, d: u32, stream: u32, bytes: &[u8], head: &Request, fields: &mut [Field]) {
+        let parsed = clock::now();
+        let handled = self.tick;
+        self.tick = parsed;
+        let Some(down) = self.downs.get_mut(d) else { return };
+        let began =
+            if stream == 0 { std::mem::take(&mut down.head_began) } else { self.wake.max(down.accepted).min(handled) };
+        let (accepted, secured) = (down.accepted, down.secured);
+        let first = down.requests == 0;
+        down.requests = down.requests.saturating_add(1);
+        let door = Rc::clone(&down.door);
+        let x = self.begin_exchange(d, if first { accepted } else { began });
+        if let Some(down) = self.downs.get_mut(d) {
+            match down.h2.as_deref_mut() {
+                Some(session) => session.set_owner(stream, x),
+                None => {
+                    down.exchange = Some(x);
+                    down.sock.left.clear();
+                }
+            }
+        }
+        if stream != 0 {
+            self.down_deadline(d, 0);
+        }
+        let local = Rc::clone(&self.local);
+        let Some(exchange) = self.exchange(x) else { return };
+        if first {
+            if secured != 0 {
+                exchange.ledger.note(Phase::Tls, secured);
+            }
+            exchange.ledger.note(Phase::Accept, began.max(secured));
+        }
+        exchange.ledger.note(Phase::Queue, handled);
+        exchange.ledger.note(Phase::Parse, parsed);
+        exchange.method = head.method;
+        exchange.minor = head.minor;
+        exchange.keep = head.persistence.keep;
+        exchange.stream = stream;
+        exchange.request = match head.length {
+            // Frames say where a stream's body ends.
+            Length::Bytes(_) | Length::Chunked if stream != 0 => Body::Close,
+            length => Body::new(length),
+        };
+        exchange.request_chunked = head.length == Length::Chunked;
+
+        let target = head.path.of(bytes);
+        let end = target.iter().position(|byte| *byte == b'?').unwrap_or(target.len());
+        let (path, query) = (&target[..end], target.get(end + 1..));
+        let path = if path.is_empty() { b"/" } else { path };
+        let host = head.host.of(bytes);
+        exchange.describe(head.method_span.of(bytes), host, if target.is_empty() { b"/" } else { target });
+
+        // What no route may be asked about.
+        if head.method == Method::Connect {
+            exchange.failure = Some(Failure::Refused);
+            return self.respond(
+                x,
+                405,
+                &Refusal::Method.to_string(),
+                b"Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH\r\n",
+            );
+        }
+        if local.plan.settings.refuse_dots && has_dots(path) {
+            exchange.failure = Some(Failure::Refused);
+            return self.respond(x, 400, "the path has dot segments", &[]);
+        }
+        let Serves::Http(table) = &door.listener.serves else { return };
+        let method = head.method_span.of(bytes);
+        let view = View { bytes, fields, method, host: without_port(host), path, query: query.unwrap_or_default() };
+        let Some(number) = table.find(&view) else {
+            exchange.failure = Some(Failure::NoRoute);
+            return self.respond(x, 404, "no route takes this request", &[]);
+        };
+        let route = Arc::clone(&local.plan.routes[number]);
+        exchange.route = Some(number);
+        exchange.body_most = route.body_most;
+        route.counters[self.shared.index].active.add(1);
+        let Some(exchange) = self.exchange(x) else { return };
+        if route.request_timeout != 0 {
+            exchange.expires = parsed + route.request_timeout;
+        }
+        exchange.timing = route.always_timing || fields.iter().any(|field| asks_for_timing(field, bytes));
+        if matches!(head.length, Length::Bytes(length) if length > route.body_most) {
+            exchange.failure = Some(Failure::Limit);
+            return self.respond(x, 413, "the body is too large", &[]);
+        }
+        let tls = door.listener.tls.is_some();
+        match decide(&route, host, path, query, tls) {
+            Decision::Respond { status, lines, body, content_type } => {
+                self.answer(x, status, &lines, &body, &content_type);
+            }
+            Decision::Forward { path: new_path, host: new_host } => {
+                let Some(backend) = route.target(&mut self.dice) else {
+                    if let Some(exchange) = self.exchange(x) {
+                        exchange.failure = Some(Failure::NoEndpoint);
+                    }
+                    return self.respond(x, 503, "the route has no backend", &[]);
+                };
+                let pool = Rc::clone(&local.pools[backend]);
+                let new_target = new_path.map(|path| match query {
+                    Some(query) => [&path[..], b"?", query].concat(),
+                    None => path,
+                });
+                let target = if target.is_empty() { b"/" } else { target };
+                let absolute = head.path != head.target;
+                let host_line = match (&new_host, absolute, head.host.is_empty()) {
+                    (Some(host), _, _) => Some(&host[..]),
+                    (None, true, _) => Some(host),
+                    (None, false, true) => pool.backend.endpoints.first().map(|endpoint| endpoint.name.as_bytes()),
+                    (None, false, false) => None,
+                };
+                let mut out = std::mem::take(&mut self.output);
+                out.clear();
+                self.write_head(
+                    d,
+                    &route,
+                    head,
+                    bytes,
+                    fields,
+                    (new_target.as_deref().unwrap_or(target), host_line),
+                    &mut out,
+                );
+                self.output = out;
+                let upgrade = self.local.plan.settings.upgrade && upgrades(head, bytes, fields).is_some();
+                self.launch(x, pool, bytes, head.size, upgrade);
+            }
+        }
+    }
+
+    /// Writes the head as it goes on.
+    #[allow(clippy::too_many_arguments, reason = "one call; a struct for it would only repeat the names")]
+    fn write_head(
+        &mut self,
+        d: u32,
+        route: &Route,
+        head: &Request,
+        bytes: &[u8],
+        fields: &mut [Field],
+        (target, host): (&[u8], Option<&[u8]>),
+        out: &mut Vec<u8>,
+    ) {
+        let settings = &self.local.plan.settings;
+        out.extend_from_slice(head.method_span.of(bytes));
+        out.push(b' ');
+        out.extend_from_slice(target);
+        out.extend_from_slice(b" HTTP/1.1\r\n");
+        if let Some(host) = host {
+            for field in fields.iter_mut().filter(|field| field.name == Name::Host) {
+                field.keep = false;
+            }
+            out.extend_from_slice(b"Host: ");
+            out.extend_from_slice(host);
+            out.extend_from_slice(b"\r\n");
+        }
+        self.extra.clear();
+        // Only what was proved on this connection: whoever else says it, lies.
+        for field in fields.iter_mut().filter(|field| field.name == Name::XForwardedClientCert) {
+            field.keep = false;
+        }
+        if let Some(down) = self.downs.get(d) {
+            self.extra.extend_from_slice(&down.identity);
+            let tls = down.sock.tls.is_some();
+            let from = (down.peer(), tls, head.host.of(bytes));
+            forward::forwarded(settings.forwarded, bytes, fields, from, &mut self.extra);
+        }
+        for filter in &route.filters {
+            if let Filter::RequestHeaders(edits) = filter {
+                edits.mark(bytes, fields);
+                self.extra.extend_from_slice(&edits.lines);
+            }
+        }
+        forward::kept(bytes, fields, out);
+        out.extend_from_slice(&self.extra);
+        forward::framing(head.length, out);
+        if settings.upgrade
+            && let Some(protocol) = upgrades(head, bytes, fields)
+        {
+            out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: ");
+            out.extend_from_slice(protocol);
+            out.extend_from_slice(b"\r\n");
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// Takes what there is of the body, keeps what follows it, and sends.
+    fn launch(&mut self, x: u32, pool: Rc<crate::pool::Pool>, bytes: &[u8], size: usize, upgrade: bool) {
+        let head = std::mem::take(&mut self.output);
+        let Some(exchange) = self.exchange(x) else { return };
+        exchange.upgrade = upgrade && !pool.backend.settings.http2;
+        // Frames say where a body ends.
+        exchange.request_chunked &= !pool.backend.settings.http2;
+        exchange.head_size = head.len();
+        exchange.replay.extend_from_slice(&head);
+        exchange.replayable = true;
+        let rest = &bytes[size..];
+        let mut used = 0;
+        let mut refused = None;
+        if !exchange.request.is_done() && !rest.is_empty() {
+            let chunked = exchange.request_chunked;
+            match exchange.request.pass(rest, chunked, &mut exchange.replay) {
+                Ok(passed) => {
+                    exchange.replay.extend_from_slice(&rest[passed.raw]);
+                    exchange.bytes_in += passed.payload;
+                    used = passed.used;
+                    if exchange.bytes_in > exchange.body_most {
+                        refused = Some(Failure::Limit);
+                    }
+                }
+                Err(_) => refused = Some(Failure::Refused),
+            }
+        }
+        let d = exchange.down;
+        let done = exchange.request.is_done();
+        exchange.pool = Some(pool);
+        let routed = clock::now();
+        exchange.ledger.note(Phase::Route, routed);
+        self.tick = routed;
+        self.output = head;
+        if let Some(down) = self.downs.get_mut(d)
+            && used < rest.len()
+        {
+            down.sock.left.extend_from_slice(&rest[used..]);
+            down.unread = true;
+        }
+        match refused {
+            Some(Failure::Limit) => return self.fail_with(x, Failure::Limit, 413, "the body is too large"),
+            Some(failure) => return self.fail_with(x, failure, 400, "the chunked body is malformed"),
+            None => {}
+        }
+        self.guard(x, done);
+        self.send_out(x);
+        if !done {
+            self.pump_request(x);
+        }
+    }
+
+    /// The client's deadline while its exchange goes on.
+    pub(super) fn guard(&mut self, x: u32, request_done: bool) {
+        let Some(exchange) = self.exchange(x) else { return };
+        if exchange.stream != 0 {
+            return;
+        }
+        let (d, expires) = (exchange.down, exchange.expires);
+        let blocked = self.downs.get(d).is_some_and(|down| down.sock.blocked());
+        let body = self.local.plan.settings.body_timeout;
+        let waits_for_client = (!request_done || blocked) && body != 0;
+        let by_body = if waits_for_client { self.tick + body } else { u64::MAX };
+        let at = expires.min(by_body);
+        let token = self.downs.token(d);
+        if let Some(down) = self.downs.get_mut(d) {
+            if at == u64::MAX {
+                down.deadline.clear();
+            } else {
+                self.timers.set(&mut down.deadline, token, at);
+            }
+        }
+    }
+
+    /// Passes on more of the request's body.
+    pub(super) fn pump_request(&mut self, x: u32) {
+        if self.exchange(x).is_some_and(|exchange| exchange.stream != 0) {
+            return self.pump_hold(x);
+        }
+        if self.input.is_empty() {
+            return self.later(x);
+        }
+        let mut input = std::mem::take(&mut self.input);
+        let more = (0..PIECES).all(|_| self.pump_request_once(x, &mut input));
+        self.input = input;
+        if more {
+            self.later(x);
+        }
+    }
+
+    fn pump_request_once(&mut self, x: u32, input: &mut [u8]) -> bool {
+        let Some(exchange) = self.exchanges.get_mut(x as usize).and_then(Option::as_deref_mut) else { return false };
+        if exchange.request.is_done() || exchange.tunnel {
+            return false;
+        }
+        let d = exchange.down;
+        let Some(down) = self.downs.get_mut(d) else { return false };
+        // Without a backend's connection that takes more, the client waits.
+        let Some(u) = exchange.up else { return false };
+        let Some(up) = self.ups.get_mut(u) else { return false };
+        if !up.takes(exchange.up_stream) || !exchange.sent {
+            return false;
+        }
+        let length = match down.sock.read(input, &mut self.cipher) {
+            Ok(Got::Bytes(length)) => length,
+            Ok(Got::Nothing) => return false,
+            Ok(Got::End) | Err(_) => {
+                self.abandon(x, Failure::ClientGone);
+                return false;
+            }
+        };
+        self.output.clear();
+        let chunked = exchange.request_chunked;
+        let passed = match exchange.request.pass(&input[..length], chunked, &mut self.output) {
+            Ok(passed) => passed,
+            Err(refusal) => {
+                self.fail_with(x, Failure::Refused, refusal.status(), &refusal.to_string());
+                return false;
+            }
+        };
+        exchange.bytes_in += passed.payload;
+        if exchange.bytes_in > exchange.body_most {
+            self.fail_with(x, Failure::Limit, 413, "the body is too large");
+            return false;
+        }
+        exchange.replayable = false;
+        if passed.used < length {
+            down.sock.left.extend_from_slice(&input[passed.used..length]);
+            down.unread = true;
+        }
+        let raw = &input[passed.raw];
+        let done = exchange.request.is_done();
+        let bytes = if raw.is_empty() { &self.output[..] } else { raw };
+        let written = up.give(exchange.up_stream, bytes, done);
+        let now = clock::now();
+        self.tick = now;
+        exchange.ledger.note(Phase::Send, now);
+        self.soil_up(u);
+        if written.is_err() {
+            // The answer may be there already, and say why.
+            self.pump_response(x);
+            return false;
+        }
+        self.guard(x, done);
+        if done {
+            self.await_answer(x);
+        }
+        !done
+    }
+
+    /// A short answer of our own; the client's connection goes on if it can.
+    pub(super) fn respond(&mut self, x: u32, status: u16, text: &str, lines: &[u8]) {
+        let body = format!("{status} {}: {text}\n", forward::reason(status));
+        self.answer(x, status, lines, body.as_bytes(), "text/plain; charset=utf-8");
+    }
+
+    pub(super) fn answer(&mut self, x: u32, status: u16, lines: &[u8], body: &[u8], content_type: &str) {
+        let draining = self.draining;
+        let mut out = std::mem::take(&mut self.output);
+        out.clear();
+        let Some(exchange) = self.exchange(x) else { return };
+        // After a refusal nobody knows where the next request would begin.
+        exchange.keep &= exchange.request.is_done() && !draining;
+        exchange.status = status;
+        exchange.answer = Answer::Read;
+        let bodiless = status == 204 || status == 304 || status < 200;
+        out.extend_from_slice(b"HTTP/1.1 ");
+        forward::decimal(u64::from(status), &mut out);
+        out.push(b' ');
+        out.extend_from_slice(forward::reason(status).as_bytes());
+        out.extend_from_slice(b"\r\n");
+        forward::date(clock::wall(), &mut out);
+        out.extend_from_slice(lines);
+        if !bodiless {
+            if !body.is_empty() {
+                out.extend_from_slice(b"Content-Type: ");
+                out.extend_from_slice(content_type.as_bytes());
+                out.extend_from_slice(b"\r\n");
+            }
+            out.extend_from_slice(b"Content-Length: ");
+            forward::decimal(body.len() as u64, &mut out);
+            out.extend_from_slice(b"\r\n");
+        }
+        connection_line(exchange, &mut out);
+        if exchange.timing {
+            exchange.ledger.server_timing(&mut out);
+        }
+        out.extend_from_slice(b"\r\n");
+        let head = out.len();
+        if !bodiless && exchange.method != Method::Head {
+            out.extend_from_slice(body);
+            exchange.bytes_out = body.len() as u64;
+        }
+        self.output = out;
+        if !self.give(x, head, &[], true) {
+            return self.abandon(x, Failure::ClientGone);
+        }
+        self.settle(x);
+    }
+
+    /// The answer has been handed over whole: the exchange ends when the kernel has taken it.
+    pub(super) fn settle(&mut self, x: u32) {
+        if self.is_blocked(x) {
+            self.guard(x, true);
+        } else {
+            self.finish(x);
+        }
+    }
+}
+
+/// `Connection` as the client must know it (RFC 9112 §9.3).
+pub(super) fn connection_line(exchange: &Exchange, out: &mut Vec<u8>) {
+    if !exchange.keep {
+        out.extend_from_slice(b"Connection: close\r\n");
+    } else if exchange.minor == 0 {
+        out.extend_from_slice(b"Connection: keep-alive\r\n");
+    }
+}
+
+fn asks_for_timing(field: &Field, bytes: &[u8]) -> bool {
+    field.name == Name::Other && field.name_span.of(bytes).eq_ignore_ascii_case(b"x-outrigger-timing")
+}
+
+/// The protocol a request wants to go over to. Only WebSocket: an upgrade to HTTP/2 would carry requests past the routes.
+fn upgrades<'a>(head: &Request, bytes: &'a [u8], fields: &[Field]) -> Option<&'a [u8]> {
+    if !head.persistence.upgrade || head.length != Length::None {
+        return None;
+    }
+    let mut protocols = fields.iter().filter(|field| field.name == Name::Upgrade);
+    let protocol = protocols.next()?.value.of(bytes);
+    (protocols.next().is_none() && protocol.eq_ignore_ascii_case(b"websocket")).then_some(protocol)
+}
+
+/// `.` or `..` as a whole segment, also percent-encoded (RFC 3986 §3.3, §6.2.2).
+fn has_dots(path: &[u8]) -> bool {
+    if memchr::memchr2(b'.', b'%', path).is_none() {
+        return false;
+    }
+    path.split(|byte| matches!(byte, b'/' | b'\\')).any(|segment| {
+        // Parameters of a segment are cut off by some.
+        let mut rest = segment.split(|byte| *byte == b';').next().unwrap_or_default();
+        let mut dots = 0;
+        while let [b'.', after @ ..] | [b'%', b'2', b'e' | b'E', after @ ..] = rest {
+            rest = after;
+            dots += 1;
+        }
+        rest.is_empty() && (1..=2).contains(&dots)
+    })
+}
+
+fn decide(route: &Route, host: &[u8], path: &[u8], query: Option<&[u8]>, tls: bool) -> Decision {
+    let (mut new_path, mut new_host) = (None, None);
+    for filter in &route.filters {
+        match filter {
+            Filter::RequestHeaders(_) | Filter::ResponseHeaders(_) => {}
+            Filter::Redirect(redirect) => {
+                let mut lines = b"Location: ".to_vec();
+                lines.extend_from_slice(&redirect.location(host, path, query, tls));
+                lines.extend_from_slice(b"\r\n");
+                let content_type = String::new();
+                return Decision::Respond { status: redirect.status, lines, body: Vec::new(), content_type };
+            }
+            Filter::Rewrite { host, path: edit } => {
+                new_host = host.clone().or(new_host);
+                new_path = edit.as_ref().map(|edit| edit.apply(path)).or(new_path);
+            }
+            Filter::Respond(fixed) => {
+                let (body, content_type) = (fixed.body.clone(), fixed.content_type.clone());
+                return Decision::Respond { status: fixed.status, lines: Vec::new(), body, content_type };
+            }
+        }
+    }
+    Decision::Forward { path: new_path, host: new_host }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::has_dots;
+
+    #[test]
+    fn dot_segments() {
+        for path in ["/..", "/a/../b", "/./", "/a/%2e%2E/b", "/.%2e", "/a/..;x=1/b", "/a\\..\\b"] {
+            assert!(has_dots(path.as_bytes()), "{path}");
+        }
+        for path in ["/", "/a.b", "/.well-known/x", "/...", "/a..b/c", "/%2eab", "/a/%20/b", "/a;b/c"] {
+            assert!(!has_dots(path.as_bytes()), "{path}");
+        }
+    }
+}

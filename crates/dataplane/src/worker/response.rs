@@ -1,0 +1,391 @@
+//! From the backend's answer to the client.
+
+use std::sync::Arc;
+
+use super::client::Down;
+use super::{TURNS, Worker};
+use crate::body::Body;
+use crate::clock;
+use crate::clock::SECOND;
+use crate::edit::Filter;
+use crate::exchange::{Answer, Failure};
+use crate::forward;
+use crate::head::{self, Field, Length, Response};
+use crate::ledger::Phase;
+use crate::route::Retry;
+use crate::sock::Got;
+
+/// A body of at most this many bytes is copied behind its head, which is cheaper than a vectored write.
+const COPIED: usize = 4096;
+
+/// What one turn has brought.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    More,
+    Waits,
+    /// The exchange has ended, or belongs to somebody else now.
+    Over,
+}
+
+impl Worker {
+    /// Passes on what the backend has answered.
+    pub(super) fn pump_response(&mut self, x: u32) {
+        if self.exchange(x).is_some_and(|exchange| exchange.up_stream != 0) {
+            return self.pay_back(x);
+        }
+        if self.input.is_empty() {
+            if let Some(u) = self.exchange(x).and_then(|exchange| exchange.up) {
+                self.ready.push_back(self.ups.token(u));
+            }
+            return;
+        }
+        let mut input = std::mem::take(&mut self.input);
+        let mut turn = Turn::More;
+        for _ in 0..TURNS {
+            turn = self.pump_response_once(x, &mut input);
+            if turn != Turn::More {
+                break;
+            }
+        }
+        self.input = input;
+        if turn == Turn::More
+            && let Some(u) = self.exchange(x).and_then(|exchange| exchange.up)
+        {
+            self.ready.push_back(self.ups.token(u));
+        }
+    }
+
+    fn pump_response_once(&mut self, x: u32, input: &mut [u8]) -> Turn {
+        let handled = self.tick;
+        let Some(exchange) = self.exchanges.get_mut(x as usize).and_then(Option::as_deref_mut) else {
+            return Turn::Over;
+        };
+        if exchange.answer == Answer::Read || exchange.tunnel {
+            return Turn::Over;
+        }
+        let (down, stream) = (self.downs.get(exchange.down), exchange.stream);
+        if down.is_none_or(|down| is_blocked(down, stream)) {
+            return Turn::Waits;
+        }
+        let Some(up) = exchange.up.and_then(|u| self.ups.get_mut(u)) else { return Turn::Over };
+        let handshaking = up.sock.is_handshaking();
+        let mut length = up.sock.left.len();
+        input[..length].copy_from_slice(&up.sock.left);
+        let got = up.sock.read(&mut input[length..], &mut self.cipher);
+        if handshaking && !up.sock.is_handshaking() {
+            exchange.ledger.note(Phase::TlsOut, handled);
+        }
+        match got {
+            Ok(Got::Bytes(more)) => length += more,
+            Ok(Got::Nothing) => return Turn::Waits,
+            Ok(Got::End) => {
+                self.answer_ended(x);
+                return Turn::Over;
+            }
+            Err(_) => {
+                let waiting = exchange.answer == Answer::Waiting;
+                if waiting {
+                    let failure = if handshaking { Failure::Connect } else { Failure::Closed };
+                    self.try_failed(x, failure);
+                } else {
+                    self.abandon(x, Failure::Truncated);
+                }
+                return Turn::Over;
+            }
+        }
+        up.sock.left.clear();
+        if exchange.answer == Answer::Waiting {
+            exchange.ledger.note(Phase::App, self.wake.max(exchange.ledger.at()).min(handled));
+            exchange.ledger.note(Phase::Queue, handled);
+            let mut fields = std::mem::take(&mut self.fields);
+            let turn = self.answer_head(x, &input[..length], &mut fields);
+            self.fields = fields;
+            return turn;
+        }
+        self.output.clear();
+        self.answer_body(x, 0, &input[..length])
+    }
+
+    /// Reads the head (and those of interim answers before it).
+    fn answer_head(&mut self, x: u32, bytes: &[u8], fields: &mut Vec<Field>) -> Turn {
+        let mut at = 0;
+        loop {
+            let bounds = self.local.plan.settings.bounds;
+            let Some(exchange) = self.exchange(x) else { return Turn::Over };
+            let to_head = exchange.method == head::Method::Head;
+            let rest = &bytes[at..];
+            let response = match head::response(rest, fields, bounds, to_head) {
+                Ok(Some(response)) => response,
+                Ok(None) => {
+                    let u = exchange.up;
+                    if let Some(up) = u.and_then(|u| self.ups.get_mut(u)) {
+                        up.sock.left.extend_from_slice(rest);
+                    }
+                    return Turn::More;
+                }
+                Err(refusal) => {
+                    daemon::debug!("refused an answer", reason = refusal);
+                    self.try_failed(x, Failure::Malformed);
+                    return Turn::Over;
+                }
+            };
+            if response.status == 101 {
+                return self.switch(x, rest, &response, fields);
+            }
+            if response.status >= 200 {
+                return self.answer_final(x, rest, &response, fields);
+            }
+            // Interim answers are for whoever understands them (RFC 9110 §15.2).
+            if exchange.minor == 1 && !self.pass_interim(x, rest, &response, fields) {
+                return Turn::Over;
+            }
+            at += response.size;
+        }
+    }
+
+    pub(super) fn pass_interim(&mut self, x: u32, bytes: &[u8], response: &Response, fields: &[Field]) -> bool {
+        let mut out = std::mem::take(&mut self.output);
+        out.clear();
+        status_line(response, bytes, &mut out);
+        forward::kept(bytes, fields, &mut out);
+        out.extend_from_slice(b"\r\n");
+        let head = out.len();
+        self.output = out;
+        let good = self.give(x, head, &[], false);
+        if !good {
+            self.abandon(x, Failure::ClientGone);
+        }
+        good
+    }
+
+    pub(super) fn answer_final(&mut self, x: u32, bytes: &[u8], response: &Response, fields: &mut [Field]) -> Turn {
+        let now = self.tick;
+        let index = self.shared.index;
+        let Some(exchange) = self.exchanges.get_mut(x as usize).and_then(Option::as_deref_mut) else {
+            return Turn::Over;
+        };
+        let Some(pool) = exchange.pool.as_ref() else { return Turn::Over };
+        let endpoint = exchange.endpoint;
+        let took = now.saturating_sub(exchange.try_began);
+        let counters = &pool.backend.endpoints[endpoint].counters[index];
+        counters.latency.add(took);
+        pool.observe(endpoint, took, now);
+        let bad = response.status >= 500;
+        if bad {
+            counters.failures.add(1);
+        }
+        pool.backend.note(endpoint, !bad, now);
+        let local = Arc::clone(&exchange.local.plan);
+        let route = exchange.route.and_then(|route| local.routes.get(route));
+        if let Some(route) = route {
+            let wanted = route.retry.statuses & Retry::bit(response.status) != 0;
+            let may = exchange.replayable && exchange.method.is_idempotent() && exchange.tries <= route.retry.times;
+            if wanted && may && exchange.request.is_done() && pool.withdraw(now) {
+                route.counters[index].retries.add(1);
+                exchange.avoid = Some(endpoint);
+                self.release(x, false);
+                self.send_out(x);
+                return Turn::Over;
+            }
+        }
+        exchange.status = response.status;
+        exchange.keep_up = response.persistence.keep && exchange.request.is_done();
+        exchange.response = Body::new(response.length);
+        let delimited = matches!(response.length, Length::Chunked | Length::Close);
+        exchange.response_chunked = delimited && exchange.minor == 1 && exchange.stream == 0;
+        exchange.keep &= !self.draining && (!delimited || exchange.minor == 1);
+        if let Some(up) = exchange.up.and_then(|u| self.ups.get_mut(u))
+            && let Some(seconds) = response.idle
+        {
+            // A second before the backend closes it.
+            up.idle_most = up.idle_most.min(u64::from(seconds.saturating_sub(1)) * SECOND);
+        }
+        let out = &mut self.output;
+        out.clear();
+        status_line(response, bytes, out);
+        self.extra.clear();
+        for filter in route.iter().flat_map(|route| &route.filters) {
+            if let Filter::ResponseHeaders(edits) = filter {
+                edits.mark(bytes, fields);
+                self.extra.extend_from_slice(&edits.lines);
+            }
+        }
+        forward::kept(bytes, fields, out);
+        out.extend_from_slice(&self.extra);
+        if exchange.response_chunked {
+            forward::framing(Length::Chunked, out);
+        }
+        super::request::connection_line(exchange, out);
+        if exchange.timing {
+            exchange.ledger.server_timing(out);
+        }
+        out.extend_from_slice(b"\r\n");
+        exchange.answer = Answer::Begun;
+        let head = self.output.len();
+        self.answer_body(x, head, &bytes[response.size..])
+    }
+
+    /// Gives the client what is in `self.output` (`head` bytes of it are a head), and what of `input` belongs to the body.
+    pub(super) fn answer_body(&mut self, x: u32, head: usize, input: &[u8]) -> Turn {
+        let Some(exchange) = self.exchanges.get_mut(x as usize).and_then(Option::as_deref_mut) else {
+            return Turn::Over;
+        };
+        let chunked = exchange.response_chunked;
+        let Ok(passed) = exchange.response.pass(input, chunked, &mut self.output) else {
+            self.abandon(x, Failure::Malformed);
+            return Turn::Over;
+        };
+        exchange.bytes_out += passed.payload;
+        let done = exchange.response.is_done();
+        let surplus = passed.used < input.len();
+        if !passed.trailers.is_empty() {
+            self.give(x, head, &input[passed.raw], false);
+            self.give_trailers(x, &passed.trailers);
+        } else if !self.give(x, head, &input[passed.raw], done) {
+            self.abandon(x, Failure::ClientGone);
+            return Turn::Over;
+        }
+        let Some(exchange) = self.exchanges.get_mut(x as usize).and_then(Option::as_deref_mut) else {
+            return Turn::Over;
+        };
+        if done {
+            exchange.answer = Answer::Read;
+            // Bytes nobody asked for: whatever they are, they are no answer to the next request.
+            let reusable = exchange.keep_up && !surplus;
+            self.release(x, reusable);
+            self.settle(x);
+            return Turn::Over;
+        }
+        let now = clock::now();
+        self.tick = now;
+        exchange.ledger.note(Phase::Body, now);
+        let request_done = exchange.request.is_done();
+        let by_stream = exchange.up_stream != 0;
+        let u = exchange.up;
+        let blocked = self.is_blocked(x);
+        let timeout = if blocked { 0 } else { self.local.plan.settings.body_timeout };
+        if let Some(u) = u {
+            if by_stream { self.answer_by(x, u, timeout) } else { self.up_deadline(u, timeout) }
+        }
+        self.guard(x, request_done);
+        if blocked { Turn::Waits } else { Turn::More }
+    }
+
+    /// Gives the client `self.output`, whose first `head` bytes are a head, then `raw`; false if the client is gone. With `end`
+    /// nothing follows.
+    pub(super) fn give(&mut self, x: u32, head: usize, raw: &[u8], end: bool) -> bool {
+        let Some(exchange) = self.exchanges.get(x as usize).and_then(Option::as_deref) else { return false };
+        let (d, stream) = (exchange.down, exchange.stream);
+        let Some(down) = self.downs.get_mut(d) else { return false };
+        if let Some(session) = down.h2.as_deref_mut() {
+            let (text, body) = self.output.split_at(head);
+            let bare = end && body.is_empty() && raw.is_empty();
+            if head > 0 {
+                session.respond(stream, text, bare);
+            }
+            if !(bare && head > 0) {
+                session.send(stream, [body, raw], end);
+            }
+            self.soil(d);
+            return true;
+        }
+        let written = if raw.is_empty() {
+            if self.output.is_empty() { Ok(()) } else { down.sock.write(&[&self.output]) }
+        } else if self.output.is_empty() {
+            down.sock.write(&[raw])
+        } else if raw.len() <= COPIED {
+            self.output.extend_from_slice(raw);
+            down.sock.write(&[&self.output])
+        } else {
+            down.sock.write(&[&self.output, raw])
+        };
+        written.is_ok()
+    }
+
+    /// The last fields of a stream.
+    pub(super) fn give_trailers(&mut self, x: u32, lines: &[u8]) {
+        let Some((d, stream)) = self.exchange(x).map(|exchange| (exchange.down, exchange.stream)) else { return };
+        if let Some(session) = self.downs.get_mut(d).and_then(|down| down.h2.as_deref_mut()) {
+            session.send_trailers(stream, lines);
+        }
+        self.soil(d);
+    }
+
+    /// Whether the client takes no more now.
+    pub(super) fn is_blocked(&self, x: u32) -> bool {
+        let Some(exchange) = self.exchanges.get(x as usize).and_then(Option::as_deref) else { return false };
+        self.downs.get(exchange.down).is_some_and(|down| is_blocked(down, exchange.stream))
+    }
+
+    /// The backend will send no more.
+    pub(super) fn answer_ended(&mut self, x: u32) {
+        let Some(exchange) = self.exchange(x) else { return };
+        let partial = exchange.up;
+        match (exchange.answer, &exchange.response) {
+            (Answer::Begun, Body::Close) => {
+                exchange.response = Body::Done;
+                exchange.answer = Answer::Read;
+                let end: &[u8] = if exchange.response_chunked { b"0\r\n\r\n" } else { b"" };
+                self.release(x, false);
+                self.output.clear();
+                if self.give(x, 0, end, true) {
+                    self.settle(x);
+                } else {
+                    self.abandon(x, Failure::ClientGone);
+                }
+            }
+            (Answer::Begun, _) => self.abandon(x, Failure::Truncated),
+            _ => {
+                let begun = partial.and_then(|u| self.ups.get(u)).is_some_and(|up| !up.sock.left.is_empty());
+                self.try_failed(x, if begun { Failure::Truncated } else { Failure::Closed });
+            }
+        }
+    }
+
+    /// From here on bytes pass both ways (RFC 9110 §7.8).
+    fn switch(&mut self, x: u32, bytes: &[u8], response: &Response, fields: &[Field]) -> Turn {
+        let Some(exchange) = self.exchange(x) else { return Turn::Over };
+        if !exchange.upgrade {
+            self.try_failed(x, Failure::Malformed);
+            return Turn::Over;
+        }
+        exchange.status = 101;
+        exchange.answer = Answer::Begun;
+        exchange.keep = false;
+        exchange.tunnel = true;
+        let (d, u) = (exchange.down, exchange.up);
+        let mut out = std::mem::take(&mut self.output);
+        out.clear();
+        status_line(response, bytes, &mut out);
+        forward::kept(bytes, fields, &mut out);
+        let upgrade = fields.iter().find(|field| field.name == head::Name::Upgrade);
+        out.extend_from_slice(b"Connection: Upgrade\r\n");
+        if let Some(upgrade) = upgrade {
+            out.extend_from_slice(upgrade.line.of(bytes));
+        }
+        out.extend_from_slice(b"\r\n");
+        let written = self.downs.get_mut(d).map(|down| down.sock.write(&[&out]));
+        self.output = out;
+        if !matches!(written, Some(Ok(()))) {
+            self.abandon(x, Failure::ClientGone);
+            return Turn::Over;
+        }
+        if let Some(up) = u.and_then(|u| self.ups.get_mut(u)) {
+            up.sock.left.extend_from_slice(&bytes[response.size..]);
+        }
+        self.tunnel_open(x);
+        Turn::Over
+    }
+}
+
+fn is_blocked(down: &Down, stream: u32) -> bool {
+    down.sock.blocked() || down.h2.as_deref().is_some_and(|session| session.is_blocked(stream))
+}
+
+fn status_line(response: &Response, bytes: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(&bytes[9..12]);
+    out.push(b' ');
+    out.extend_from_slice(response.reason.of(bytes));
+    out.extend_from_slice(b"\r\n");
+}

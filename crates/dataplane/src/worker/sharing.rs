@@ -1,0 +1,458 @@
+//! Backends that speak HTTP/2: many exchanges share a connection, each has its stream.
+
+use std::rc::Rc;
+
+use super::upstream::Up;
+use super::{Worker, set_deadline};
+use crate::body::Body;
+use crate::clock;
+use crate::exchange::{Answer, Failure};
+use crate::h2::frame::Code;
+use crate::h2::session::Role;
+use crate::h2::{Event, Session};
+use crate::head;
+use crate::ledger::Phase;
+use crate::pool::Pool;
+use crate::sock::Got;
+
+/// Reads of one connection before others have their turn.
+const TURNS: usize = 4;
+
+impl Worker {
+    /// A connection to the endpoint that takes another stream; also one that is still being made.
+    pub(super) fn take_shared(&mut self, pool: &Rc<Pool>, endpoint: usize) -> Option<u32> {
+        let shared = pool.members[endpoint].shared.borrow();
+        let room = |u: &&u32| {
+            let up = self.ups.get(**u);
+            up.is_some_and(|up| !up.sock.hangup && up.h2.as_deref().is_some_and(Session::has_room))
+        };
+        shared.iter().rev().find(room).copied()
+    }
+
+    /// Makes a new connection one that is shared.
+    pub(super) fn share(&mut self, u: u32) {
+        let bounds = self.local.plan.settings.bounds;
+        let Some(up) = self.ups.get_mut(u) else { return };
+        up.h2 = Some(Box::new(Session::new(Role::Client, bounds.bytes)));
+        up.pool.members[up.endpoint].shared.borrow_mut().push(u);
+        up.exchange = None;
+    }
+
+    /// Begins a stream with the exchange's request, as far as it is there.
+    pub(super) fn send_stream(&mut self, x: u32) {
+        let Some(exchange) = self.exchanges.get_mut(x as usize).and_then(Option::as_deref_mut) else { return };
+        let Some(u) = exchange.up else { return };
+        let Some(up) = self.ups.get_mut(u) else { return };
+        let connecting = up.connecting;
+        let https = up.pool.backend.settings.tls.is_some();
+        let Some(session) = up.h2.as_deref_mut() else { return };
+        if exchange.reused {
+            exchange.ledger.note(Phase::Pool, self.tick);
+        }
+        let (head, body) = exchange.replay.split_at(exchange.head_size);
+        let done = exchange.request.is_done();
+        let bare = done && body.is_empty();
+        let id = session.request(x, head, https, bare);
+        if !bare {
+            session.send(id, [body, b""], done);
+        }
+        exchange.up_stream = id;
+        exchange.sent = !connecting;
+        let now = clock::now();
+        self.tick = now;
+        if !connecting {
+            exchange.ledger.note(Phase::Send, now);
+        }
+        self.soil_up(u);
+        self.await_answer(x);
+    }
+
+    /// The connection stands: what waited for it goes on.
+    pub(super) fn share_connected(&mut self, u: u32) {
+        let now = self.tick;
+        let owners = self.session_up(u).map(|session| session.owners()).unwrap_or_default();
+        for x in owners {
+            if let Some(exchange) = self.exchange(x) {
+                exchange.ledger.note(Phase::Connect, now);
+                exchange.sent = true;
+            }
+            self.await_answer(x);
+            self.pump_request(x);
+        }
+        self.soil_up(u);
+    }
+
+    fn session_up(&mut self, u: u32) -> Option<&mut Session> {
+        self.ups.get_mut(u)?.h2.as_deref_mut()
+    }
+
+    pub(super) fn soil_up(&mut self, u: u32) {
+        if let Some(up) = self.ups.get_mut(u)
+            && !std::mem::replace(&mut up.dirty, true)
+        {
+            self.dirty.push(self.ups.token(u));
+        }
+    }
+
+    /// Writes what has gathered for a backend.
+    pub(super) fn clean_up(&mut self, u: u32) {
+        let Some(up) = self.ups.get_mut(u) else { return };
+        up.dirty = false;
+        if up.connecting {
+            return;
+        }
+        let Some(session) = up.h2.as_deref_mut() else { return };
+        let full = session.is_full();
+        let mut result = Ok(());
+        if !session.out.is_empty() {
+            result = up.sock.write(&[&session.out]);
+            session.out.clear();
+        }
+        let over = session.is_leaving() && session.is_empty();
+        let idle = session.is_empty();
+        let idle_most = up.idle_most;
+        if result.is_err() || over {
+            return self.lose_shared(u, Failure::Closed);
+        }
+        if idle {
+            self.up_deadline(u, idle_most);
+        }
+        if full && !self.ups.get(u).is_some_and(|up| up.sock.blocked()) {
+            self.writable_up(u, 0);
+        }
+    }
+
+    /// The socket, or a window, takes more of requests' bodies.
+    pub(super) fn writable_up(&mut self, u: u32, stream: u32) {
+        let Some(session) = self.session_up(u) else { return };
+        let owners = if stream == 0 { session.owners() } else { session.owner(stream).into_iter().collect() };
+        owners.into_iter().for_each(|x| self.pump_request(x));
+        self.soil_up(u);
+    }
+
+    /// Reads what a backend has sent.
+    pub(super) fn read_shared(&mut self, u: u32) {
+        if self.input.is_empty() {
+            return self.ready.push_back(self.ups.token(u));
+        }
+        let mut input = std::mem::take(&mut self.input);
+        let more = (0..TURNS).all(|_| self.read_shared_once(u, &mut input));
+        self.input = input;
+        if more {
+            self.ready.push_back(self.ups.token(u));
+        }
+        self.soil_up(u);
+    }
+
+    fn read_shared_once(&mut self, u: u32, input: &mut [u8]) -> bool {
+        let Some(up) = self.ups.get_mut(u) else { return false };
+        let handshaking = up.sock.is_handshaking();
+        let mut length = up.sock.left.len();
+        input[..length].copy_from_slice(&up.sock.left);
+        let got = up.sock.read(&mut input[length..], &mut self.cipher);
+        match got {
+            Ok(Got::Bytes(more)) => length += more,
+            Ok(Got::Nothing) => return false,
+            Ok(Got::End) | Err(_) => {
+                self.lose_shared(u, if handshaking { Failure::Connect } else { Failure::Closed });
+                return false;
+            }
+        }
+        up.sock.left.clear();
+        let mut at = 0;
+        while at < length {
+            let Some(session) = self.ups.get_mut(u).and_then(|up| up.h2.as_deref_mut()) else { return false };
+            match session.feed(&input[at..length]) {
+                Ok(Some((used, event))) => {
+                    if let Some(event) = event {
+                        self.on_answer_event(u, event, &input[at..at + used]);
+                    }
+                    at += used;
+                }
+                Ok(None) => break,
+                Err(code) => {
+                    daemon::debug!("ended a backend's connection of HTTP/2", reason = format_args!("{code:?}"));
+                    self.lose_shared(u, Failure::Malformed);
+                    return false;
+                }
+            }
+        }
+        let Some(up) = self.ups.get_mut(u) else { return false };
+        up.sock.left.extend_from_slice(&input[at..length]);
+        up.sock.readable
+    }
+
+    fn on_answer_event(&mut self, u: u32, event: Event, frame: &[u8]) {
+        let owner = |worker: &mut Worker, stream: u32| worker.session_up(u)?.owner(stream);
+        match event {
+            Event::Head { stream, end, .. } => {
+                if let Some(x) = owner(self, stream) {
+                    self.stream_answers(u, x, end);
+                }
+            }
+            Event::Data { stream, range, end } => {
+                let Some(x) = owner(self, stream) else { return };
+                self.stream_data(u, x, stream, &frame[range], end);
+            }
+            Event::Trailers { stream } => {
+                if let Some(x) = owner(self, stream) {
+                    self.stream_trailers(u, x);
+                }
+            }
+            Event::TooLarge { stream } => {
+                if let Some(x) = owner(self, stream) {
+                    self.stream_failed(x, Failure::Malformed, false);
+                }
+            }
+            Event::Reset { owner: Some(x), refused, .. } => {
+                if let Some(exchange) = self.exchange(x) {
+                    exchange.up_stream = 0;
+                }
+                self.stream_failed(x, Failure::Closed, refused);
+            }
+            Event::Reset { owner: None, .. } => {}
+            Event::Writable { stream } => self.writable_up(u, stream),
+            Event::Leaving { last } => {
+                // What the backend has not looked at is nobody's failure (RFC 9113 §6.8).
+                let owners = self.session_up(u).map(|session| session.owners()).unwrap_or_default();
+                for x in owners {
+                    if self.exchange(x).is_some_and(|exchange| exchange.up_stream > last) {
+                        self.stream_failed(x, Failure::Closed, true);
+                    }
+                }
+                self.soil_up(u);
+            }
+        }
+    }
+
+    /// One stream is over before its time. `unseen`: the backend has not looked at it.
+    fn stream_failed(&mut self, x: u32, failure: Failure, unseen: bool) {
+        let Some(exchange) = self.exchange(x) else { return };
+        if exchange.answer == Answer::Waiting {
+            exchange.sent &= !unseen;
+            exchange.reused |= unseen;
+            self.try_failed(x, failure);
+        } else {
+            self.abandon(x, Failure::Truncated);
+        }
+    }
+
+    fn stream_answers(&mut self, u: u32, x: u32, end: bool) {
+        let handled = self.tick;
+        let Some(session) = self.session_up(u) else { return };
+        let text = std::mem::take(&mut session.text);
+        let mut fields = std::mem::take(&mut self.fields);
+        let bounds = head::Bounds { bytes: head::LONGEST, fields: self.local.plan.settings.bounds.fields };
+        let wake = self.wake;
+        if let Some(exchange) = self.exchange(x) {
+            exchange.ledger.note(Phase::App, wake.max(exchange.ledger.at()).min(handled));
+            exchange.ledger.note(Phase::Queue, handled);
+            self.stream_head(x, &text, &mut fields, bounds, end);
+        }
+        self.fields = fields;
+        if let Some(session) = self.session_up(u) {
+            session.text = text;
+        }
+        if end {
+            self.stream_ended(x);
+        }
+    }
+
+    fn stream_head(&mut self, x: u32, text: &[u8], fields: &mut Vec<head::Field>, bounds: head::Bounds, end: bool) {
+        let Some(exchange) = self.exchange(x) else { return };
+        if exchange.answer != Answer::Waiting {
+            return self.abandon(x, Failure::Malformed);
+        }
+        let to_head = exchange.method == head::Method::Head;
+        match head::response(text, fields, bounds, to_head) {
+            Ok(Some(response)) if response.status < 200 => {
+                self.pass_interim(x, text, &response, fields);
+            }
+            // Less than was declared.
+            Ok(Some(response)) if end && matches!(response.length, head::Length::Bytes(_)) => {
+                self.try_failed(x, Failure::Malformed);
+            }
+            Ok(Some(mut response)) => {
+                if end {
+                    response.length = head::Length::None;
+                }
+                let status = fields.iter().find(|field| field.name_span.of(text) == b"grpc-status");
+                if let Some(status) = status.map(|field| field.value.of(text)) {
+                    self.note_grpc(x, status);
+                }
+                self.answer_final(x, text, &response, fields);
+            }
+            _ => self.try_failed(x, Failure::Malformed),
+        }
+    }
+
+    fn stream_data(&mut self, u: u32, x: u32, stream: u32, data: &[u8], end: bool) {
+        let Some(exchange) = self.exchange(x) else { return };
+        if exchange.answer != Answer::Begun {
+            // Payload of an answer that has none.
+            if let Some(session) = self.session_up(u) {
+                session.give_back(Some(stream), data.len());
+            }
+            return;
+        }
+        exchange.owed += data.len();
+        self.output.clear();
+        self.answer_body(x, 0, data);
+        self.pay_back(x);
+        if end {
+            self.stream_ended(x);
+        }
+    }
+
+    /// Lets the backend send as much again as the client has taken.
+    pub(super) fn pay_back(&mut self, x: u32) {
+        if self.is_blocked(x) {
+            return;
+        }
+        let Some(exchange) = self.exchange(x) else { return };
+        let (owed, stream, u) = (std::mem::take(&mut exchange.owed), exchange.up_stream, exchange.up);
+        let Some(u) = u.filter(|_| owed > 0) else { return };
+        if let Some(session) = self.session_up(u) {
+            session.give_back(Some(stream), owed);
+        }
+        self.soil_up(u);
+    }
+
+    fn stream_trailers(&mut self, u: u32, x: u32) {
+        let Some(session) = self.session_up(u) else { return };
+        let lines = std::mem::take(&mut session.text);
+        let status = lines.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"grpc-status: "));
+        if let Some(status) = status {
+            self.note_grpc(x, status.trim_ascii());
+        }
+        if let Some(exchange) = self.exchange(x) {
+            exchange.response = Body::Done;
+            exchange.answer = Answer::Read;
+            let (by_stream, chunked) = (exchange.stream != 0, exchange.response_chunked);
+            self.release(x, true);
+            self.output.clear();
+            let mut good = true;
+            if by_stream {
+                self.give_trailers(x, &lines);
+            } else if chunked {
+                let end = [b"0\r\n", &lines[..], b"\r\n"].concat();
+                good = self.give(x, 0, &end, true);
+            }
+            if good {
+                self.settle(x);
+            } else {
+                self.abandon(x, Failure::ClientGone);
+            }
+        }
+        if let Some(session) = self.session_up(u) {
+            session.text = lines;
+        }
+    }
+
+    /// The answer's stream has ended without trailers.
+    fn stream_ended(&mut self, x: u32) {
+        let Some(exchange) = self.exchange(x) else { return };
+        if exchange.answer == Answer::Begun {
+            self.answer_ended(x);
+        } else if exchange.answer == Answer::Waiting && exchange.up_stream != 0 {
+            self.try_failed(x, Failure::Malformed);
+        }
+    }
+
+    /// A call's outcome: unavailable is what a broken connection would be.
+    fn note_grpc(&mut self, x: u32, status: &[u8]) {
+        let now = self.tick;
+        let index = self.shared.index;
+        let Some(exchange) = self.exchange(x) else { return };
+        let code = std::str::from_utf8(status).ok().and_then(|status| status.parse::<u8>().ok());
+        exchange.grpc = code;
+        let Some(pool) = exchange.pool.as_ref().map(Rc::clone) else { return };
+        let endpoint = exchange.endpoint;
+        // UNAVAILABLE, INTERNAL, UNKNOWN, DATA_LOSS: the server's fault.
+        if matches!(code, Some(2 | 13 | 14 | 15)) {
+            pool.backend.endpoints[endpoint].counters[index].failures.add(1);
+            pool.backend.note(endpoint, code != Some(14), now);
+        }
+    }
+
+    /// The connection is gone, and with it all that waited for it.
+    pub(super) fn lose_shared(&mut self, u: u32, failure: Failure) {
+        let Some(up) = self.ups.get_mut(u) else { return };
+        up.pool.members[up.endpoint].shared.borrow_mut().retain(|other| *other != u);
+        let owners = up.h2.as_deref().map(Session::owners).unwrap_or_default();
+        self.drop_up(u);
+        for x in owners {
+            if let Some(exchange) = self.exchange(x) {
+                exchange.up = None;
+                exchange.up_stream = 0;
+            }
+            self.stream_failed(x, failure, false);
+        }
+    }
+
+    /// Takes a stream from its exchange.
+    pub(super) fn release_stream(&mut self, u: u32, stream: u32) {
+        if let Some(session) = self.session_up(u) {
+            session.close(stream, Code::Cancel);
+        }
+        self.soil_up(u);
+    }
+
+    /// When the answer's head must be there.
+    pub(super) fn answer_by(&mut self, x: u32, u: u32, after: u64) {
+        let at = if after == 0 { u64::MAX } else { self.tick.saturating_add(after) };
+        if let Some(exchange) = self.exchange(x) {
+            exchange.answer_by = at;
+        }
+        let token = self.ups.token(u);
+        let now = self.tick;
+        if let Some(up) = self.ups.get_mut(u).filter(|up| !up.connecting && at < up.deadline.at()) {
+            set_deadline(&mut self.timers, &mut up.deadline, token, now, after);
+        }
+    }
+
+    pub(super) fn shared_timeout(&mut self, u: u32) {
+        let now = self.tick;
+        let Some(up) = self.ups.get_mut(u) else { return };
+        let connecting = up.connecting;
+        let owners = up.h2.as_deref().map(Session::owners).unwrap_or_default();
+        if connecting || owners.is_empty() {
+            return self.lose_shared(u, Failure::ConnectTimeout);
+        }
+        let mut next = u64::MAX;
+        for x in owners {
+            let Some(exchange) = self.exchange(x) else { continue };
+            if exchange.answer_by > now {
+                next = next.min(exchange.answer_by);
+                continue;
+            }
+            match exchange.answer {
+                Answer::Waiting => self.try_failed(x, Failure::AnswerTimeout),
+                _ => self.abandon(x, Failure::AnswerTimeout),
+            }
+        }
+        if next != u64::MAX {
+            self.up_deadline(u, next.saturating_sub(now).max(1));
+        }
+    }
+}
+
+impl Up {
+    /// Whether bytes of a request's body are taken now.
+    pub(super) fn takes(&self, stream: u32) -> bool {
+        let full = self.h2.as_deref().is_some_and(|session| session.is_blocked(stream));
+        !self.connecting && !full && !self.sock.blocked()
+    }
+
+    /// Takes bytes of a request's body; `end`: nothing follows.
+    pub(super) fn give(&mut self, stream: u32, bytes: &[u8], end: bool) -> std::io::Result<()> {
+        match self.h2.as_deref_mut() {
+            Some(session) => {
+                session.send(stream, [bytes, b""], end);
+                Ok(())
+            }
+            None if bytes.is_empty() => Ok(()),
+            None => self.sock.write(&[bytes]),
+        }
+    }
+}

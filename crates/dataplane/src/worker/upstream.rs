@@ -1,0 +1,449 @@
+//! Connections to backends: choosing, connecting, sending, keeping, trying again.
+
+use std::rc::Rc;
+
+use rustix::event::epoll::EventFlags;
+
+use super::{Worker, set_deadline, watch};
+use crate::clock;
+use crate::exchange::{Answer, Failure};
+use crate::h2::Session;
+use crate::ledger::Phase;
+use crate::pool::Pool;
+use crate::sock::{self, Sock};
+use crate::timer::Deadline;
+
+#[derive(Debug)]
+pub(super) struct Up {
+    pub(super) sock: Sock,
+    pub(super) pool: Rc<Pool>,
+    pub(super) endpoint: usize,
+    pub(super) exchange: Option<u32>,
+    /// Its streams belong to many exchanges.
+    pub(super) h2: Option<Box<Session>>,
+    /// Among those whose session has something to write.
+    pub(super) dirty: bool,
+    pub(super) connecting: bool,
+    pub(super) deadline: Deadline,
+    /// Since when it has been in the pool.
+    pub(super) idle_since: u64,
+    /// The backend said so, or the configuration: nanoseconds it may be idle.
+    pub(super) idle_most: u64,
+}
+
+impl Worker {
+    /// Chooses an endpoint and a connection, and sends.
+    pub(super) fn send_out(&mut self, x: u32) {
+        let now = self.tick;
+        let Some(exchange) = self.exchanges.get_mut(x as usize).and_then(Option::as_deref_mut) else { return };
+        let Some(pool) = exchange.pool.as_ref().map(Rc::clone) else { return };
+        if !exchange.entered {
+            if !pool.backend.enter() {
+                return self.fail_with(x, Failure::Limit, 503, "the backend has too many requests");
+            }
+            exchange.entered = true;
+            pool.deposit();
+        }
+        let Some(endpoint) = pool.pick(now, exchange.avoid, &mut self.dice) else {
+            return self.fail_with(x, Failure::NoEndpoint, 503, "the backend has no endpoint");
+        };
+        exchange.endpoint = endpoint;
+        exchange.tries += 1;
+        exchange.sent = false;
+        exchange.try_began = now;
+        let member = &pool.members[endpoint];
+        member.active.set(member.active.get() + 1);
+        let counters = &pool.backend.endpoints[endpoint].counters[self.shared.index];
+        counters.requests.add(1);
+        counters.active.add(1);
+        if pool.backend.settings.http2 && !exchange.tunnel {
+            match self.take_shared(&pool, endpoint) {
+                Some(u) => {
+                    if let Some(exchange) = self.exchange(x) {
+                        exchange.up = Some(u);
+                        exchange.reused = true;
+                    }
+                }
+                None => {
+                    self.connect(x, &pool, endpoint);
+                    // It may have failed at once, and been tried elsewhere.
+                    if self.exchange(x).is_none_or(|exchange| exchange.up_stream != 0 || exchange.up.is_none()) {
+                        return;
+                    }
+                }
+            }
+            return self.send_stream(x);
+        }
+        let careful = !exchange.method.is_idempotent();
+        let pooled = if exchange.tunnel { None } else { self.take_idle(&pool, endpoint, careful) };
+        let Some(u) = pooled else { return self.connect(x, &pool, endpoint) };
+        if let Some(up) = self.ups.get_mut(u) {
+            up.exchange = Some(x);
+        }
+        let Some(exchange) = self.exchange(x) else { return };
+        exchange.up = Some(u);
+        exchange.reused = true;
+        self.send_request(x);
+    }
+
+    /// A pooled connection that may still be used.
+    fn take_idle(&mut self, pool: &Rc<Pool>, endpoint: usize, careful: bool) -> Option<u32> {
+        loop {
+            let u = pool.members[endpoint].idle.borrow_mut().pop()?;
+            let Some(up) = self.ups.get_mut(u) else { continue };
+            let idle = self.tick.saturating_sub(up.idle_since);
+            let bears = pool.backend.endpoints[endpoint].health.bears_idle();
+            let dying = idle > up.idle_most || idle > bears || up.sock.hangup;
+            // What must not be sent twice is not sent to somebody who may have just left.
+            let dying = dying || careful && up.sock.is_closed_now();
+            if dying {
+                self.drop_up(u);
+                continue;
+            }
+            return Some(u);
+        }
+    }
+
+    fn connect(&mut self, x: u32, pool: &Rc<Pool>, endpoint: usize) {
+        let counters = &pool.backend.endpoints[endpoint].counters[self.shared.index];
+        counters.connects.add(1);
+        if let Some(exchange) = self.exchange(x) {
+            exchange.reused = false;
+            let now = clock::now();
+            exchange.ledger.note(Phase::Pool, now);
+            self.tick = now;
+        }
+        let token = self.ups.next();
+        let connected = sock::connect(&pool.backend.endpoints[endpoint].address)
+            .and_then(|(fd, done)| watch(&self.epoll, &fd, token).map(|()| (fd, done)));
+        let Ok((fd, done)) = connected else { return self.try_failed(x, Failure::Connect) };
+        let up = Up {
+            sock: Sock::new(fd),
+            pool: Rc::clone(pool),
+            endpoint,
+            exchange: Some(x),
+            h2: None,
+            dirty: false,
+            connecting: true,
+            deadline: Deadline::default(),
+            idle_since: 0,
+            idle_most: pool.backend.settings.idle_timeout,
+        };
+        self.ups.insert(Box::new(up));
+        let u = token.index();
+        if let Some(exchange) = self.exchange(x) {
+            exchange.up = Some(u);
+        }
+        self.up_deadline(u, pool.backend.settings.connect_timeout);
+        if pool.backend.settings.http2 && !self.exchange(x).is_some_and(|exchange| exchange.tunnel) {
+            self.share(u);
+        }
+        if done {
+            self.connected(u);
+        }
+    }
+
+    pub(super) fn up_deadline(&mut self, u: u32, after: u64) {
+        let token = self.ups.token(u);
+        if let Some(up) = self.ups.get_mut(u) {
+            set_deadline(&mut self.timers, &mut up.deadline, token, self.tick, after);
+        }
+    }
+
+    fn connected(&mut self, u: u32) {
+        let now = self.now();
+        let Some(up) = self.ups.get_mut(u) else { return };
+        up.connecting = false;
+        let shared = up.h2.is_some();
+        if shared {
+            up.deadline.clear();
+        }
+        let x = up.exchange;
+        if x.is_none() && !shared {
+            return self.drop_up(u);
+        }
+        if let Some(outward) = &up.pool.backend.settings.tls {
+            if let Err(error) = up.sock.connect_tls(outward) {
+                daemon::warn!("failed to begin TLS", backend = up.pool.backend.name, reason = error);
+                return match x {
+                    Some(x) => self.try_failed(x, Failure::Connect),
+                    None => self.lose_shared(u, Failure::Connect),
+                };
+            }
+            if self.cipher.is_empty() {
+                self.cipher = vec![0; super::ROOM / 2].into_boxed_slice();
+            }
+        }
+        if shared {
+            return self.share_connected(u);
+        }
+        let Some(x) = x else { return };
+        let Some(exchange) = self.exchange(x) else { return };
+        exchange.ledger.note(Phase::Connect, now);
+        if exchange.tunnel {
+            exchange.sent = true;
+            self.tunnel_open(x);
+        } else {
+            self.send_request(x);
+            // What has come of the body meanwhile.
+            self.pump_request(x);
+        }
+    }
+
+    /// Gives the whole request, as far as it is there, to the kernel.
+    fn send_request(&mut self, x: u32) {
+        let Some(exchange) = self.exchanges.get_mut(x as usize).and_then(Option::as_deref_mut) else { return };
+        let Some(up) = exchange.up.and_then(|u| self.ups.get_mut(u)) else { return };
+        if exchange.reused {
+            exchange.ledger.note(Phase::Pool, self.tick);
+        }
+        if up.sock.write(&[&exchange.replay]).is_err() {
+            let failure = if exchange.reused { Failure::Closed } else { Failure::Connect };
+            return self.try_failed(x, failure);
+        }
+        exchange.sent = true;
+        let now = clock::now();
+        self.tick = now;
+        exchange.ledger.note(Phase::Send, now);
+        self.await_answer(x);
+    }
+
+    /// How long the answer's head may take.
+    pub(super) fn await_answer(&mut self, x: u32) {
+        let Some(exchange) = self.exchange(x) else { return };
+        let (u, route, done) = (exchange.up, exchange.route, exchange.request.is_done());
+        let (expires, by_stream, shared) = (exchange.expires, exchange.stream != 0, exchange.up_stream != 0);
+        if let (Some(u), Some(route)) = (u, route) {
+            let timeout = self.local.plan.routes.get(route).map_or(0, |route| route.backend_timeout);
+            let mut after = if done { timeout } else { 0 };
+            if expires != u64::MAX && by_stream {
+                // A stream has no timer of its own.
+                let left = expires.saturating_sub(self.tick).max(1);
+                after = if after == 0 { left } else { after.min(left) };
+            }
+            if shared {
+                self.answer_by(x, u, after);
+            } else {
+                self.up_deadline(u, after);
+            }
+        }
+    }
+
+    pub(super) fn up_event(&mut self, u: u32, flags: EventFlags) {
+        let Some(up) = self.ups.get_mut(u) else { return };
+        let gone = flags.intersects(EventFlags::HUP | EventFlags::ERR);
+        if up.connecting {
+            if gone || sock::connected(&up.sock.fd).is_err() {
+                match up.exchange {
+                    _ if up.h2.is_some() => self.lose_shared(u, Failure::Connect),
+                    Some(x) => self.try_failed(x, Failure::Connect),
+                    None => self.drop_up(u),
+                }
+                return;
+            }
+            if flags.contains(EventFlags::OUT) {
+                self.connected(u);
+            }
+        }
+        let Some(up) = self.ups.get_mut(u) else { return };
+        if flags.intersects(EventFlags::IN | EventFlags::RDHUP) || gone {
+            up.sock.readable = true;
+            up.sock.hangup |= gone || flags.contains(EventFlags::RDHUP);
+        }
+        if up.h2.is_some() {
+            if flags.contains(EventFlags::OUT) && up.sock.blocked() {
+                match up.sock.flush() {
+                    Ok(true) => self.writable_up(u, 0),
+                    Ok(false) => {}
+                    Err(_) => return self.lose_shared(u, Failure::Closed),
+                }
+            }
+            return self.read_shared(u);
+        }
+        let Some(x) = up.exchange else {
+            if up.sock.readable {
+                self.close_idle(u, flags.contains(EventFlags::RDHUP));
+            }
+            return;
+        };
+        let tunnel = self.exchange(x).is_some_and(|exchange| exchange.tunnel);
+        let Some(up) = self.ups.get_mut(u) else { return };
+        if flags.contains(EventFlags::OUT) && up.sock.blocked() {
+            match up.sock.flush() {
+                Ok(true) if tunnel => {}
+                Ok(true) => self.pump_request(x),
+                Ok(false) => {}
+                // What it has answered is read below.
+                Err(_) => up.sock.readable = true,
+            }
+        }
+        if tunnel {
+            return self.pump_tunnel(x);
+        }
+        if self.ups.get(u).is_some_and(|up| up.sock.readable && up.exchange == Some(x)) {
+            self.pump_response(x);
+        }
+    }
+
+    /// A pooled connection has ended, or says something nobody asked for.
+    pub(super) fn close_idle(&mut self, u: u32, by_backend: bool) {
+        let Some(up) = self.ups.get(u) else { return };
+        let (pool, endpoint) = (Rc::clone(&up.pool), up.endpoint);
+        if by_backend {
+            let idle = self.tick.saturating_sub(up.idle_since);
+            pool.backend.endpoints[endpoint].health.note_idle_close(idle);
+        }
+        pool.members[endpoint].idle.borrow_mut().retain(|other| *other != u);
+        self.drop_up(u);
+    }
+
+    pub(super) fn up_timeout(&mut self, u: u32) {
+        let Some(up) = self.ups.get(u) else { return };
+        let connecting = up.connecting;
+        if up.h2.is_some() {
+            return self.shared_timeout(u);
+        }
+        match up.exchange {
+            None => self.close_idle(u, false),
+            Some(x) if connecting => self.try_failed(x, Failure::ConnectTimeout),
+            Some(x) => match self.exchange(x).map(|exchange| (exchange.answer, exchange.tunnel)) {
+                Some((_, true)) => self.finish_tunnel(x),
+                Some((Answer::Waiting, _)) => self.try_failed(x, Failure::AnswerTimeout),
+                _ => self.abandon(x, Failure::AnswerTimeout),
+            },
+        }
+    }
+
+    /// No new streams; the connection ends with the last.
+    pub(super) fn retire(&mut self, u: u32) {
+        if let Some(session) = self.ups.get_mut(u).and_then(|up| up.h2.as_deref_mut()) {
+            session.leave();
+        }
+        self.soil_up(u);
+    }
+
+    pub(super) fn drop_up(&mut self, u: u32) {
+        // Closing the descriptor takes it out of epoll.
+        self.ups.remove(u);
+    }
+
+    /// Takes the backend's connection from the exchange: into the pool if it can be used again.
+    pub(super) fn release(&mut self, x: u32, reusable: bool) {
+        let now = self.tick;
+        let Some(exchange) = self.exchanges.get_mut(x as usize).and_then(Option::as_deref_mut) else { return };
+        let Some(pool) = exchange.pool.as_ref() else { return };
+        let endpoint = exchange.endpoint;
+        if exchange.tries > 0 && exchange.try_began != 0 {
+            let member = &pool.members[endpoint];
+            member.active.set(member.active.get().saturating_sub(1));
+            pool.backend.endpoints[endpoint].counters[self.shared.index].active.sub(1);
+            exchange.try_began = 0;
+        }
+        let Some(u) = exchange.up.take() else { return };
+        let stream = std::mem::take(&mut exchange.up_stream);
+        if stream != 0 {
+            return self.release_stream(u, stream);
+        }
+        let pool = Rc::clone(pool);
+        let settings = &pool.backend.settings;
+        let Some(up) = self.ups.get_mut(u) else { return };
+        let mut idle = pool.members[endpoint].idle.borrow_mut();
+        let known = self.local.pools.iter().any(|other| Rc::ptr_eq(other, &pool));
+        let fits = idle.len() < settings.idle_most && !up.sock.hangup && known && !self.draining;
+        if reusable && fits && !up.sock.blocked() && up.sock.left.is_empty() {
+            up.exchange = None;
+            up.idle_since = now;
+            idle.push(u);
+            let most = up.idle_most;
+            drop(idle);
+            self.up_deadline(u, most);
+        } else {
+            drop(idle);
+            self.drop_up(u);
+        }
+    }
+
+    /// One try has failed: the next one, or an answer that says so.
+    pub(super) fn try_failed(&mut self, x: u32, failure: Failure) {
+        let now = self.tick;
+        let index = self.shared.index;
+        let Some(exchange) = self.exchanges.get_mut(x as usize).and_then(Option::as_deref_mut) else { return };
+        let Some(pool) = exchange.pool.as_ref().map(Rc::clone) else { return };
+        let endpoint = exchange.endpoint;
+        let counters = &pool.backend.endpoints[endpoint].counters[index];
+        let unsent = !exchange.sent;
+        // A pooled connection that ended by itself is nobody's failure.
+        let stale = exchange.reused && failure == Failure::Closed;
+        if matches!(failure, Failure::Connect | Failure::ConnectTimeout) {
+            counters.connect_failures.add(1);
+        }
+        if !stale {
+            counters.failures.add(1);
+            pool.backend.note(endpoint, false, now);
+        }
+        // What the time went into, up to now.
+        let phase = if unsent { Phase::Connect } else { Phase::App };
+        exchange.ledger.note(phase, now);
+        let route = exchange.route.and_then(|route| exchange.local.plan.routes.get(route));
+        let times = route.map_or(1, |route| route.retry.times);
+        let by_route = match failure {
+            Failure::AnswerTimeout => {
+                route.is_some_and(|route| route.retry.statuses & crate::route::Retry::bit(504) != 0)
+            }
+            Failure::Malformed => false,
+            _ => true,
+        };
+        let harmless = unsent || exchange.method.is_idempotent();
+        let may = exchange.answer == Answer::Waiting && exchange.replayable && harmless && by_route;
+        let counted = exchange.tries <= times && pool.withdraw(now);
+        let again = may && (stale && exchange.tries < 8 || counted);
+        exchange.avoid = (!stale).then_some(endpoint).or(exchange.avoid);
+        let counters = route.map(|route| &route.counters[index]);
+        if again && let Some(counters) = counters {
+            counters.retries.add(1);
+        }
+        self.release(x, false);
+        if again {
+            return self.send_out(x);
+        }
+        let text = match failure {
+            Failure::Connect => "the backend cannot be reached",
+            Failure::ConnectTimeout => "connecting to the backend took too long",
+            Failure::Closed => "the backend closed the connection",
+            Failure::Truncated => "the backend's answer ended early",
+            Failure::Malformed => "the backend's answer is malformed",
+            Failure::AnswerTimeout => "the backend did not answer in time",
+            _ => "the backend failed",
+        };
+        self.fail_with(x, failure, failure.status(), text);
+    }
+
+    /// Ends the exchange with an answer of our own if there is none yet, else by cutting it.
+    pub(super) fn fail_with(&mut self, x: u32, failure: Failure, status: u16, text: &str) {
+        let Some(exchange) = self.exchange(x) else { return };
+        if exchange.answer != Answer::Waiting || exchange.tunnel {
+            return self.abandon(x, failure);
+        }
+        exchange.failure = Some(failure);
+        self.release(x, false);
+        let lines: &[u8] = if status == 503 { b"Retry-After: 1\r\n" } else { b"" };
+        self.respond(x, status, text, lines);
+    }
+
+    /// The whole exchange took too long.
+    pub(super) fn exchange_timeout(&mut self, x: u32) {
+        let now = self.tick;
+        let Some(exchange) = self.exchange(x) else { return };
+        if exchange.tunnel {
+            return self.finish_tunnel(x);
+        }
+        if exchange.expires <= now {
+            return self.fail_with(x, Failure::RequestTimeout, 504, "the request took too long");
+        }
+        if exchange.request.is_done() {
+            // The client does not read.
+            return self.abandon(x, Failure::ClientTimeout);
+        }
+        self.fail_with(x, Failure::ClientTimeout, 408, "the request's body did not come in time");
+    }
+}

@@ -1,0 +1,642 @@
+//! Sources that cannot be read twice: standard input, named pipes, sockets.
+//!
+//! A pipe is looked at with tee(2) first: its bytes are framed and queued (which means written to the spool) before they
+//! are taken out, so that a killed agent leaves in the pipe what it had not stored. What a socket has delivered is out of
+//! the sender's hands: it can only be stored as soon as it is read.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use daemon::{info, warn};
+use record::queue::Position;
+use record::{Batch, Origin};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, tee};
+
+use super::Follower;
+use super::read::now;
+use crate::encoding::Encoding;
+use crate::frame::End;
+use crate::receipt::Line;
+
+/// Read at once.
+const CHUNK: usize = 256 * 1024;
+/// Wanted of a pipe; the most an unprivileged process gets by default (pipe(7)).
+const PIPE: usize = 1 << 20;
+/// Datagrams in one batch.
+const DATAGRAMS: usize = 256;
+/// Without news of a pipe whose last line is not finished, it is looked at again after this long.
+const GLANCE: Duration = Duration::from_millis(25);
+
+/// What to open, ready to be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StreamKind {
+    Stdin,
+    Fifo(PathBuf),
+    Socket { path: PathBuf, connections: usize },
+    Syslog { udp: Option<String>, tcp: Option<String>, socket: Option<PathBuf>, connections: usize },
+}
+
+/// Where bytes come from.
+#[derive(Debug)]
+enum Reader {
+    /// The pipe, and one of our own that its content is copied to.
+    Pipe {
+        pipe: OwnedFd,
+        copy: (OwnedFd, OwnedFd),
+        capacity: usize,
+    },
+    Plain(File),
+    Unix(UnixStream),
+    Tcp(TcpStream),
+    Udp(UdpSocket),
+    Datagram(UnixDatagram),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Framing {
+    Lines,
+    /// One message each.
+    Datagrams,
+    /// RFC 6587: a length, or up to a newline.
+    Syslog,
+}
+
+#[derive(Debug)]
+pub(super) struct Input {
+    source: usize,
+    origin: Arc<Origin>,
+    reader: Reader,
+    framing: Framing,
+    /// Bytes taken out and queued, and those taken out only (never of a pipe).
+    position: u64,
+    pending: Vec<u8>,
+    /// Bytes that were looked at and are not finished.
+    waiting: usize,
+    parked: Option<Batch>,
+    grown: Instant,
+    /// When it was looked at without finding a whole line.
+    glanced: Option<Instant>,
+    idled: bool,
+    ended: bool,
+}
+
+#[derive(Debug)]
+enum Listener {
+    Unix(UnixListener, PathBuf),
+    Tcp(TcpListener),
+}
+
+#[derive(Debug)]
+pub(super) struct Door {
+    source: usize,
+    listener: Listener,
+    connections: usize,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("failed to open source `{name}` ({what})")]
+pub struct OpenError {
+    name: String,
+    what: String,
+    #[source]
+    source: io::Error,
+}
+
+impl Reader {
+    fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Reader::Pipe { pipe, .. } => pipe.as_fd(),
+            Reader::Plain(file) => file.as_fd(),
+            Reader::Unix(stream) => stream.as_fd(),
+            Reader::Tcp(stream) => stream.as_fd(),
+            Reader::Udp(socket) => socket.as_fd(),
+            Reader::Datagram(socket) => socket.as_fd(),
+        }
+    }
+
+    /// A pipe, with as much room as it gets.
+    fn pipe(pipe: OwnedFd) -> io::Result<Reader> {
+        let copy = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        // Both are requests; what comes of them is asked.
+        let _ = fcntl_setpipe_size(&pipe, PIPE);
+        let _ = fcntl_setpipe_size(&copy.1, PIPE);
+        let capacity = fcntl_getpipe_size(&pipe)?.min(fcntl_getpipe_size(&copy.1)?);
+        Ok(Reader::Pipe { pipe, copy, capacity })
+    }
+
+    /// Readable, and whether the other side is gone.
+    fn state(&self) -> (bool, bool) {
+        let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut fds = [PollFd::from_borrowed_fd(self.fd(), PollFlags::IN)];
+        let _ = poll(&mut fds, Some(&zero));
+        let events = fds[0].revents();
+        (events.intersects(PollFlags::IN), events.intersects(PollFlags::HUP | PollFlags::ERR))
+    }
+}
+
+impl Follower {
+    /// Opens the sources that are no files.
+    pub fn open_streams(&mut self) -> Result<(), OpenError> {
+        for index in 0..self.sources.len() {
+            let Some(kind) = self.sources[index].stream.clone() else { continue };
+            let name = self.sources[index].name.clone();
+            let failed = |what: String| {
+                let name = name.clone();
+                move |source| OpenError { name, what, source }
+            };
+            match kind {
+                StreamKind::Stdin => {
+                    let reader = stdin().map_err(failed("standard input".to_owned()))?;
+                    self.add_stream(index, "stdin".to_owned(), reader, Framing::Lines);
+                }
+                StreamKind::Fifo(path) => {
+                    let reader = fifo(&path).map_err(failed(path.display().to_string()))?;
+                    self.add_stream(index, path.display().to_string(), reader, Framing::Lines);
+                }
+                StreamKind::Socket { path, connections } => {
+                    let listener = listen_unix(&path).map_err(failed(path.display().to_string()))?;
+                    self.doors.push(Door { source: index, listener: Listener::Unix(listener, path), connections });
+                }
+                StreamKind::Syslog { udp, tcp, socket, connections } => {
+                    if let Some(address) = udp {
+                        let bound = UdpSocket::bind(with_host(&address)).and_then(|socket| {
+                            socket.set_nonblocking(true)?;
+                            Ok(socket)
+                        });
+                        let bound = bound.map_err(failed(format!("UDP {address}")))?;
+                        let at = bound.local_addr().map_or(address, |at| at.to_string());
+                        info!("taking datagrams", source = name, address = at);
+                        self.add_stream(index, format!("udp://{at}"), Reader::Udp(bound), Framing::Datagrams);
+                    }
+                    if let Some(path) = socket {
+                        let bound = listen_datagrams(&path).map_err(failed(path.display().to_string()))?;
+                        self.add_stream(index, path.display().to_string(), Reader::Datagram(bound), Framing::Datagrams);
+                    }
+                    if let Some(address) = tcp {
+                        let listener = TcpListener::bind(with_host(&address)).and_then(|listener| {
+                            listener.set_nonblocking(true)?;
+                            Ok(listener)
+                        });
+                        let listener = listener.map_err(failed(format!("TCP {address}")))?;
+                        let at = listener.local_addr().map_or(address, |at| at.to_string());
+                        info!("taking connections", source = name, address = at);
+                        self.doors.push(Door { source: index, listener: Listener::Tcp(listener), connections });
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn add_stream(&mut self, source: usize, name: String, reader: Reader, framing: Framing) {
+        let id = self.next_id;
+        self.next_id += 1;
+        let mut fields = self.sources[source].fields.clone();
+        fields.add("source", &self.sources[source].name);
+        let origin = Arc::new(Origin { id, name, fields: fields.json, labels: fields.labels, identity: Vec::new() });
+        self.queue.register(id, Position::default());
+        self.inputs.push(Input {
+            source,
+            origin,
+            reader,
+            framing,
+            position: 0,
+            pending: Vec::new(),
+            waiting: 0,
+            parked: None,
+            grown: Instant::now(),
+            glanced: None,
+            idled: false,
+            ended: false,
+        });
+    }
+
+    fn accept(&mut self) {
+        for index in 0..self.doors.len() {
+            loop {
+                let door = &self.doors[index];
+                let open = self.inputs.iter().filter(|input| input.source == door.source && !input.ended).count();
+                if open >= door.connections {
+                    break;
+                }
+                let source = door.source;
+                let (name, reader, framing) = match &door.listener {
+                    Listener::Unix(listener, path) => {
+                        let Ok((stream, _)) = listener.accept() else { break };
+                        if stream.set_nonblocking(true).is_err() {
+                            continue;
+                        }
+                        (path.display().to_string(), Reader::Unix(stream), Framing::Lines)
+                    }
+                    Listener::Tcp(listener) => {
+                        let Ok((stream, peer)) = listener.accept() else { break };
+                        if stream.set_nonblocking(true).is_err() {
+                            continue;
+                        }
+                        (format!("tcp://{peer}"), Reader::Tcp(stream), Framing::Syslog)
+                    }
+                };
+                self.add_stream(source, name, reader, framing);
+            }
+        }
+    }
+
+    /// Gives every stream a turn. Returns the bytes queued, and whether the queue was full.
+    pub(super) fn read_streams(&mut self, last: bool) -> (usize, bool) {
+        self.accept();
+        let mut total = 0;
+        for index in 0..self.inputs.len() {
+            if self.inputs[index].ended {
+                continue;
+            }
+            match self.stream_turn(index, last) {
+                Ok(Some(bytes)) => total += bytes,
+                Ok(None) => return (total, true),
+                Err(error) => {
+                    let input = &mut self.inputs[index];
+                    warn!("failed to read; the stream is closed", stream = input.origin.name, reason = error);
+                    // What is there is delivered.
+                    input.ended = input.pending.is_empty();
+                    if !input.ended {
+                        let _ = self.queue_pending(index, End::Final);
+                        self.inputs[index].ended = true;
+                    }
+                }
+            }
+        }
+        (total, false)
+    }
+
+    /// `None` when there is no room.
+    fn stream_turn(&mut self, index: usize, last: bool) -> io::Result<Option<usize>> {
+        if let Some(batch) = self.inputs[index].parked.take()
+            && let Err(batch) = self.queue.push(batch)
+        {
+            self.inputs[index].parked = Some(batch);
+            return Ok(None);
+        }
+        if !self.queue.wait_for_room(Duration::from_millis(20), true) {
+            return Ok(None);
+        }
+        match (&self.inputs[index].reader, self.inputs[index].framing) {
+            (Reader::Pipe { .. }, _) => self.pipe_turn(index, last),
+            (_, Framing::Datagrams) => self.datagram_turn(index),
+            _ => self.plain_turn(index, last),
+        }
+    }
+
+    fn pipe_turn(&mut self, index: usize, last: bool) -> io::Result<Option<usize>> {
+        let input = &mut self.inputs[index];
+        let idle = self.sources[input.source].idle;
+        let max_line = self.sources[input.source].framer.max_line;
+        let Reader::Pipe { pipe, copy, capacity } = &input.reader else { return Ok(Some(0)) };
+        let (_, gone) = input.reader.state();
+        let there = usize::try_from(rustix::io::ioctl_fionread(pipe)?).unwrap_or(0);
+        if there > input.waiting {
+            input.grown = Instant::now();
+            input.idled = false;
+        }
+        if there == 0 {
+            input.ended = gone;
+            input.glanced = None;
+            return Ok(Some(0));
+        }
+        let length = there.min(*capacity).min(CHUNK.max(max_line + 4096));
+        let full = length == there && there + 4096 >= *capacity || length < there;
+        let end = match () {
+            () if (last || gone) && length == there => End::Final,
+            () if full => End::Full,
+            () if input.grown.elapsed() >= idle => End::Idle,
+            () => End::Open,
+        };
+        if there == input.waiting && (end == End::Open || (end == End::Idle && input.idled)) {
+            input.glanced = Some(Instant::now());
+            return Ok(Some(0));
+        }
+        self.buffer.resize(self.buffer.len().max(length), 0);
+        let copied = tee(pipe, &copy.1, length, SpliceFlags::NONBLOCK)?;
+        let mut filled = 0;
+        while filled < copied {
+            filled += rustix::io::read(&copy.0, &mut self.buffer[filled..copied])?;
+        }
+        let source = &self.sources[input.source];
+        let mut batch = Batch::new(Arc::clone(&input.origin), input.position);
+        let encoding = Encoding::given(source.encoding);
+        let used = source.framer.frame(encoding, &self.buffer[..copied], end, now(), &mut batch);
+        input.idled |= end == End::Idle;
+        input.waiting = there - used;
+        input.glanced = (used == 0).then(Instant::now);
+        if used == 0 {
+            return Ok(Some(0));
+        }
+        batch.end += used as u64;
+        if let Err(batch) = self.queue.push(self.stages.run(batch)) {
+            // Still in the pipe: it is not taken out before it is stored. The stages must not see it twice, so it is
+            // kept, and taken out now.
+            input.parked = Some(batch);
+        }
+        input.position += used as u64;
+        let mut left = used;
+        while left > 0 {
+            let Reader::Pipe { pipe, .. } = &input.reader else { break };
+            left -= rustix::io::read(pipe, &mut self.buffer[..left])?;
+        }
+        Ok(if input.parked.is_some() { None } else { Some(used) })
+    }
+
+    fn plain_turn(&mut self, index: usize, last: bool) -> io::Result<Option<usize>> {
+        let input = &mut self.inputs[index];
+        let idle = self.sources[input.source].idle;
+        let mut over = false;
+        // A readiness that is asked for keeps a shared standard input blocking, as others expect it.
+        let (readable, gone) = input.reader.state();
+        if readable || gone {
+            let held = input.pending.len();
+            input.pending.resize(held + CHUNK, 0);
+            let room = &mut input.pending[held..];
+            let read = match &mut input.reader {
+                Reader::Plain(file) => file.read(room),
+                Reader::Unix(stream) => stream.read(room),
+                Reader::Tcp(stream) => stream.read(room),
+                _ => Ok(0),
+            };
+            let length = match read {
+                Ok(length) => {
+                    over = length == 0;
+                    length
+                }
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => 0,
+                Err(error) => {
+                    input.pending.truncate(held);
+                    return Err(error);
+                }
+            };
+            input.pending.truncate(held + length);
+            if length > 0 {
+                input.grown = Instant::now();
+                input.idled = false;
+            }
+        }
+        let end = match () {
+            () if over || last => End::Final,
+            () if input.pending.len() >= CHUNK.max(self.sources[input.source].framer.max_line + 4096) => End::Full,
+            () if input.grown.elapsed() >= idle => End::Idle,
+            () => End::Open,
+        };
+        let seen = input.pending.len() == input.waiting && (end == End::Open || (end == End::Idle && input.idled));
+        if seen && !over {
+            return Ok(Some(0));
+        }
+        let used = self.queue_pending(index, end);
+        let input = &mut self.inputs[index];
+        input.idled |= end == End::Idle;
+        if over && input.parked.is_none() {
+            input.ended = true;
+        }
+        Ok(if input.parked.is_some() { None } else { Some(used) })
+    }
+
+    /// Frames and queues what was read.
+    fn queue_pending(&mut self, index: usize, end: End) -> usize {
+        let input = &mut self.inputs[index];
+        let source = &self.sources[input.source];
+        let mut batch = Batch::new(Arc::clone(&input.origin), input.position);
+        let used = match input.framing {
+            Framing::Syslog => {
+                let mut at = 0;
+                while let Some((start, length)) = syslog_message(&input.pending[at..], end == End::Final) {
+                    source.framer.message(&input.pending[at + start..at + start + length], now(), &mut batch);
+                    at += start + length;
+                }
+                // Too long to wait for its end.
+                if at == 0 && end == End::Full {
+                    source.framer.message(&input.pending, now(), &mut batch);
+                    at = input.pending.len();
+                }
+                at
+            }
+            _ => source.framer.frame(Encoding::given(source.encoding), &input.pending, end, now(), &mut batch),
+        };
+        if used > 0 {
+            batch.end += used as u64;
+            input.position += used as u64;
+            input.pending.drain(..used);
+            input.pending.shrink_to(CHUNK);
+            input.parked = self.queue.push(self.stages.run(batch)).err();
+        }
+        input.waiting = input.pending.len();
+        used
+    }
+
+    fn datagram_turn(&mut self, index: usize) -> io::Result<Option<usize>> {
+        let input = &mut self.inputs[index];
+        let source = &self.sources[input.source];
+        let mut batch = Batch::new(Arc::clone(&input.origin), input.position);
+        self.buffer.resize(self.buffer.len().max(CHUNK), 0);
+        let mut total = 0;
+        for _ in 0..DATAGRAMS {
+            let received = match &input.reader {
+                Reader::Udp(socket) => socket.recv(&mut self.buffer),
+                Reader::Datagram(socket) => socket.recv(&mut self.buffer),
+                _ => break,
+            };
+            let length = match received {
+                Ok(length) => length,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            source.framer.message(&self.buffer[..length], now(), &mut batch);
+            total += length;
+        }
+        if total > 0 {
+            input.grown = Instant::now();
+            input.position += total as u64;
+            batch.end += total as u64;
+            input.parked = self.queue.push(self.stages.run(batch)).err();
+        }
+        Ok(if input.parked.is_some() { None } else { Some(total) })
+    }
+
+    /// What to wait for besides files: streams with something new in them, and doors.
+    pub(super) fn stream_fds(&self) -> Vec<BorrowedFd<'_>> {
+        let inputs = self.inputs.iter().filter(|input| !input.ended && input.glanced.is_none());
+        let doors = self.doors.iter().map(|door| match &door.listener {
+            Listener::Unix(listener, _) => listener.as_fd(),
+            Listener::Tcp(listener) => listener.as_fd(),
+        });
+        inputs.map(|input| input.reader.fd()).chain(doors).collect()
+    }
+
+    /// How long streams need not be looked at without an event.
+    pub(super) fn stream_patience(&self) -> Duration {
+        let open = self.inputs.iter().filter(|input| !input.ended);
+        let times = open.filter_map(|input| {
+            let glance = input.glanced.map(|_| GLANCE);
+            let idle = (input.waiting > 0 && !input.idled)
+                .then(|| self.sources[input.source].idle.saturating_sub(input.grown.elapsed()));
+            [glance, idle].into_iter().flatten().min()
+        });
+        times.min().unwrap_or(Duration::MAX)
+    }
+
+    pub(super) fn streams_settled(&self, settle: Duration) -> bool {
+        let quiet = |input: &Input| input.ended || (input.parked.is_none() && input.grown.elapsed() >= settle);
+        self.inputs.iter().all(quiet)
+    }
+
+    /// There is nothing left to wait for: every source was a standard input, and it ended.
+    pub fn is_over(&self) -> bool {
+        !self.sources.is_empty()
+            && self.sources.iter().all(|source| source.stream == Some(StreamKind::Stdin))
+            && self.inputs.iter().all(|input| input.ended)
+    }
+
+    /// Closed streams whose last record every sink has are forgotten.
+    pub(super) fn let_streams_go(&mut self) {
+        let (queue, finished) = (&self.queue, &mut self.finished);
+        self.inputs.retain(|input| {
+            let acknowledged = queue.acknowledged(input.origin.id).unwrap_or_default().end;
+            let over = input.ended && input.parked.is_none() && acknowledged >= input.position;
+            // Standard input stays in the receipt; connections would fill it.
+            let over = over && matches!(input.reader, Reader::Unix(_) | Reader::Tcp(_));
+            if over {
+                queue.forget(input.origin.id);
+                finished.0 += 1;
+                finished.1 += input.position;
+            }
+            !over
+        });
+    }
+
+    pub(super) fn stream_lines(&self) -> impl Iterator<Item = Line> + '_ {
+        self.inputs.iter().map(|input| Line {
+            path: PathBuf::from(&input.origin.name),
+            id: input.origin.id,
+            written: input.position + input.pending.len().max(input.waiting) as u64,
+            read: input.position,
+            acknowledged: self.queue.acknowledged(input.origin.id).unwrap_or_default().end,
+            gone: input.ended,
+        })
+    }
+
+    /// Origins to be remembered, so that a spool knows what was delivered.
+    pub(super) fn stream_origins(&self) -> impl Iterator<Item = (u64, &str, u64)> {
+        self.inputs.iter().map(|input| (input.origin.id, input.origin.name.as_str(), input.position))
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        if let Listener::Unix(_, path) = &self.listener {
+            // It may be gone already.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// `:514` means every address.
+fn with_host(address: &str) -> String {
+    if address.starts_with(':') { format!("0.0.0.0{address}") } else { address.to_owned() }
+}
+
+fn stdin() -> io::Result<Reader> {
+    let fd = io::stdin().as_fd().try_clone_to_owned()?;
+    let file = File::from(fd);
+    if file.metadata()?.file_type().is_fifo() { Reader::pipe(file.into()) } else { Ok(Reader::Plain(file)) }
+}
+
+fn fifo(path: &Path) -> io::Result<Reader> {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    if !path.exists() {
+        if let Some(directory) = path.parent() {
+            fs::create_dir_all(directory)?;
+        }
+        let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::WGRP;
+        mknodat(CWD, path, FileType::Fifo, mode, 0)?;
+    }
+    // For writing too: without it every writer that leaves would be the end, and a writer that comes while nobody reads
+    // would be killed or block.
+    let file = OpenOptions::new().read(true).write(true).custom_flags(libc_nonblock()).open(path)?;
+    if !file.metadata()?.file_type().is_fifo() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "is no named pipe"));
+    }
+    Reader::pipe(file.into())
+}
+
+fn libc_nonblock() -> i32 {
+    i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0)
+}
+
+fn listen_unix(path: &Path) -> io::Result<UnixListener> {
+    make_way(path, || UnixStream::connect(path).map(drop))?;
+    let listener = UnixListener::bind(path)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+fn listen_datagrams(path: &Path) -> io::Result<UnixDatagram> {
+    make_way(path, || UnixDatagram::unbound()?.connect(path))?;
+    let socket = UnixDatagram::bind(path)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// Removes a socket that nobody listens to.
+fn make_way(path: &Path, connect: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    match connect() {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+        _ => Ok(()),
+    }
+}
+
+/// Where the first message begins and how long it is, with its end mark; RFC 6587 §3.4.
+fn syslog_message(bytes: &[u8], last: bool) -> Option<(usize, usize)> {
+    if bytes.first().is_some_and(|byte| (b'1'..=b'9').contains(byte)) {
+        let digits = bytes.iter().take(8).position(|byte| !byte.is_ascii_digit());
+        if let Some(end) = digits.filter(|end| bytes[*end] == b' ') {
+            let length: usize = std::str::from_utf8(&bytes[..end]).ok()?.parse().ok()?;
+            let start = end + 1;
+            let whole = bytes.len() >= start + length;
+            return match (whole, last) {
+                (true, _) => Some((start, length)),
+                (false, true) if bytes.len() > start => Some((start, bytes.len() - start)),
+                _ => None,
+            };
+        }
+        if digits.is_none() && bytes.len() < 8 && !last {
+            return None;
+        }
+    }
+    match memchr::memchr(b'\n', bytes) {
+        Some(newline) => Some((0, newline + 1)),
+        None => (last && !bytes.is_empty()).then_some((0, bytes.len())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn syslog_messages_are_framed_both_ways() {
+        assert_eq!(syslog_message(b"5 <1>ab12", false), Some((2, 5)));
+        assert_eq!(syslog_message(b"<1>a\n<2>b", false), Some((0, 5)));
+        for unfinished in [&b""[..], b"1", b"12 <1>", b"<1>a"] {
+            assert_eq!(syslog_message(unfinished, false), None);
+        }
+        assert_eq!(syslog_message(b"12 <1>", true), Some((3, 3)));
+        assert_eq!(syslog_message(b"<1>a", true), Some((0, 4)));
+    }
+}

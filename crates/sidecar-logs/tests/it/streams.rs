@@ -1,0 +1,152 @@
+//! Pipes and sockets.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::net::{TcpStream, UdpSocket};
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
+
+use crate::harness::{Receiver, World, eventually};
+
+fn spec(source: &str, receiver: &Receiver) -> String {
+    let address = receiver.address;
+    format!(
+        "sources:\n- name: in\n{source}sinks:\n- name: out\n  to: {{http: {{url: 'http://{address}/'}}}}\n  retryCeiling: 100ms\n  batch: {{wait: 10ms}}\n"
+    )
+}
+
+fn lines(numbers: std::ops::Range<u32>) -> String {
+    numbers.map(|number| format!("line {number:08} of a program\n")).collect()
+}
+
+#[test]
+fn a_named_pipe_survives_kills_of_its_reader() {
+    let receiver = Receiver::start();
+    let mut world = World::new();
+    let config = world.configure(&spec("  fifo: {path: ROOT/pipe}\n", &receiver));
+    let mut agent = world.start(&config);
+    let total = 20_000;
+    // For reading too, so that it has a reader while the agent is away (`3<>pipe` in a shell).
+    let mut pipe = OpenOptions::new().read(true).write(true).open(world.path("pipe")).unwrap();
+    let writer = thread::spawn(move || {
+        for start in (0..total).step_by(50) {
+            pipe.write_all(lines(start..start + 50).as_bytes()).unwrap();
+            thread::sleep(Duration::from_millis(5));
+        }
+        pipe
+    });
+    while !writer.is_finished() {
+        thread::sleep(Duration::from_millis(200));
+        world.kill(agent);
+        agent = world.start(&config);
+    }
+    let mut pipe = writer.join().unwrap();
+    pipe.write_all(b"line 00020000 is not finished").unwrap();
+    eventually("every whole line", || receiver.unique() == total as usize);
+    let status = world.terminate(agent);
+    assert!(receiver.missing(0..total + 1).is_empty(), "{}", world.read("stderr"));
+    assert!(status.success(), "{}", world.read("stderr"));
+    assert!(receiver.repeated() < total / 2, "{} repeats", receiver.repeated());
+}
+
+#[test]
+fn standard_input_is_read_to_its_end_and_then_it_is_over() {
+    for through_pipe in [true, false] {
+        let receiver = Receiver::start();
+        let mut world = World::new();
+        let config = world.configure(&spec("  stdin: {}\n", &receiver));
+        receiver.set_down(true);
+        let text = lines(0..5000) + "line 00005000 without an end";
+        let agent = if through_pipe {
+            let agent = world.start_with(&config, Stdio::piped());
+            let mut stdin = world.stdin(agent);
+            stdin.write_all(text.as_bytes()).unwrap();
+            agent
+        } else {
+            fs::write(world.path("input"), &text).unwrap();
+            world.start_with(&config, fs::File::open(world.path("input")).unwrap().into())
+        };
+        // There is no hurry without a signal.
+        thread::sleep(Duration::from_millis(300));
+        receiver.set_down(false);
+        let status = world.wait(agent);
+        assert!(status.success(), "{}", world.read("stderr"));
+        assert_eq!((receiver.missing(0..5001), receiver.repeated()), (Vec::new(), 0));
+        assert!(world.read("termination").contains("; balances"), "{}", world.read("termination"));
+    }
+}
+
+#[test]
+fn programs_write_to_a_socket() {
+    let receiver = Receiver::start();
+    let mut world = World::new();
+    let config = world.configure(&spec("  socket: {path: ROOT/in.sock, connections: 3}\n", &receiver));
+    let agent = world.start(&config);
+    let path = world.path("in.sock");
+    let writers: Vec<_> = (0..6u32)
+        .map(|index| {
+            let path = path.clone();
+            thread::spawn(move || {
+                let mut stream = UnixStream::connect(path).unwrap();
+                for start in (index * 1000..index * 1000 + 1000).step_by(100) {
+                    let text = lines(start..start + 100);
+                    // In the middle of lines.
+                    for piece in text.as_bytes().chunks(777) {
+                        stream.write_all(piece).unwrap();
+                    }
+                }
+                stream.write_all(format!("line {:08}", 900_000 + index).as_bytes()).unwrap();
+            })
+        })
+        .collect();
+    writers.into_iter().for_each(|writer| writer.join().unwrap());
+    eventually("every line", || receiver.unique() == 6006);
+    assert!(world.terminate(agent).success(), "{}", world.read("stderr"));
+    assert!(receiver.missing(0..6000).is_empty() && receiver.missing(900_000..900_006).is_empty());
+    assert!(!path.exists(), "the socket goes with its owner");
+}
+
+#[test]
+fn syslog_by_every_way() {
+    let receiver = Receiver::start();
+    let mut world = World::new();
+    let more = "- name: file\n  to: {file: {path: ROOT/out.jsonl, encoding: json}}\n";
+    let source = "  syslog: {udp: '127.0.0.1:0', tcp: '127.0.0.1:0', socket: ROOT/log.sock}\n";
+    let config = world.configure(&(spec(source, &receiver) + more));
+    let agent = world.start(&config);
+    let address = |what: &str| {
+        let log = world.read("stderr");
+        let line = log.lines().find(|line| line.contains(what)).unwrap().to_owned();
+        serde_json::from_str::<serde_json::Value>(&line).unwrap()["address"].as_str().unwrap().to_owned()
+    };
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    udp.connect(address("taking datagrams")).unwrap();
+    let local = UnixDatagram::unbound().unwrap();
+    for number in 0..100 {
+        udp.send(format!("<11>1 2026-01-02T03:04:05Z host app 7 - - line {number:08} by UDP").as_bytes()).unwrap();
+        let message = format!("<14>Jan  2 03:04:05 app[7]: line {:08} by socket\n", 100 + number);
+        local.send_to(message.as_bytes(), world.path("log.sock")).unwrap();
+    }
+    let mut tcp = TcpStream::connect(address("taking connections")).unwrap();
+    for number in 200..300 {
+        let message = format!("<13>1 - - app - - - line {number:08}\nin two");
+        write!(tcp, "{} {message}", message.len()).unwrap();
+        writeln!(tcp, "<13>Jan  2 03:04:05 h app: line {:08} to a newline", 100 + number).unwrap();
+    }
+    drop(tcp);
+    eventually("every message", || receiver.unique() == 400);
+    assert!(world.terminate(agent).success(), "{}", world.read("stderr"));
+    assert_eq!((receiver.missing(0..400), receiver.repeated()), (Vec::new(), 0));
+    let out = world.read("out.jsonl");
+    let find = |text: &str| {
+        let line = out.lines().find(|line| line.contains(text)).unwrap();
+        serde_json::from_str::<serde_json::Value>(line).unwrap()
+    };
+    let first = find("line 00000000");
+    assert_eq!((&first["host"], &first["pid"], &first["source"]), (&"host".into(), &7.into(), &"in".into()));
+    assert_eq!(first["time"], "2026-01-02T03:04:05.000000000Z");
+    assert_eq!(find("line 00000200")["message"], "line 00000200\nin two");
+    assert_eq!(find("line 00000100")["app"], "app");
+}

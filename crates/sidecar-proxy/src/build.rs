@@ -1,0 +1,375 @@
+//! From the checked document to the plan the workers follow. What the last plan had and the new one has too goes on:
+//! sockets, backends with their health and pools, counters.
+
+use std::collections::HashMap;
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use daemon::BuildError;
+use dataplane::backend::{self, Address, Backend, Passive};
+use dataplane::edit::{self, Edits, Fixed};
+use dataplane::head::Bounds;
+use dataplane::log::{AccessLog, Format, Writer};
+use dataplane::plan::{Forwarded, Listener, Plan, Serves, Settings};
+use dataplane::route::{self, Retry, RouteCounters, Table};
+use dataplane::sock;
+use regex::bytes::Regex;
+
+use crate::config::{self, Spec, Text};
+
+mod tls;
+
+/// What goes on from one plan to the next.
+#[derive(Debug)]
+pub struct Kept {
+    pub workers: usize,
+    sockets: HashMap<String, Arc<OwnedFd>>,
+    backends: Vec<Arc<Backend>>,
+    counters: HashMap<String, Arc<[RouteCounters]>>,
+    log: Option<(Option<String>, Writer)>,
+}
+
+impl Kept {
+    pub fn new(workers: usize) -> Kept {
+        Kept { workers, sockets: HashMap::new(), backends: Vec::new(), counters: HashMap::new(), log: None }
+    }
+}
+
+/// As many as CPUs may be used, by affinity and quota, if the document does not say.
+pub fn workers(spec: &Spec) -> usize {
+    match spec.workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        count => usize::from(count),
+    }
+}
+
+/// Makes the plan; `kept` is changed only if everything is good.
+pub fn build(spec: &Spec, kept: &mut Kept) -> Result<Plan, BuildError> {
+    let mut sockets = HashMap::new();
+    let backends = spec.backends.iter().map(|one| build_backend(one, kept)).collect::<Result<Vec<_>, _>>()?;
+    let mut listeners = Vec::new();
+    for listener in &spec.listeners {
+        let socket = match kept.sockets.get(&listener.address).or_else(|| sockets.get(&listener.address)) {
+            Some(socket) => Arc::clone(socket),
+            None => {
+                let bound = bind(&listener.address).map_err(|error| {
+                    BuildError::new(format!("listener `{}` at {}", listener.name, listener.address), error)
+                })?;
+                Arc::new(bound)
+            }
+        };
+        sockets.insert(listener.address.clone(), Arc::clone(&socket));
+        let tls =
+            listener.tls.as_ref().map(|tls| tls::server(tls, listener.tcp.is_none() && listener.http2)).transpose();
+        let tls = tls.map_err(|error| BuildError::new(format!("TLS of the listener `{}`", listener.name), error))?;
+        let serves = match &listener.tcp {
+            Some(name) => Serves::Tcp(number(spec, name)),
+            None => Serves::Http(table(spec, &listener.name)?),
+        };
+        listeners.push(Arc::new(Listener {
+            name: listener.name.clone(),
+            address: listener.address.clone(),
+            socket,
+            tls,
+            serves,
+            http2: listener.http2,
+        }));
+    }
+    let mut counters = HashMap::new();
+    let routes = spec.routes.iter().map(|one| {
+        let fresh = || (0..kept.workers).map(|_| RouteCounters::default()).collect();
+        let own = kept.counters.get(&one.name).map_or_else(fresh, Arc::clone);
+        counters.insert(one.name.clone(), Arc::clone(&own));
+        Arc::new(build_route(spec, one, own))
+    });
+    let routes = routes.collect();
+    let log = build_log(spec, kept)?;
+    kept.sockets = sockets;
+    kept.backends = backends.clone();
+    kept.counters = counters;
+    kept.log = log.as_ref().map(|log| (spec.access_log.as_ref().and_then(|log| log.path.clone()), log.writer.clone()));
+    Ok(Plan { listeners, routes, backends, settings: settings(spec), log })
+}
+
+fn settings(spec: &Spec) -> Settings {
+    Settings {
+        bounds: Bounds { bytes: spec.limits.head.0 as usize, fields: spec.limits.fields as usize },
+        connections_most: spec.limits.connections as usize,
+        head_timeout: nanos(spec.timeouts.head),
+        body_timeout: nanos(spec.timeouts.body),
+        idle_timeout: nanos(spec.timeouts.idle),
+        tunnel_timeout: nanos(spec.timeouts.tunnel),
+        forwarded: match spec.forwarded {
+            config::Forwarded::Append => Forwarded::Append,
+            config::Forwarded::Replace => Forwarded::Replace,
+            config::Forwarded::Pass => Forwarded::Pass,
+        },
+        upgrade: spec.web_socket,
+        refuse_dots: spec.dot_segments == config::DotSegments::Refuse,
+    }
+}
+
+fn nanos(time: daemon::config::Seconds) -> u64 {
+    u64::try_from(time.0.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn number(spec: &Spec, backend: &str) -> usize {
+    // The check has seen that it is there.
+    spec.backends.iter().position(|one| one.name == backend).unwrap_or(0)
+}
+
+// === addresses ===
+
+/// Where a listener's address is; an empty host is every address.
+pub fn listen_address(text: &str) -> Result<Address, String> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return if path.starts_with('/') {
+            Ok(Address::Unix(PathBuf::from(path)))
+        } else {
+            Err("a socket's path must be absolute".to_owned())
+        };
+    }
+    let whole = if text.starts_with(':') { format!("[::]{text}") } else { text.to_owned() };
+    whole
+        .parse::<SocketAddr>()
+        .map(Address::Tcp)
+        .map_err(|_| "must be `:PORT`, `ADDRESS:PORT` or `unix:/PATH`".to_owned())
+}
+
+fn bind(text: &str) -> std::io::Result<OwnedFd> {
+    let address = listen_address(text).map_err(std::io::Error::other)?;
+    match (sock::listen(&address), text.strip_prefix(':')) {
+        // No IPv6 here.
+        (Err(error), Some(port)) => {
+            listen_address(&format!("0.0.0.0:{port}")).ok().map_or(Err(error), |any| sock::listen(&any))
+        }
+        (bound, _) => bound,
+    }
+}
+
+/// Checks how an endpoint is written.
+pub fn endpoint_name(text: &str) -> Result<(), String> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return if path.starts_with('/') { Ok(()) } else { Err("a socket's path must be absolute".to_owned()) };
+    }
+    let (host, port) = text.rsplit_once(':').ok_or("must be `HOST:PORT` or `unix:/PATH`")?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    let good = host.parse::<std::net::Ipv4Addr>().is_ok()
+        || host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'))
+            .is_some_and(|host| host.parse::<std::net::Ipv6Addr>().is_ok())
+        || !host.is_empty() && host.chars().all(plain);
+    match (good, port.parse::<u16>()) {
+        (true, Ok(1..)) => Ok(()),
+        _ => Err("must be `HOST:PORT` or `unix:/PATH`".to_owned()),
+    }
+}
+
+/// The addresses of one endpoint, now. A name that is not known has none.
+pub fn resolve(text: &str) -> Vec<Address> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return vec![Address::Unix(PathBuf::from(path))];
+    }
+    match text.to_socket_addrs() {
+        Ok(found) => {
+            let mut found: Vec<Address> = found.map(Address::Tcp).collect();
+            found.sort_by_key(ToString::to_string);
+            found.dedup();
+            found
+        }
+        Err(_) => Vec::new(),
+    }
+}
+
+// === backends ===
+
+fn build_backend(one: &config::Backend, kept: &Kept) -> Result<Arc<Backend>, BuildError> {
+    let mut addresses = Vec::new();
+    for text in &one.endpoints {
+        let found = resolve(text);
+        if found.is_empty() {
+            daemon::warn!("an endpoint's name is not known", backend = one.name, endpoint = text);
+        }
+        let many = found.len() > 1;
+        addresses.extend(found.into_iter().map(|address| {
+            let name = if many { format!("{text} ({address})") } else { text.clone() };
+            (address, name)
+        }));
+    }
+    let tls = one.tls.as_ref().map(|tls| tls::client(tls, &one.endpoints, one.http2)).transpose();
+    let (tls, fingerprint) =
+        tls.map_err(|error| BuildError::new(format!("TLS of the backend `{}`", one.name), error))?.unzip();
+    let identity = format!("{one:?} {addresses:?} {}", fingerprint.unwrap_or_default());
+    if let Some(same) = kept.backends.iter().find(|backend| backend.identity == identity) {
+        return Ok(Arc::clone(same));
+    }
+    let passive = &one.passive_health;
+    let settings = backend::Settings {
+        balance: match one.balance {
+            config::Balance::RoundRobin => backend::Balance::RoundRobin,
+            config::Balance::LeastRequest => backend::Balance::LeastRequest,
+            config::Balance::P2cEwma => backend::Balance::PeakEwma,
+        },
+        connect_timeout: nanos(one.connect_timeout),
+        idle_timeout: nanos(one.idle_timeout),
+        idle_most: one.idle_connections as usize,
+        requests_most: u64::from(one.max_requests),
+        retry_percent: one.retry_percent,
+        passive: (passive.failures > 0).then(|| Passive {
+            failures: passive.failures,
+            ejection: nanos(passive.ejection),
+            most_percent: passive.max_ejected_percent,
+        }),
+        tls,
+        http2: one.http2,
+    };
+    let backend = Arc::new(Backend::new(&one.name, addresses, settings, kept.workers, identity));
+    if let Some(health) = &one.active_health {
+        crate::probe::start(&backend, health)
+            .map_err(|error| BuildError::new(format!("health checks of the backend `{}`", one.name), error))?;
+    }
+    Ok(backend)
+}
+
+// === routes ===
+
+fn table(spec: &Spec, listener: &str) -> Result<Table, BuildError> {
+    let mut entries = Vec::new();
+    for (number, one) in spec.routes.iter().enumerate() {
+        if !one.listeners.is_empty() && !one.listeners.iter().any(|name| name == listener) {
+            continue;
+        }
+        let any = [config::Match { path: None, method: None, headers: [].into(), query: [].into() }];
+        let matches = if one.matches.is_empty() { &any[..] } else { &one.matches[..] };
+        let hosts = if one.hosts.is_empty() { &[String::new()][..] } else { &one.hosts[..] };
+        for host in hosts {
+            for wanted in matches {
+                entries.push((build_match(host, wanted), number));
+            }
+        }
+    }
+    Ok(Table::new(entries))
+}
+
+fn build_match(host: &str, wanted: &config::Match) -> route::Match {
+    // The check has compiled every expression once.
+    let regex = |pattern: &str| Regex::new(pattern).ok();
+    let text = |text: &config::TextMatch| match text {
+        config::TextMatch::Exact(Text(exact)) => Some(route::Text::Exact(exact.as_bytes().to_vec())),
+        config::TextMatch::Regex(Text(pattern)) => regex(pattern).map(route::Text::Regex),
+    };
+    route::Match {
+        host: host.as_bytes().to_vec(),
+        path: wanted.path.as_ref().and_then(|path| match path {
+            config::PathMatch::Exact(Text(exact)) => Some(route::Path::Exact(exact.as_bytes().to_vec())),
+            config::PathMatch::Prefix(Text(prefix)) => Some(route::Path::Prefix(prefix.as_bytes().to_vec())),
+            config::PathMatch::Regex(Text(pattern)) => regex(pattern).map(route::Path::Regex),
+        }),
+        method: wanted.method.as_ref().map(|method| method.as_bytes().to_vec()),
+        headers: wanted
+            .headers
+            .iter()
+            .filter_map(|(name, value)| Some((name.to_ascii_lowercase().into_bytes(), text(value)?)))
+            .collect(),
+        query: wanted.query.iter().filter_map(|(name, value)| Some((name.as_bytes().to_vec(), text(value)?))).collect(),
+    }
+}
+
+fn build_route(spec: &Spec, one: &config::Route, counters: Arc<[RouteCounters]>) -> route::Route {
+    let mut sum = 0;
+    let targets = one.backends.iter().map(|target| {
+        sum += target.weight as usize;
+        (number(spec, &target.name), sum)
+    });
+    let statuses = one.retries.statuses.iter().fold(0, |bits, status| bits | Retry::bit(*status));
+    route::Route {
+        name: one.name.clone(),
+        filters: one.filters.iter().map(|filter| build_filter(filter, one)).collect(),
+        targets: targets.collect(),
+        request_timeout: nanos(one.timeouts.request),
+        backend_timeout: nanos(one.timeouts.backend),
+        retry: Retry { times: one.retries.attempts, statuses },
+        body_most: if one.max_body.0 == 0 { u64::MAX } else { one.max_body.0 },
+        always_timing: one.server_timing,
+        counters,
+    }
+}
+
+fn build_filter(filter: &config::Filter, route: &config::Route) -> edit::Filter {
+    let prefix = route.matches.iter().find_map(|one| match &one.path {
+        Some(config::PathMatch::Prefix(Text(prefix))) => Some(prefix.as_bytes().to_vec()),
+        _ => None,
+    });
+    let path = |edit: &config::PathEdit| match edit {
+        config::PathEdit::Replace(Text(with)) => edit::PathEdit::Full(with.as_bytes().to_vec()),
+        config::PathEdit::ReplacePrefix(Text(with)) => {
+            let matched = prefix.clone().unwrap_or_else(|| b"/".to_vec());
+            edit::PathEdit::Prefix { matched, with: with.as_bytes().to_vec() }
+        }
+    };
+    let edits = |headers: &config::Headers| {
+        let list = |map: &std::collections::BTreeMap<String, String>| -> Vec<(String, String)> {
+            map.iter().map(|(name, value)| (name.clone(), value.clone())).collect()
+        };
+        Edits::new(&list(&headers.set), &list(&headers.add), &headers.remove)
+    };
+    match filter {
+        config::Filter::RequestHeaders(headers) => edit::Filter::RequestHeaders(edits(headers)),
+        config::Filter::ResponseHeaders(headers) => edit::Filter::ResponseHeaders(edits(headers)),
+        config::Filter::Redirect(redirect) => edit::Filter::Redirect(edit::Redirect {
+            scheme: redirect.scheme.clone(),
+            host: redirect.host.clone(),
+            port: redirect.port,
+            path: redirect.path.as_ref().map(path),
+            status: redirect.status,
+        }),
+        config::Filter::Rewrite(rewrite) => edit::Filter::Rewrite {
+            host: rewrite.host.as_ref().map(|host| host.as_bytes().to_vec()),
+            path: rewrite.path.as_ref().map(path),
+        },
+        config::Filter::Respond(respond) => edit::Filter::Respond(Fixed {
+            status: respond.status,
+            body: respond.body.as_bytes().to_vec(),
+            content_type: respond.content_type.clone(),
+        }),
+    }
+}
+
+fn build_log(spec: &Spec, kept: &Kept) -> Result<Option<AccessLog>, BuildError> {
+    let Some(log) = &spec.access_log else { return Ok(None) };
+    let format = match log.format {
+        config::LogFormat::Text => Format::Text,
+        config::LogFormat::Json => Format::Json,
+    };
+    let writer = match &kept.log {
+        Some((path, writer)) if *path == log.path => writer.clone(),
+        _ => Writer::open(log.path.as_deref().map(Path::new))
+            .map_err(|error| BuildError::new("the access log", error))?,
+    };
+    Ok(Some(AccessLog { format, writer }))
+}
+
+/// Files whose change makes a new plan necessary.
+pub fn files(spec: &Spec) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for tls in spec.listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
+        files.extend(tls.certificates.iter().flat_map(|one| [&one.cert_file, &one.key_file]));
+        files.extend(&tls.client_ca_file);
+    }
+    for tls in spec.backends.iter().filter_map(|backend| backend.tls.as_ref()) {
+        files.extend([&tls.ca_file, &tls.cert_file, &tls.key_file].into_iter().flatten());
+    }
+    files.into_iter().map(PathBuf::from).collect()
+}
+
+/// Names that are looked up again, and how often.
+pub fn names(spec: &Spec) -> Vec<(String, std::time::Duration)> {
+    let all = spec
+        .backends
+        .iter()
+        .flat_map(|backend| backend.endpoints.iter().map(move |endpoint| (endpoint.clone(), backend.resolve_every.0)));
+    all.filter(|(endpoint, _)| !endpoint.starts_with("unix:") && endpoint.parse::<SocketAddr>().is_err()).collect()
+}

@@ -1,0 +1,169 @@
+//! Certificates and keys from files, both ways.
+
+use std::io;
+use std::sync::Arc;
+
+use dataplane::backend::Outward;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::{self, PemObject as _};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+use crate::config::{Certificate, ClientCertificate, ClientTls, ServerTls, TlsVersion};
+
+/// What can be wrong with them.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TlsError {
+    #[error("failed to read {path}")]
+    Read { path: String, source: io::Error },
+    #[error("{path} is no PEM file of what it should be")]
+    Pem { path: String, source: pem::Error },
+    #[error("{path} has no certificate")]
+    Empty { path: String },
+    #[error("{cert} and {key} cannot be used")]
+    Pair { cert: String, key: String, source: rustls::Error },
+    #[error("{path} cannot be trusted")]
+    Trust { path: String, source: rustls::Error },
+    #[error("clients cannot be verified")]
+    Verifier(#[source] rustls::client::VerifierBuilderError),
+    #[error("`{name}` is no server name")]
+    Name { name: String },
+    #[error("the machine's certificates cannot be read")]
+    Machine,
+    #[error("the settings do not fit together")]
+    Settings(#[source] rustls::Error),
+}
+
+fn read(path: &str) -> Result<Vec<u8>, TlsError> {
+    std::fs::read(path).map_err(|source| TlsError::Read { path: path.to_owned(), source })
+}
+
+fn chain(path: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let bytes = read(path)?;
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    let chain = chain.map_err(|source| TlsError::Pem { path: path.to_owned(), source })?;
+    if chain.is_empty() { Err(TlsError::Empty { path: path.to_owned() }) } else { Ok(chain) }
+}
+
+fn key(path: &str) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let bytes = read(path)?;
+    PrivateKeyDer::from_pem_slice(&bytes).map_err(|source| TlsError::Pem { path: path.to_owned(), source })
+}
+
+fn pair(one: &Certificate) -> Result<CertifiedKey, TlsError> {
+    let (chain, key) = (chain(&one.cert_file)?, key(&one.key_file)?);
+    CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(|source| TlsError::Pair {
+        cert: one.cert_file.clone(),
+        key: one.key_file.clone(),
+        source,
+    })
+}
+
+fn roots(path: &str) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in chain(path)? {
+        roots.add(certificate).map_err(|source| TlsError::Trust { path: path.to_owned(), source })?;
+    }
+    Ok(roots)
+}
+
+/// By the client's server name; the first for everybody else.
+#[derive(Debug)]
+struct ByName {
+    keys: Vec<Arc<CertifiedKey>>,
+}
+
+impl ResolvesServerCert for ByName {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let fits = |key: &&Arc<CertifiedKey>| {
+            let name = hello.server_name().and_then(|name| ServerName::try_from(name).ok());
+            let certificate =
+                key.end_entity_cert().ok().and_then(|end| rustls::server::ParsedCertificate::try_from(end).ok());
+            match (name, certificate) {
+                (Some(name), Some(certificate)) => rustls::client::verify_server_name(&certificate, &name).is_ok(),
+                _ => false,
+            }
+        };
+        // A client that cannot use the kind of key is given another that fits the name, if there is one.
+        let can = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
+        let found = self.keys.iter().find(|key| fits(key) && can(key));
+        found.or_else(|| self.keys.iter().find(can)).or(self.keys.first()).cloned()
+    }
+}
+
+pub(super) fn server(tls: &ServerTls, http2: bool) -> Result<Arc<ServerConfig>, TlsError> {
+    let provider = Arc::new(ring::default_provider());
+    let versions = match tls.min_version {
+        TlsVersion::Tls12 => rustls::ALL_VERSIONS,
+        TlsVersion::Tls13 => &[&rustls::version::TLS13],
+    };
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
+    let builder = builder.with_protocol_versions(versions).map_err(TlsError::Settings)?;
+    let builder = match &tls.client_ca_file {
+        None => builder.with_no_client_auth(),
+        Some(path) => {
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(path)?), provider);
+            let verifier = match tls.client_certificate {
+                ClientCertificate::Required => verifier,
+                ClientCertificate::Optional => verifier.allow_unauthenticated(),
+            };
+            builder.with_client_cert_verifier(verifier.build().map_err(TlsError::Verifier)?)
+        }
+    };
+    let keys = tls.certificates.iter().map(|one| pair(one).map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
+    let mut config = builder.with_cert_resolver(Arc::new(ByName { keys }));
+    if http2 {
+        config.alpn_protocols.push(b"h2".to_vec());
+    }
+    config.alpn_protocols.push(b"http/1.1".to_vec());
+    config.send_tls13_tickets = 1;
+    Ok(Arc::new(config))
+}
+
+/// With a text that changes when the files do.
+pub(super) fn client(tls: &ClientTls, endpoints: &[String], http2: bool) -> Result<(Outward, String), TlsError> {
+    let mut fingerprint = String::new();
+    let mut note = |path: &str| -> Result<(), TlsError> {
+        use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+        let mut hasher = DefaultHasher::new();
+        read(path)?.hash(&mut hasher);
+        fingerprint.push_str(&format!("{path}={:x};", hasher.finish()));
+        Ok(())
+    };
+    let roots = match &tls.ca_file {
+        Some(path) => {
+            note(path)?;
+            roots(path)?
+        }
+        None => {
+            let mut store = RootCertStore::empty();
+            store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            if store.is_empty() {
+                return Err(TlsError::Machine);
+            }
+            store
+        }
+    };
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder =
+        builder.with_safe_default_protocol_versions().map_err(TlsError::Settings)?.with_root_certificates(roots);
+    let mut config = match (&tls.cert_file, &tls.key_file) {
+        (Some(cert), Some(secret)) => {
+            note(cert)?;
+            note(secret)?;
+            builder.with_client_auth_cert(chain(cert)?, key(secret)?).map_err(|source| TlsError::Pair {
+                cert: cert.clone(),
+                key: secret.clone(),
+                source,
+            })?
+        }
+        _ => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![if http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
+    let host = endpoints.first().and_then(|endpoint| endpoint.rsplit_once(':')).map_or("", |(host, _)| host);
+    let name = tls.server_name.as_deref().unwrap_or_else(|| host.trim_start_matches('[').trim_end_matches(']'));
+    let server = ServerName::try_from(name.to_owned()).map_err(|_| TlsError::Name { name: name.to_owned() })?;
+    Ok((Outward { config: Arc::new(config), name: server }, fingerprint))
+}

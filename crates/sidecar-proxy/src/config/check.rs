@@ -1,0 +1,263 @@
+//! What the types cannot say.
+
+use daemon::config::Decoder;
+use regex::Regex;
+
+use super::{Filter, Headers, Match, PathEdit, PathMatch, Redirect, Route, Spec, Text, TextMatch};
+use crate::build;
+
+pub fn check(spec: &Spec, decoder: &mut Decoder) {
+    if spec.listeners.is_empty() {
+        decoder.refuse_at("spec.listeners", "needs at least one listener");
+    }
+    names("spec.listeners", spec.listeners.iter().map(|one| one.name.as_str()), decoder);
+    names("spec.routes", spec.routes.iter().map(|one| one.name.as_str()), decoder);
+    names("spec.backends", spec.backends.iter().map(|one| one.name.as_str()), decoder);
+    let backend = |name: &str| spec.backends.iter().any(|one| one.name == name);
+    for (index, listener) in spec.listeners.iter().enumerate() {
+        let at = format!("spec.listeners[{index}]");
+        if let Err(message) = build::listen_address(&listener.address) {
+            decoder.refuse_at(&format!("{at}.address"), message);
+        }
+        if let Some(name) = listener.tcp.as_ref().filter(|name| !backend(name)) {
+            decoder.refuse_at(&format!("{at}.tcp"), format!("there is no backend `{name}`"));
+        }
+        if listener.tls.as_ref().is_some_and(|tls| tls.certificates.is_empty()) {
+            decoder.refuse_at(&format!("{at}.tls.certificates"), "needs at least one certificate");
+        }
+    }
+    let speaks_http = spec.listeners.iter().any(|listener| listener.tcp.is_none());
+    if speaks_http && spec.routes.is_empty() {
+        decoder.refuse_at("spec", "needs at least one route, since a listener speaks HTTP");
+    }
+    for (index, route) in spec.routes.iter().enumerate() {
+        check_route(&format!("spec.routes[{index}]"), route, spec, decoder);
+    }
+    for (index, one) in spec.backends.iter().enumerate() {
+        let at = format!("spec.backends[{index}]");
+        if one.endpoints.is_empty() {
+            decoder.refuse_at(&format!("{at}.endpoints"), "needs at least one endpoint");
+        }
+        for (position, endpoint) in one.endpoints.iter().enumerate() {
+            if let Err(message) = build::endpoint_name(endpoint) {
+                decoder.refuse_at(&format!("{at}.endpoints[{position}]"), message);
+            }
+        }
+        if one.passive_health.max_ejected_percent > 100 {
+            decoder.refuse_at(&format!("{at}.passiveHealth.maxEjectedPercent"), "must be at most 100");
+        }
+        if let Some(health) = &one.active_health {
+            if health.interval.0.is_zero() || health.timeout.0.is_zero() {
+                decoder.refuse_at(&format!("{at}.activeHealth"), "interval and timeout must be longer than 0s");
+            }
+            if health.path.as_ref().is_some_and(|path| !is_path(path)) {
+                decoder.refuse_at(&format!("{at}.activeHealth.path"), "must begin with `/` and have no blanks");
+            }
+            if one.tls.is_some() && health.path.is_some() {
+                decoder.refuse_at(
+                    &format!("{at}.activeHealth.path"),
+                    "is not supported for a backend with tls: leave it out",
+                );
+            }
+        }
+        if one.tls.as_ref().is_some_and(|tls| tls.cert_file.is_some() != tls.key_file.is_some()) {
+            decoder.refuse_at(&format!("{at}.tls"), "certFile and keyFile belong together");
+        }
+        if one.resolve_every.0.is_zero() {
+            decoder.refuse_at(&format!("{at}.resolveEvery"), "must be longer than 0s");
+        }
+    }
+    if !(1024..=32 << 10).contains(&spec.limits.head.0) {
+        decoder.refuse_at("spec.limits.head", "must be between 1Ki and 32Ki");
+    }
+    if !(1..=1000).contains(&spec.limits.fields) {
+        decoder.refuse_at("spec.limits.fields", "must be between 1 and 1000");
+    }
+    if spec.workers > 256 {
+        decoder.refuse_at("spec.workers", "must be at most 256");
+    }
+}
+
+fn check_route(at: &str, route: &Route, spec: &Spec, decoder: &mut Decoder) {
+    for (index, name) in route.listeners.iter().enumerate() {
+        let at = format!("{at}.listeners[{index}]");
+        match spec.listeners.iter().find(|listener| listener.name == *name) {
+            None => decoder.refuse_at(&at, format!("there is no listener `{name}`")),
+            Some(listener) if listener.tcp.is_some() => decoder.refuse_at(&at, format!("`{name}` does not speak HTTP")),
+            Some(_) => {}
+        }
+    }
+    for (index, host) in route.hosts.iter().enumerate() {
+        let name = host.strip_prefix("*.").unwrap_or(host);
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-._:[]".contains(c);
+        if name.is_empty() || !name.chars().all(plain) {
+            decoder.refuse_at(&format!("{at}.hosts[{index}]"), "must be a lower-case host name, or `*.` and one");
+        }
+    }
+    for (index, one) in route.matches.iter().enumerate() {
+        check_match(&format!("{at}.matches[{index}]"), one, decoder);
+    }
+    let answers = |filter: &Filter| matches!(filter, Filter::Redirect(_) | Filter::Respond(_));
+    let answered = route.filters.iter().any(answers);
+    if !answered && route.backends.is_empty() {
+        decoder.refuse_at(at, "needs backends, or a filter that answers");
+    }
+    if !route.backends.is_empty() && route.backends.iter().all(|target| target.weight == 0) {
+        decoder.refuse_at(&format!("{at}.backends"), "all weights are 0");
+    }
+    for (index, target) in route.backends.iter().enumerate() {
+        if !spec.backends.iter().any(|one| one.name == target.name) {
+            decoder
+                .refuse_at(&format!("{at}.backends[{index}].name"), format!("there is no backend `{}`", target.name));
+        }
+        if target.weight > 1_000_000 {
+            decoder.refuse_at(&format!("{at}.backends[{index}].weight"), "must be at most 1000000");
+        }
+    }
+    for (index, status) in route.retries.statuses.iter().enumerate() {
+        if !matches!(status, 500 | 502 | 503 | 504) {
+            decoder.refuse_at(&format!("{at}.retries.statuses[{index}]"), "must be one of 500, 502, 503, 504");
+        }
+    }
+    if route.retries.attempts > 10 {
+        decoder.refuse_at(&format!("{at}.retries.attempts"), "must be at most 10");
+    }
+    for (index, filter) in route.filters.iter().enumerate() {
+        let at = format!("{at}.filters[{index}]");
+        match filter {
+            Filter::RequestHeaders(headers) => check_headers(&format!("{at}.requestHeaders"), headers, decoder),
+            Filter::ResponseHeaders(headers) => check_headers(&format!("{at}.responseHeaders"), headers, decoder),
+            Filter::Redirect(redirect) => check_redirect(&format!("{at}.redirect"), redirect, route, decoder),
+            Filter::Rewrite(rewrite) => {
+                let at = format!("{at}.rewrite");
+                check_edit(&at, rewrite.path.as_ref(), route, decoder);
+                if rewrite.host.as_ref().is_some_and(|host| !is_host(host)) {
+                    decoder.refuse_at(&format!("{at}.host"), "must be a host");
+                }
+            }
+            Filter::Respond(respond) => {
+                if !(200..=599).contains(&respond.status) {
+                    decoder.refuse_at(&format!("{at}.respond.status"), "must be from 200 to 599");
+                }
+                if !dataplane::head::is_value(respond.content_type.as_bytes()) {
+                    decoder.refuse_at(&format!("{at}.respond.contentType"), "must be a field value");
+                }
+            }
+        }
+    }
+}
+
+fn check_match(at: &str, one: &Match, decoder: &mut Decoder) {
+    match &one.path {
+        Some(PathMatch::Exact(Text(path))) if !is_path(path) => {
+            decoder.refuse_at(&format!("{at}.path.exact"), "must begin with `/` and have no blanks");
+        }
+        Some(PathMatch::Prefix(Text(path))) if !is_path(path) => {
+            decoder.refuse_at(&format!("{at}.path.prefix"), "must begin with `/` and have no blanks");
+        }
+        Some(PathMatch::Regex(Text(pattern))) => regex(&format!("{at}.path.regex"), pattern, decoder),
+        _ => {}
+    }
+    if one.method.as_ref().is_some_and(|method| !dataplane::route::is_method(method.as_bytes())) {
+        decoder.refuse_at(&format!("{at}.method"), "must be a method other than CONNECT");
+    }
+    for (field, map) in [("headers", &one.headers), ("query", &one.query)] {
+        for (name, text) in map {
+            if field == "headers" && !is_token(name) {
+                decoder.refuse_at(&format!("{at}.headers.{name}"), "is no field name");
+            }
+            if let TextMatch::Regex(Text(pattern)) = text {
+                regex(&format!("{at}.{field}.{name}.regex"), pattern, decoder);
+            }
+        }
+    }
+}
+
+/// Fields that belong to the connection or the framing: whoever sets them breaks the message.
+const OURS: [&str; 8] =
+    ["connection", "content-length", "transfer-encoding", "upgrade", "host", "keep-alive", "te", "proxy-connection"];
+
+fn check_headers(at: &str, headers: &Headers, decoder: &mut Decoder) {
+    for (field, map) in [("set", &headers.set), ("add", &headers.add)] {
+        for (name, value) in map {
+            if !is_token(name) {
+                decoder.refuse_at(&format!("{at}.{field}.{name}"), "is no field name");
+            } else if OURS.contains(&name.to_ascii_lowercase().as_str()) {
+                decoder.refuse_at(&format!("{at}.{field}.{name}"), "belongs to the connection and cannot be set");
+            }
+            if !dataplane::head::is_value(value.as_bytes()) {
+                decoder.refuse_at(&format!("{at}.{field}.{name}"), "is no field value");
+            }
+        }
+    }
+    for (index, name) in headers.remove.iter().enumerate() {
+        if !is_token(name) {
+            decoder.refuse_at(&format!("{at}.remove[{index}]"), "is no field name");
+        } else if OURS.contains(&name.to_ascii_lowercase().as_str()) {
+            decoder.refuse_at(&format!("{at}.remove[{index}]"), "belongs to the connection and cannot be removed");
+        }
+    }
+}
+
+fn check_redirect(at: &str, redirect: &Redirect, route: &Route, decoder: &mut Decoder) {
+    if !matches!(redirect.status, 301 | 302 | 303 | 307 | 308) {
+        decoder.refuse_at(&format!("{at}.status"), "must be 301, 302, 303, 307 or 308");
+    }
+    if redirect.scheme.as_ref().is_some_and(|scheme| !matches!(scheme.as_str(), "http" | "https")) {
+        decoder.refuse_at(&format!("{at}.scheme"), "must be http or https");
+    }
+    if redirect.host.as_ref().is_some_and(|host| !is_host(host)) {
+        decoder.refuse_at(&format!("{at}.host"), "must be a host");
+    }
+    check_edit(at, redirect.path.as_ref(), route, decoder);
+}
+
+fn check_edit(at: &str, edit: Option<&PathEdit>, route: &Route, decoder: &mut Decoder) {
+    match edit {
+        Some(PathEdit::Replace(Text(path)) | PathEdit::ReplacePrefix(Text(path))) if !is_path(path) => {
+            decoder.refuse_at(&format!("{at}.path"), "must begin with `/` and have no blanks");
+        }
+        Some(PathEdit::ReplacePrefix(_)) => {
+            let prefixes = route.matches.iter().filter(|one| matches!(one.path, Some(PathMatch::Prefix(_)))).count();
+            if prefixes != route.matches.len() || route.matches.len() > 1 {
+                decoder.refuse_at(
+                    &format!("{at}.path.replacePrefix"),
+                    "needs a route with exactly one match, of a path prefix",
+                );
+            }
+        }
+        _ => {}
+    }
+}
+
+fn is_path(path: &str) -> bool {
+    path.starts_with('/') && path.bytes().all(|byte| byte > 0x20 && byte < 0x7f && byte != b'#')
+}
+
+fn is_host(host: &str) -> bool {
+    !host.is_empty() && dataplane::head::is_authority(host.as_bytes())
+}
+
+fn is_token(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|byte| dataplane::head::TOKEN[usize::from(byte)])
+}
+
+fn names<'a>(at: &str, names: impl Iterator<Item = &'a str>, decoder: &mut Decoder) {
+    let mut seen = Vec::new();
+    for (index, name) in names.enumerate() {
+        if name.is_empty() {
+            decoder.refuse_at(&format!("{at}[{index}].name"), "must not be empty");
+        } else if seen.contains(&name) {
+            decoder.refuse_at(&format!("{at}[{index}].name"), format!("the name `{name}` is taken already"));
+        }
+        seen.push(name);
+    }
+}
+
+fn regex(at: &str, pattern: &str, decoder: &mut Decoder) {
+    if let Err(error) = Regex::new(pattern) {
+        let message = error.to_string();
+        let last = message.lines().last().unwrap_or("not a regular expression");
+        decoder.refuse_at(at, format!("not a regular expression: {}", last.trim_start_matches("error: ")));
+    }
+}

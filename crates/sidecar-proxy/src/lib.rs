@@ -1,0 +1,17 @@
+//! The proxy sidecar: routes, balances, terminates TLS, and says where the time went. The work is done by `dataplane`; here
+//! are its configuration, its life and its face.
+//!
+//! ```text
+//! document ─check▶ spec ─build▶ plan ─▶ workers ─▶ counters, ledger, slowest ─▶ /metrics, /trace, log
+//! ```
+
+#![forbid(unsafe_code)]
+
+pub mod build;
+pub mod config;
+pub mod probe;
+pub mod program;
+mod report;
+pub mod trace;
+
+pub use program::Proxy;

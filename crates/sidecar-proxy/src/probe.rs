@@ -1,0 +1,76 @@
+//! Asking endpoints whether they are well. A thread for each backend that wants it; it ends when its backend is gone.
+
+use std::io;
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::Duration;
+
+use dataplane::backend::{Address, Backend};
+
+use crate::config::ActiveHealth;
+
+pub fn start(backend: &Arc<Backend>, health: &ActiveHealth) -> io::Result<()> {
+    let (backend, health) = (Arc::downgrade(backend), health.clone());
+    let builder = thread::Builder::new().name("health".to_owned()).stack_size(64 << 10);
+    builder.spawn(move || watch(&backend, &health)).map(drop)
+}
+
+fn watch(backend: &Weak<Backend>, health: &ActiveHealth) {
+    let mut runs: Vec<(bool, u32)> = Vec::new();
+    loop {
+        let Some(backend) = backend.upgrade() else { return };
+        runs.resize(backend.endpoints.len(), (true, 0));
+        for (endpoint, (good, length)) in backend.endpoints.iter().zip(&mut runs) {
+            let now_good = ask(&endpoint.address, health).is_ok_and(|good| good);
+            *length = if now_good == *good { length.saturating_add(1) } else { 1 };
+            *good = now_good;
+            let down = endpoint.health.is_down();
+            if down && now_good && *length >= health.successes {
+                endpoint.health.set_down(false);
+                daemon::info!("an endpoint is well again", backend = backend.name, endpoint = endpoint.name);
+            } else if !down && !now_good && *length >= health.failures {
+                endpoint.health.set_down(true);
+                daemon::warn!("an endpoint is not well", backend = backend.name, endpoint = endpoint.name);
+            }
+        }
+        drop(backend);
+        thread::sleep(health.interval.0);
+    }
+}
+
+fn ask(address: &Address, health: &ActiveHealth) -> io::Result<bool> {
+    let timeout = health.timeout.0;
+    match address {
+        Address::Tcp(address) => {
+            let stream = TcpStream::connect_timeout(address, timeout)?;
+            stream.set_read_timeout(Some(timeout))?;
+            stream.set_write_timeout(Some(timeout))?;
+            question(stream, &address.to_string(), health)
+        }
+        Address::Unix(path) => {
+            let stream = UnixStream::connect(path)?;
+            stream.set_read_timeout(Some(timeout))?;
+            stream.set_write_timeout(Some(timeout))?;
+            question(stream, "localhost", health)
+        }
+    }
+}
+
+fn question<S: io::Read + io::Write>(mut stream: S, host: &str, health: &ActiveHealth) -> io::Result<bool> {
+    let Some(path) = &health.path else { return Ok(true) };
+    let host = health.host.as_deref().unwrap_or(host);
+    let text =
+        format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: outrigger-proxy\r\nConnection: close\r\n\r\n");
+    stream.write_all(text.as_bytes())?;
+    let mut line = [0; 12];
+    stream.read_exact(&mut line)?;
+    // The rest is read so that the application can finish; how much there is, is its business.
+    let mut rest = [0; 4096];
+    let _ = stream.read(&mut rest);
+    Ok(line.starts_with(b"HTTP/1.") && matches!(line[9], b'2' | b'3'))
+}
+
+/// Between two looks at files and names.
+pub const LOOK: Duration = Duration::from_secs(1);

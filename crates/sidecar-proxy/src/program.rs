@@ -1,0 +1,278 @@
+//! The program's life: build, serve, reload, drain.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use daemon::config::{Decoder, Loaded};
+use daemon::health::Report;
+use daemon::metrics::Exposition;
+use daemon::program::{Ending, Flag};
+use daemon::{BuildError, Context, Drain, Exit, Program, error, info, warn};
+use dataplane::backend::Address;
+use dataplane::clock;
+use dataplane::plan::Plan;
+use dataplane::server::Server;
+use tokio::sync::Notify;
+
+use crate::build::{self, Kept};
+use crate::config::{Spec, check};
+use crate::probe::LOOK;
+
+#[derive(Debug)]
+pub struct Proxy {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    state: Mutex<State>,
+    pub(crate) server: Mutex<Option<Server>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    spec: Spec,
+    kept: Kept,
+    pub(crate) plan: Arc<Plan>,
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Inner {
+    /// Builds a plan and goes over to it; on an error nothing has changed.
+    fn renew(&self, spec: &Spec) -> Result<(), BuildError> {
+        let mut state = lock(&self.state);
+        let plan = Arc::new(build::build(spec, &mut state.kept)?);
+        if build::workers(spec) != state.kept.workers {
+            warn!("the number of workers changes only at the next start");
+        }
+        state.spec = spec.clone();
+        state.plan = Arc::clone(&plan);
+        drop(state);
+        if let Some(server) = &*lock(&self.server) {
+            server.apply(&plan);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn plan(&self) -> Arc<Plan> {
+        Arc::clone(&lock(&self.state).plan)
+    }
+}
+
+impl Program for Proxy {
+    const NAME: &'static str = "outrigger-proxy";
+    const METRICS: &'static str = "outrigger_proxy";
+    const KIND: &'static str = "Proxy";
+    const ABOUT: &'static str =
+        "routes, balances, terminates TLS, and says where the time went (`outrigger-proxy trace`)";
+    const ADMIN_PORT: u16 = 7612;
+    const FLAGS: &'static [Flag] = &[
+        Flag { name: "listen", value: "ADDRESS", help: "listen here, such as :8080 (:7602); may be repeated" },
+        Flag { name: "to", value: "ENDPOINT", help: "host:port or unix:/path of the application; may be repeated" },
+        Flag { name: "tls-cert", value: "FILE", help: "serve TLS with this PEM chain" },
+        Flag { name: "tls-key", value: "FILE", help: "and this PEM key" },
+        Flag { name: "access-log", value: "FORMAT", help: "text or json, to standard output (none)" },
+    ];
+    type Spec = Spec;
+
+    fn spec_of_flags(flags: &BTreeMap<&'static str, Vec<String>>) -> Result<serde_json::Value, String> {
+        use serde_json::json;
+        let all = |name: &str| flags.get(name).cloned().unwrap_or_default();
+        let last = |name: &str| flags.get(name).and_then(|values| values.last());
+        if all("to").is_empty() {
+            return Err("needs --to ENDPOINT or --config FILE; see --help".to_owned());
+        }
+        let mut addresses = all("listen");
+        if addresses.is_empty() {
+            addresses.push(":7602".to_owned());
+        }
+        let tls = match (last("tls-cert"), last("tls-key")) {
+            (Some(cert), Some(key)) => Some(json!({ "certificates": [{ "certFile": cert, "keyFile": key }] })),
+            (None, None) => None,
+            _ => return Err("--tls-cert and --tls-key belong together".to_owned()),
+        };
+        let listeners = addresses.iter().enumerate().map(|(index, address)| {
+            let name = if index == 0 { "http".to_owned() } else { format!("http-{}", index + 1) };
+            let mut listener = json!({ "name": name, "address": address });
+            if let Some(tls) = &tls {
+                listener["tls"] = tls.clone();
+            }
+            listener
+        });
+        let mut spec = json!({
+            "listeners": listeners.collect::<Vec<_>>(),
+            "routes": [{ "name": "all", "backends": [{ "name": "app" }] }],
+            "backends": [{ "name": "app", "endpoints": all("to") }],
+        });
+        match last("access-log").map(String::as_str) {
+            None => {}
+            Some(format @ ("text" | "json")) => spec["accessLog"] = json!({ "format": format }),
+            Some(other) => return Err(format!("--access-log: `{other}` is not text or json")),
+        }
+        Ok(spec)
+    }
+
+    fn check(spec: &Spec, decoder: &mut Decoder) {
+        check(spec, decoder);
+    }
+
+    fn build(loaded: &Loaded<Spec>, _: &Context) -> Result<Proxy, BuildError> {
+        let spec = loaded.spec.clone();
+        let mut kept = Kept::new(build::workers(&spec));
+        let plan = Arc::new(build::build(&spec, &mut kept)?);
+        let state = Mutex::new(State { spec, kept, plan });
+        Ok(Proxy { inner: Arc::new(Inner { state, server: Mutex::new(None) }) })
+    }
+
+    fn reload(&self, loaded: &Loaded<Spec>, _: &Context) -> Result<(), BuildError> {
+        self.inner.renew(&loaded.spec)
+    }
+
+    async fn serve(&self, mut drain: Drain) -> Ending {
+        let ended = Arc::new(Notify::new());
+        let for_workers = Arc::clone(&ended);
+        let (workers, plan) = {
+            let state = lock(&self.inner.state);
+            (state.kept.workers, Arc::clone(&state.plan))
+        };
+        let started = Server::start(workers, &plan, move || for_workers.notify_one());
+        match started {
+            Ok(server) => *lock(&self.inner.server) = Some(server),
+            Err(error) => {
+                return Ending { exit: Exit::Failure, message: format!("failed to start the workers: {error}") };
+            }
+        }
+        for listener in &plan.listeners {
+            let bound = dataplane::sock::local_address(&listener.socket);
+            let address = bound.map_or_else(|| listener.address.clone(), |address| address.to_string());
+            info!("listening", listener = listener.name, at = address, tls = listener.tls.is_some());
+        }
+        self.keep_up();
+        let begun = tokio::select! {
+            deadline = drain.begun() => Some(deadline),
+            // A worker never ends by itself.
+            () = ended.notified() => None,
+        };
+        if let (Some(deadline), Some(server)) = (begun, &*lock(&self.inner.server)) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let at = clock::now() + u64::try_from(left.as_nanos()).unwrap_or(u64::MAX / 2);
+            server.drain(at);
+        }
+        while begun.is_some() && lock(&self.inner.server).as_ref().is_some_and(Server::is_running) {
+            ended.notified().await;
+        }
+        let Some(server) = lock(&self.inner.server).take() else {
+            return Ending { exit: Exit::Failure, message: "the workers are gone".to_owned() };
+        };
+        if begun.is_none() {
+            // The others would go on for ever; the process ends without them.
+            return Ending { exit: Exit::Failure, message: "a worker ended".to_owned() };
+        }
+        let joined = server.join();
+        if let Some(log) = &self.inner.plan().log {
+            log.writer.flush();
+        }
+        match joined {
+            Ok(0) => Ending { exit: Exit::Success, message: "drained: every connection has ended".to_owned() },
+            Ok(cut) => Ending {
+                exit: Exit::Incomplete,
+                message: format!("the drain's time was over: {cut} connection(s) cut"),
+            },
+            Err(error) => Ending { exit: Exit::Failure, message: format!("a worker failed: {error}") },
+        }
+    }
+
+    fn ready(&self, report: &mut Report) {
+        self.inner.ready(report);
+    }
+
+    fn metrics(&self, out: &mut Exposition) {
+        self.inner.metrics(out);
+    }
+
+    fn page(&self, path: &str) -> Option<String> {
+        (path == "/trace").then(|| self.inner.trace())
+    }
+}
+
+impl Proxy {
+    /// Looks at certificates and names from time to time. A thread, because looking up names blocks.
+    fn keep_up(&self) {
+        let inner = Arc::downgrade(&self.inner);
+        let builder = thread::Builder::new().name("keeper".to_owned()).stack_size(128 << 10);
+        let spawned = builder.spawn(move || {
+            let mut seen = Seen::default();
+            loop {
+                let Some(inner) = inner.upgrade() else { return };
+                let spec = lock(&inner.state).spec.clone();
+                if seen.has_changed(&spec) {
+                    match inner.renew(&spec) {
+                        Ok(()) => info!("certificates or addresses taken over"),
+                        Err(error) => {
+                            error!(
+                                "certificates or addresses not taken over; the old ones go on",
+                                reason = daemon::log::chain(&error)
+                            );
+                        }
+                    }
+                }
+                if build::files(&spec).is_empty() && build::names(&spec).is_empty() {
+                    drop(inner);
+                    // Only a reload can change that, and it reads everything itself.
+                    thread::sleep(10 * LOOK);
+                } else {
+                    drop(inner);
+                    thread::sleep(LOOK);
+                }
+            }
+        });
+        if let Err(error) = spawned {
+            error!("certificates and names are not looked at again", reason = error);
+        }
+    }
+}
+
+/// What files and names were when they were last looked at.
+#[derive(Debug, Default)]
+struct Seen {
+    files: HashMap<PathBuf, Option<Vec<u8>>>,
+    names: HashMap<String, (Instant, Vec<Address>)>,
+}
+
+impl Seen {
+    /// The first look at something new changes nothing: the plan was built from it a moment ago.
+    fn has_changed(&mut self, spec: &Spec) -> bool {
+        let mut changed = false;
+        let files = build::files(spec);
+        self.files.retain(|path, _| files.contains(path));
+        for path in files {
+            // Missing for a moment, in the middle of a swap: the next look brings it.
+            let text = std::fs::read(&path).ok();
+            if text.is_some() {
+                let before = self.files.insert(path, text.clone());
+                changed |= before.is_some_and(|before| before != text);
+            }
+        }
+        let names = build::names(spec);
+        self.names.retain(|name, _| names.iter().any(|(other, _)| other == name));
+        for (name, every) in names {
+            let due = self.names.get(&name).is_none_or(|(at, known)| {
+                // A name that is not known yet is asked about again soon.
+                at.elapsed() >= if known.is_empty() { Duration::from_secs(2).min(every) } else { every }
+            });
+            if due {
+                let found = build::resolve(&name);
+                let before = self.names.insert(name, (Instant::now(), found.clone()));
+                // An answer that has nothing is no answer: the old addresses may still be good.
+                changed |= before.is_some_and(|(_, before)| before != found && !found.is_empty());
+            }
+        }
+        changed
+    }
+}

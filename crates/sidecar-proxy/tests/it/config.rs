@@ -1,0 +1,120 @@
+//! The command line, the examples, and the reference page, which is generated.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_outrigger-proxy")).args(arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
+#[test]
+fn the_example_is_good() {
+    let example = root().join("examples/sidecars/proxy.yaml");
+    let output = run(&["--check", "--config", example.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+#[test]
+fn the_reference_is_up_to_date() {
+    let path = root().join("docs/reference/proxy.md");
+    let page = std::fs::read_to_string(&path).unwrap();
+    let (head, _) = page.split_once("<!-- generated -->\n").unwrap();
+    let fresh = format!("{head}<!-- generated -->\n{}", text(&run(&["--print-reference"]).stdout));
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        std::fs::write(&path, &fresh).unwrap();
+        return;
+    }
+    assert!(page == fresh, "docs/reference/proxy.md is stale; run with UPDATE_EXPECT=1");
+}
+
+#[test]
+fn every_problem_is_reported_at_its_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("bad.yaml");
+    let bad = "apiVersion: outrigger.dev/v1alpha1
+kind: Proxy
+spec:
+  listeners:
+  - {name: a, address: 'here'}
+  - {name: a, address: ':80', tcp: nobody}
+  routes:
+  - name: r
+    listeners: [b]
+    hosts: [UPPER]
+    matches:
+    - path: {prefix: api}
+      method: CONNECT
+      headers: {'a b': {exact: x}}
+    - path: {regex: '('}
+    filters:
+    - requestHeaders: {set: {Host: x}, add: {X: \"a\\nb\"}, remove: [Connection]}
+    - redirect: {status: 200, scheme: ftp}
+    retries: {statuses: [404], attempts: 11}
+    backends: [{name: gone}]
+  backends:
+  - {name: b, endpoints: ['nowhere', 'h:0', 'unix:x']}
+  limits: {head: 1Mi}
+";
+    std::fs::write(&path, bad).unwrap();
+    let output = run(&["--check", "--config", path.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(3));
+    assert_eq!(
+        text(&output.stderr).replace(path.to_str().unwrap(), "F"),
+        "F:5:24: spec.listeners[0].address: must be `:PORT`, `ADDRESS:PORT` or `unix:/PATH`
+F:6:12: spec.listeners[1].name: the name `a` is taken already
+F:6:36: spec.listeners[1].tcp: there is no backend `nobody`
+F:9:17: spec.routes[0].listeners[0]: there is no listener `b`
+F:10:13: spec.routes[0].hosts[0]: must be a lower-case host name, or `*.` and one
+F:12:14: spec.routes[0].matches[0].path.prefix: must begin with `/` and have no blanks
+F:13:15: spec.routes[0].matches[0].method: must be a method other than CONNECT
+F:14:24: spec.routes[0].matches[0].headers.a b: is no field name
+F:15:14: spec.routes[0].matches[1].path.regex: not a regular expression: unclosed group
+F:17:36: spec.routes[0].filters[0].requestHeaders.set.Host: belongs to the connection and cannot be set
+F:17:49: spec.routes[0].filters[0].requestHeaders.add.X: is no field value
+F:17:67: spec.routes[0].filters[0].requestHeaders.remove[0]: belongs to the connection and cannot be removed
+F:18:26: spec.routes[0].filters[1].redirect.status: must be 301, 302, 303, 307 or 308
+F:18:39: spec.routes[0].filters[1].redirect.scheme: must be http or https
+F:19:26: spec.routes[0].retries.statuses[0]: must be one of 500, 502, 503, 504
+F:19:42: spec.routes[0].retries.attempts: must be at most 10
+F:20:23: spec.routes[0].backends[0].name: there is no backend `gone`
+F:22:27: spec.backends[0].endpoints[0]: must be `HOST:PORT` or `unix:/PATH`
+F:22:38: spec.backends[0].endpoints[1]: must be `HOST:PORT` or `unix:/PATH`
+F:22:45: spec.backends[0].endpoints[2]: a socket's path must be absolute
+F:23:18: spec.limits.head: must be between 1Ki and 32Ki
+21 problem(s)
+"
+    );
+}
+
+#[test]
+fn flags_stand_for_a_document() {
+    let printed = run(&["--print-config", "--listen", ":8080", "--to", "127.0.0.1:3000", "--access-log", "json"]);
+    let document = text(&printed.stdout);
+    for part in ["kind: Proxy", "address: \":8080\"", "- \"127.0.0.1:3000\"", "balance: roundRobin", "format: json"] {
+        assert!(document.contains(part), "{part}\n{document}");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("printed.yaml");
+    std::fs::write(&path, &document).unwrap();
+    let again = run(&["--print-config", "--config", path.to_str().unwrap()]);
+    assert_eq!(text(&again.stdout), document, "{}", text(&again.stderr));
+    for (arguments, message) in [
+        (&["--listen", ":1"][..], "needs --to ENDPOINT or --config FILE; see --help"),
+        (&["--to", "a:1", "--tls-cert", "x"], "--tls-cert and --tls-key belong together"),
+        (&["--to", "a:1", "--access-log", "xml"], "--access-log: `xml` is not text or json"),
+    ] {
+        let output = run(arguments);
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(2), format!("outrigger-proxy: {message}\n")));
+    }
+    assert!(text(&run(&["--help"]).stdout).contains("outrigger-proxy trace"));
+    assert!(text(&run(&["trace", "--help"]).stdout).contains("--watch"));
+    assert_eq!(run(&["trace", "--admin", "127.0.0.1:1"]).status.code(), Some(1));
+}

@@ -1,0 +1,13 @@
+//! The binary with real sockets: small upstreams that answer as a test wants, clients that send bytes.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
+mod balance;
+mod config;
+
+mod exchange;
+mod harness;
+mod multiplex;
+mod operate;
+mod smuggling;
+mod tls;

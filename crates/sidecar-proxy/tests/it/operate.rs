@@ -1,0 +1,185 @@
+//! Reload, drain, plain TCP, sockets of the file system, the access log.
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::harness::{Client, Does, Upstream, World, eventually, ok, simple_spec};
+
+#[test]
+fn a_reload_under_load_loses_nothing() {
+    let (a, b) = (Upstream::start(|_| ok("a")), Upstream::start(|_| ok("b")));
+    // A port of its own, which stays the same.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let spec = |upstream: &Upstream| simple_spec(&[upstream.address], "").replace("127.0.0.1:0", &port.to_string());
+    let world = World::with(&spec(&a));
+    let stop = Arc::new(AtomicBool::new(false));
+    let served = Arc::new(AtomicUsize::new(0));
+    let threads: Vec<_> = (0..3)
+        .map(|_| {
+            let (stop, served) = (Arc::clone(&stop), Arc::clone(&served));
+            std::thread::spawn(move || {
+                let mut client = Client::connect(port);
+                while !stop.load(Ordering::Relaxed) {
+                    assert_eq!(client.get("/").status(), 200);
+                    served.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    for round in 0..6 {
+        let before = served.load(Ordering::Relaxed);
+        eventually("some requests", || served.load(Ordering::Relaxed) > before + 50);
+        world.reload(&spec(if round % 2 == 0 { &b } else { &a }));
+    }
+    stop.store(true, Ordering::Relaxed);
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    assert!(b.count() > 0);
+
+    // What is wrong changes nothing.
+    world.configure(&spec(&a).replace("name: all", "nam: all"));
+    eventually("the refusal", || world.log().contains("configuration not reloaded"));
+    assert_eq!(world.client().get("/").status(), 200);
+    assert_eq!(world.metric("outrigger_proxy_config_last_reload_successful"), 0);
+}
+
+#[test]
+fn a_drain_waits_for_what_is_going_on() {
+    let release = Arc::new(AtomicBool::new(false));
+    let go = Arc::clone(&release);
+    let upstream = Upstream::start(move |_| {
+        eventually("the word", || go.load(Ordering::Relaxed));
+        ok("late")
+    });
+    let mut world = World::simple(&[upstream.address]);
+    let mut busy = world.client();
+    busy.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    eventually("the request", || upstream.count() == 1);
+    world.signal(Signal::TERM);
+    eventually("the drain", || world.ask("/readyz").contains("503"));
+    // Whoever comes now is served still, once.
+    let mut late = world.client();
+    late.send("GET /late HTTP/1.1\r\nHost: a\r\n\r\n");
+    eventually("the late request", || upstream.count() == 2);
+    assert!(world.is_running());
+    release.store(true, Ordering::Relaxed);
+    for client in [&mut busy, &mut late] {
+        let answer = client.answer();
+        assert_eq!((answer.body.as_str(), answer.field("connection")), ("late", Some("close")));
+        assert!(client.is_closed());
+    }
+    assert_eq!(world.wait().code(), Some(0));
+    assert!(world.log().contains("every connection has ended"), "{}", world.log());
+}
+
+#[test]
+fn an_idle_proxy_ends_at_once() {
+    let upstream = Upstream::start(|_| ok("x"));
+    let mut world = World::simple(&[upstream.address]);
+    let mut idle = world.client();
+    idle.get("/");
+    world.signal(Signal::TERM);
+    assert!(idle.is_closed());
+    assert_eq!(world.wait().code(), Some(0));
+}
+
+#[test]
+fn plain_tcp() {
+    let upstream = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = upstream.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in upstream.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || {
+                let (mut reader, mut writer) = (&stream, &stream);
+                writer.write_all(b"hello first\n").unwrap();
+                let mut all = Vec::new();
+                reader.read_to_end(&mut all).unwrap();
+                writer.write_all(format!("{} bytes", all.len()).as_bytes()).unwrap();
+            });
+        }
+    });
+    let spec = format!(
+        "listeners:\n- {{name: tcp, address: \"127.0.0.1:0\", tcp: app}}\nbackends:\n- {{name: app, endpoints: [\"{address}\"]}}\n"
+    );
+    let mut world = World::with(&spec);
+    for size in [0, 5, 5_000_000] {
+        let mut client = world.client();
+        let mut line = [0; 12];
+        client.stream.read_exact(&mut line).unwrap();
+        assert_eq!(&line, b"hello first\n");
+        client.send(vec![b'x'; size]);
+        client.stream.get_ref().shutdown(std::net::Shutdown::Write).unwrap();
+        let mut rest = String::new();
+        client.stream.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, format!("{size} bytes"));
+    }
+    world.signal(Signal::TERM);
+    assert_eq!(world.wait().code(), Some(0));
+}
+
+#[test]
+fn sockets_of_the_file_system_both_ways() {
+    let world = World::new();
+    let app = UnixListener::bind(world.path("app.sock")).unwrap();
+    std::thread::spawn(move || {
+        for mut stream in app.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || {
+                let mut bytes = [0; 4096];
+                while let Ok(1..) = stream.read(&mut bytes) {
+                    if stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nunix").is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    let mut world = world;
+    world.start(
+        "listeners:\n- {name: http, address: \"127.0.0.1:0\"}\n- {name: unix, address: \"unix:ROOT/in.sock\"}\nroutes:\n- {name: all, backends: [{name: app}]}\nbackends:\n- {name: app, endpoints: [\"unix:ROOT/app.sock\"]}\n",
+    );
+    let mut client = world.client();
+    assert_eq!(client.get("/").body, "unix");
+    assert_eq!(client.get("/").body, "unix");
+    let mut stream = std::os::unix::net::UnixStream::connect(world.path("in.sock")).unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("unix"), "{answer}");
+}
+
+#[test]
+fn every_request_has_its_line() {
+    let upstream =
+        Upstream::start(
+            |seen| if seen.line().contains("/slow") { Does::Waits(Duration::from_secs(30)) } else { ok("hello") },
+        );
+    let spec = simple_spec(&[upstream.address], "accessLog: {format: json, path: ROOT/access.log}\n").replace(
+        "  backends: [{name: app}]",
+        "  timeouts: {backend: 200ms}\n  retries: {attempts: 0}\n  backends: [{name: app}]",
+    );
+    let mut world = World::with(&spec);
+    let mut client = world.client();
+    client.get("/a?b=c");
+    client.get("/slow");
+    client.send("BAD\r\n\r\n");
+    client.answer();
+    world.signal(Signal::TERM);
+    assert_eq!(world.wait().code(), Some(0));
+    let log = std::fs::read_to_string(world.path("access.log")).unwrap();
+    let lines: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 3, "{log}");
+    assert_eq!((&lines[0]["url.path"], &lines[0]["url.query"]), (&"/a".into(), &"b=c".into()));
+    assert_eq!((&lines[0]["http.response.status_code"], &lines[0]["http.route"]), (&200.into(), &"all".into()));
+    assert_eq!(lines[0]["http.response.body.size"], 5);
+    assert!(lines[0]["app_us"].as_f64().unwrap() > 0.0);
+    assert_eq!(
+        (&lines[1]["http.response.status_code"], &lines[1]["error.type"]),
+        (&504.into(), &"backend_timeout".into())
+    );
+    assert!(lines[1]["app_us"].as_f64().unwrap() >= 200_000.0, "{}", lines[1]);
+    assert_eq!((&lines[2]["http.response.status_code"], &lines[2]["error.type"]), (&400.into(), &"refused".into()));
+}

@@ -1,0 +1,241 @@
+//! TLS both ways: names, versions, client certificates, and a swap of the files while connections are open.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+use crate::harness::{PATIENCE, Upstream, World, eventually, ok};
+
+struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new() -> Authority {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Authority { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap() }
+    }
+
+    fn pem(&self) -> String {
+        self.issuer.pem()
+    }
+
+    /// Chain and key.
+    fn issue(&self, names: &[&str], uri: Option<&str>) -> (String, String) {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        if let Some(uri) = uri {
+            params.subject_alt_names.push(SanType::URI(uri.try_into().unwrap()));
+        }
+        let key = KeyPair::generate().unwrap();
+        (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
+    }
+}
+
+type Stream = StreamOwned<ClientConnection, TcpStream>;
+
+fn config(
+    authority: &Authority,
+    client: Option<&(String, String)>,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
+    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
+    let builder = builder.with_protocol_versions(versions).unwrap().with_root_certificates(roots);
+    Arc::new(match client {
+        None => builder.with_no_client_auth(),
+        Some((chain, key)) => {
+            let chain = CertificateDer::pem_slice_iter(chain.as_bytes()).map(Result::unwrap).collect();
+            builder.with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap()).unwrap()
+        }
+    })
+}
+
+fn connect(address: SocketAddr, name: &str, config: &Arc<ClientConfig>) -> Stream {
+    let socket = TcpStream::connect(address).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    StreamOwned::new(ClientConnection::new(Arc::clone(config), name).unwrap(), socket)
+}
+
+/// The answer to a GET whose body is one short piece.
+fn get(stream: &mut Stream, more: &str) -> std::io::Result<String> {
+    stream.write_all(format!("GET / HTTP/1.1\r\nHost: a\r\n{more}\r\n").as_bytes())?;
+    let mut answer = Vec::new();
+    let mut piece = [0; 4096];
+    while !String::from_utf8_lossy(&answer).contains("\r\n\r\n") || !answer.ends_with(b".") {
+        match stream.read(&mut piece)? {
+            0 => break,
+            length => answer.extend_from_slice(&piece[..length]),
+        }
+    }
+    Ok(String::from_utf8(answer).unwrap())
+}
+
+fn spec(upstream: SocketAddr, tls: &str) -> String {
+    format!(
+        "listeners:\n- name: https\n  address: \"127.0.0.1:0\"\n  tls: {tls}\nroutes:\n- {{name: all, backends: [{{name: app}}]}}\nbackends:\n- {{name: app, endpoints: [\"{upstream}\"]}}\n"
+    )
+}
+
+fn write_pair(directory: &Path, name: &str, (chain, key): &(String, String)) {
+    fs::write(directory.join(format!("{name}.crt")), chain).unwrap();
+    fs::write(directory.join(format!("{name}.key")), key).unwrap();
+}
+
+/// The certificate a server shows for a name.
+fn shown(stream: &Stream) -> Vec<u8> {
+    stream.conn.peer_certificates().unwrap()[0].to_vec()
+}
+
+fn der(pair: &(String, String)) -> Vec<u8> {
+    CertificateDer::from_pem_slice(pair.0.as_bytes()).unwrap().to_vec()
+}
+
+#[test]
+fn names_choose_certificates_and_large_bodies_go_through() {
+    let authority = Authority::new();
+    let (a, b) = (authority.issue(&["a.test"], None), authority.issue(&["*.b.test"], None));
+    let upstream = Upstream::start(|seen| {
+        ok(&format!("{}{}.", seen.field("x-forwarded-proto").unwrap(), "x".repeat(seen.body.len())))
+    });
+    let mut world = World::new();
+    write_pair(&world.path(""), "a", &a);
+    write_pair(&world.path(""), "b", &b);
+    world.start(&spec(
+        upstream.address,
+        "{certificates: [{certFile: ROOT/a.crt, keyFile: ROOT/a.key}, {certFile: ROOT/b.crt, keyFile: ROOT/b.key}]}",
+    ));
+    for versions in [&[&rustls::version::TLS13][..], &[&rustls::version::TLS12]] {
+        let client = config(&authority, None, versions);
+        for (name, pair) in [("a.test", &a), ("x.b.test", &b)] {
+            let mut stream = connect(world.address(), name, &client);
+            for _ in 0..3 {
+                assert!(get(&mut stream, "").unwrap().ends_with("https."));
+            }
+            assert!(shown(&stream) == der(pair), "{name}");
+            let size = 500_000;
+            stream
+                .write_all(format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n").as_bytes())
+                .unwrap();
+            stream.write_all(&vec![b'x'; size]).unwrap();
+            let mut answer = Vec::new();
+            let mut piece = [0; 16384];
+            while !answer.ends_with(b".") {
+                let length = stream.read(&mut piece).unwrap();
+                assert!(length > 0);
+                answer.extend_from_slice(&piece[..length]);
+            }
+            assert!(answer.len() > size);
+        }
+    }
+    // Whoever does not speak TLS learns that, and leaves a mark.
+    let mut plain = TcpStream::connect(world.address()).unwrap();
+    plain.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    let mut rest = Vec::new();
+    let _ = plain.read_to_end(&mut rest);
+    assert!(!rest.starts_with(b"HTTP"));
+    eventually("the count", || world.metric("outrigger_proxy_tls_handshake_failures_total") == 1);
+}
+
+#[test]
+fn a_swapped_secret_is_taken_over_and_open_connections_go_on() {
+    let authority = Authority::new();
+    let (old, new) = (authority.issue(&["a.test"], None), authority.issue(&["a.test"], None));
+    let upstream = Upstream::start(|_| ok("fine."));
+    let mut world = World::new();
+    for (version, pair) in [("..1", &old), ("..2", &new)] {
+        fs::create_dir(world.path(version)).unwrap();
+        write_pair(&world.path(version), "tls", pair);
+    }
+    symlink("..1", world.path("..data")).unwrap();
+    for name in ["tls.crt", "tls.key"] {
+        symlink(format!("..data/{name}"), world.path(name)).unwrap();
+    }
+    world.start(&spec(upstream.address, "{certificates: [{certFile: ROOT/tls.crt, keyFile: ROOT/tls.key}]}"));
+    let client = config(&authority, None, rustls::ALL_VERSIONS);
+    let mut before = connect(world.address(), "a.test", &client);
+    get(&mut before, "").unwrap();
+    assert!(shown(&before) == der(&old));
+    symlink("..2", world.path("..tmp")).unwrap();
+    fs::rename(world.path("..tmp"), world.path("..data")).unwrap();
+    eventually("the new certificate", || {
+        // Without a session to resume, which would show nothing.
+        let fresh = config(&authority, None, rustls::ALL_VERSIONS);
+        let mut stream = connect(world.address(), "a.test", &fresh);
+        get(&mut stream, "").unwrap();
+        shown(&stream) == der(&new)
+    });
+    assert!(get(&mut before, "").unwrap().ends_with("fine."));
+}
+
+#[test]
+fn clients_prove_who_they_are() {
+    let (authority, others) = (Authority::new(), Authority::new());
+    let server = authority.issue(&["a.test"], None);
+    let known = authority.issue(&["client.test"], Some("spiffe://cluster/ns/a/sa/b"));
+    let stranger = others.issue(&["client.test"], None);
+    let upstream =
+        Upstream::start(|seen| ok(&format!("[{}].", seen.field("x-forwarded-client-cert").unwrap_or("nobody"))));
+    let mut world = World::new();
+    write_pair(&world.path(""), "tls", &server);
+    fs::write(world.path("ca.crt"), authority.pem()).unwrap();
+    let tls = "{certificates: [{certFile: ROOT/tls.crt, keyFile: ROOT/tls.key}], clientCaFile: ROOT/ca.crt}";
+    world.start(&spec(upstream.address, tls));
+    let ask = |client: Option<&(String, String)>| {
+        let config = config(&authority, client, rustls::ALL_VERSIONS);
+        get(&mut connect(world.address(), "a.test", &config), "X-Forwarded-Client-Cert: Hash=forged\r\n")
+    };
+    let answer = ask(Some(&known)).unwrap();
+    assert!(answer.contains(";URI=spiffe://cluster/ns/a/sa/b;DNS=client.test]."), "{answer}");
+    assert!(!answer.contains("forged"));
+    for client in [None, Some(&stranger)] {
+        // How a client learns of it depends on the version: an alert, or an end.
+        assert!(ask(client).map_or(true, |answer| answer.is_empty()));
+    }
+    assert_eq!(upstream.count(), 1);
+}
+
+#[test]
+fn backends_over_tls() {
+    let authority = Authority::new();
+    let server = authority.issue(&["inner.test"], None);
+    let client = authority.issue(&["proxy.test"], None);
+    let upstream =
+        Upstream::start(|seen| ok(&format!("{}.", seen.field("x-forwarded-client-cert").map_or("", |_| "proved"))));
+    // The backend is another proxy, which wants a certificate.
+    let mut inner = World::new();
+    write_pair(&inner.path(""), "tls", &server);
+    fs::write(inner.path("ca.crt"), authority.pem()).unwrap();
+    inner.start(&spec(
+        upstream.address,
+        "{certificates: [{certFile: ROOT/tls.crt, keyFile: ROOT/tls.key}], clientCaFile: ROOT/ca.crt}",
+    ));
+    let mut outer = World::new();
+    write_pair(&outer.path(""), "tls", &client);
+    fs::write(outer.path("ca.crt"), authority.pem()).unwrap();
+    let backend = |name: &str| {
+        format!(
+            "listeners:\n- {{name: http, address: \"127.0.0.1:0\"}}\nroutes:\n- {{name: all, backends: [{{name: app}}]}}\nbackends:\n- name: app\n  endpoints: [\"{}\"]\n  tls: {{serverName: {name}, caFile: ROOT/ca.crt, certFile: ROOT/tls.crt, keyFile: ROOT/tls.key}}\n",
+            inner.address()
+        )
+    };
+    outer.start(&backend("inner.test"));
+    let mut stream = outer.client();
+    for _ in 0..5 {
+        assert_eq!(stream.get("/").body, "proved.");
+    }
+    assert_eq!(inner.metric("outrigger_proxy_connections_total"), 1);
+    outer.reload(&backend("other.test"));
+    assert_eq!(stream.get("/").status(), 502);
+}
