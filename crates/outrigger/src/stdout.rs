@@ -7,7 +7,7 @@ pub(crate) fn print(text: impl AsRef<[u8]>) -> io::Result<()> {
     forgive(out.write_all(text.as_ref()).and_then(|()| out.flush()))
 }
 
-/// As [`print`], but a reader who has stopped is told as the error it is: whoever writes on and on must end.
+/// As [`print()`], but a reader who has stopped is told as the error it is: whoever writes on and on must end.
 pub(crate) fn write(text: impl AsRef<[u8]>) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_ref()).and_then(|()| out.flush())

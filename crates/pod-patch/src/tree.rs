@@ -1,5 +1,5 @@
-//! Walks over typed values for server-side apply: what there is ([`collect`]), what differs ([`compare`]), two values as one
-//! ([`combine`]), a value without some of its parts ([`remove`]), and whether it fits its type at all ([`misfits`]).
+//! Walks over typed values for server-side apply: what there is ([`collect`]), what differs ([`compare()`]), two values as one
+//! ([`combine()`]), a value without some of its parts ([`remove`]), and whether it fits its type at all ([`misfits`]).
 //!
 //! All agree on what is a leaf: scalars, atomic lists and maps, what no type is known of, and what does not look as its type
 //! says (a string for an object, a list item without its key): such a value is owned and replaced as a whole.

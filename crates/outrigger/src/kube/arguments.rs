@@ -294,7 +294,7 @@ pub(crate) struct PortForward {
     /// POD, pod/NAME, or service/NAME.
     #[arg(value_name = "POD")]
     pub(crate) pod: String,
-    /// [HERE:]THERE; there also by its name.
+    /// THERE, or HERE:THERE; there also by its name.
     #[arg(value_name = "PORT", required = true)]
     pub(crate) ports: Vec<String>,
     /// Addresses to listen on.
