@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
+use crate::announce::Version;
 use crate::clock::SECOND;
 use crate::count::{Counter, Histogram};
 
@@ -65,6 +66,8 @@ pub struct Settings {
     pub tls: Option<Outward>,
     /// HTTP/2 is spoken from the first byte (over TLS: by ALPN).
     pub http2: bool,
+    /// Every connection begins with where its client comes from; it serves that client only.
+    pub announce: Option<Version>,
 }
 
 /// TLS towards a backend.

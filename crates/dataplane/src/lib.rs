@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod announce;
 pub mod backend;
 pub mod body;
 pub mod chunk;

@@ -19,6 +19,8 @@ pub struct Plan {
     pub backends: Vec<Arc<Backend>>,
     pub settings: Settings,
     pub log: Option<AccessLog>,
+    /// Some backend is told where clients come from.
+    pub announces: bool,
 }
 
 /// What happens to `X-Forwarded-For`, `-Proto` and `-Host`.
@@ -68,4 +70,6 @@ pub struct Listener {
     pub serves: Serves,
     /// HTTP/2 is understood, too.
     pub http2: bool,
+    /// Every connection begins with an announcement (see [`crate::announce`]); one without is cut.
+    pub announced: bool,
 }

@@ -88,6 +88,16 @@ impl Sock {
         !matches!(rustix::net::recv(&self.fd, &mut byte[..], RecvFlags::PEEK), Err(Errno::AGAIN))
     }
 
+    /// Looks at what has come, which stays to be read.
+    pub fn peek(&self, buffer: &mut [u8]) -> io::Result<Got> {
+        receive(&self.fd, buffer, RecvFlags::PEEK)
+    }
+
+    /// Reads what stands before everything else, TLS too.
+    pub fn read_raw(&self, buffer: &mut [u8]) -> io::Result<Got> {
+        receive(&self.fd, buffer, RecvFlags::empty())
+    }
+
     /// Whether the TLS handshake is still going on.
     pub fn is_handshaking(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
@@ -106,7 +116,7 @@ impl Sock {
         if !self.readable {
             return Ok(Got::Nothing);
         }
-        let got = receive(&self.fd, buffer)?;
+        let got = receive(&self.fd, buffer, RecvFlags::empty())?;
         match got {
             // A short read has emptied the socket (epoll(7)), unless its end is behind it.
             Got::Bytes(length) if length < buffer.len() && !self.hangup => self.readable = false,
@@ -128,7 +138,7 @@ impl Sock {
             }
             // All that comes of it, with what is left of the record before, has room.
             let room = cipher.len().min(buffer.len().saturating_sub(RECORD)).max(1);
-            match receive(&self.fd, &mut cipher[..room])? {
+            match receive(&self.fd, &mut cipher[..room], RecvFlags::empty())? {
                 Got::Nothing => {
                     self.readable = false;
                     return Ok(Got::Nothing);
@@ -259,9 +269,9 @@ fn drain_plain(tls: &mut Connection, buffer: &mut [u8], filled: &mut usize) -> i
     Ok((*filled > 0).then_some(Got::Bytes(*filled)))
 }
 
-fn receive(fd: &OwnedFd, buffer: &mut [u8]) -> io::Result<Got> {
+fn receive(fd: &OwnedFd, buffer: &mut [u8], flags: RecvFlags) -> io::Result<Got> {
     loop {
-        return match rustix::net::recv(fd, &mut *buffer, RecvFlags::empty()) {
+        return match rustix::net::recv(fd, &mut *buffer, flags) {
             Ok((0, _)) => Ok(Got::End),
             Ok((length, _)) => Ok(Got::Bytes(length)),
             Err(Errno::AGAIN) => Ok(Got::Nothing),

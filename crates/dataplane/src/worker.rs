@@ -23,6 +23,7 @@ use crate::slab::{Kind, Slab, Token};
 use crate::slowest::Slowest;
 use crate::timer::{Deadline, Timers};
 
+mod announce;
 mod client;
 mod finish;
 mod multiplex;
@@ -63,6 +64,7 @@ pub struct Shared {
     pub accepted: Counter,
     pub refused: Counter,
     pub handshake_failures: Counter,
+    pub announcement_failures: Counter,
     pub cut: Counter,
 }
 
@@ -81,6 +83,7 @@ impl Shared {
             accepted: Counter::default(),
             refused: Counter::default(),
             handshake_failures: Counter::default(),
+            announcement_failures: Counter::default(),
             cut: Counter::default(),
         })
     }

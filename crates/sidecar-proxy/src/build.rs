@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use daemon::BuildError;
+use dataplane::announce::Version;
 use dataplane::backend::{self, Address, Backend, Passive};
 use dataplane::edit::{self, Edits, Fixed};
 use dataplane::head::Bounds;
@@ -75,6 +76,7 @@ pub fn build(spec: &Spec, kept: &mut Kept) -> Result<Plan, BuildError> {
             tls,
             serves,
             http2: listener.http2,
+            announced: listener.proxy_protocol,
         }));
     }
     let mut counters = HashMap::new();
@@ -90,7 +92,8 @@ pub fn build(spec: &Spec, kept: &mut Kept) -> Result<Plan, BuildError> {
     kept.backends = backends.clone();
     kept.counters = counters;
     kept.log = log.as_ref().map(|log| (spec.access_log.as_ref().and_then(|log| log.path.clone()), log.writer.clone()));
-    Ok(Plan { listeners, routes, backends, settings: settings(spec), log })
+    let announces = spec.backends.iter().any(|one| one.proxy_protocol.is_some());
+    Ok(Plan { listeners, routes, backends, settings: settings(spec), log, announces })
 }
 
 fn settings(spec: &Spec) -> Settings {
@@ -225,6 +228,10 @@ fn build_backend(one: &config::Backend, kept: &Kept) -> Result<Arc<Backend>, Bui
         }),
         tls,
         http2: one.http2,
+        announce: one.proxy_protocol.map(|version| match version {
+            config::ProxyProtocol::V1 => Version::One,
+            config::ProxyProtocol::V2 => Version::Two,
+        }),
     };
     let backend = Arc::new(Backend::new(&one.name, addresses, settings, kept.workers, identity));
     if let Some(health) = &one.active_health {

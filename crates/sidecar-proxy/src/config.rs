@@ -45,6 +45,9 @@ document! {
         http2: bool = default(true),
         /// Everything goes to this backend as it comes, TCP without HTTP.
         tcp: Option<String> = optional,
+        /// Whether every connection begins with a PROXY protocol header, version 1 or 2, that says where it came from. One
+        /// without is cut; whoever can reach such a listener is believed.
+        proxy_protocol: bool = default(false),
         /// Encryption.
         tls: Option<ServerTls> = optional,
     }
@@ -319,8 +322,21 @@ document! {
         active_health: Option<ActiveHealth> = optional,
         /// Leaves endpoints out that fail.
         passive_health: PassiveHealth = default(PassiveHealth::default()),
+        /// Every connection begins with a PROXY protocol header of this version, before TLS; such a connection serves one
+        /// client only.
+        proxy_protocol: Option<ProxyProtocol> = optional,
         /// Encryption.
         tls: Option<ClientTls> = optional,
+    }
+}
+
+choice! {
+    /// Versions of the PROXY protocol.
+    pub enum ProxyProtocol {
+        /// A line of text.
+        V1 = "v1",
+        /// Binary.
+        V2 = "v2",
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 
+use dataplane::announce::Version;
 use dataplane::backend::{Address, Backend};
 
 use crate::config::ActiveHealth;
@@ -23,7 +24,7 @@ fn watch(backend: &Weak<Backend>, health: &ActiveHealth) {
         let Some(backend) = backend.upgrade() else { return };
         runs.resize(backend.endpoints.len(), (true, 0));
         for (endpoint, (good, length)) in backend.endpoints.iter().zip(&mut runs) {
-            let now_good = ask(&endpoint.address, health).is_ok_and(|good| good);
+            let now_good = ask(&endpoint.address, health, backend.settings.announce).is_ok_and(|good| good);
             *length = if now_good == *good { length.saturating_add(1) } else { 1 };
             *good = now_good;
             let down = endpoint.health.is_down();
@@ -40,25 +41,35 @@ fn watch(backend: &Weak<Backend>, health: &ActiveHealth) {
     }
 }
 
-fn ask(address: &Address, health: &ActiveHealth) -> io::Result<bool> {
+fn ask(address: &Address, health: &ActiveHealth, announce: Option<Version>) -> io::Result<bool> {
     let timeout = health.timeout.0;
     match address {
         Address::Tcp(address) => {
             let stream = TcpStream::connect_timeout(address, timeout)?;
             stream.set_read_timeout(Some(timeout))?;
             stream.set_write_timeout(Some(timeout))?;
-            question(stream, &address.to_string(), health)
+            question(stream, &address.to_string(), health, announce)
         }
         Address::Unix(path) => {
             let stream = UnixStream::connect(path)?;
             stream.set_read_timeout(Some(timeout))?;
             stream.set_write_timeout(Some(timeout))?;
-            question(stream, "localhost", health)
+            question(stream, "localhost", health, announce)
         }
     }
 }
 
-fn question<S: io::Read + io::Write>(mut stream: S, host: &str, health: &ActiveHealth) -> io::Result<bool> {
+fn question<S: io::Read + io::Write>(
+    mut stream: S,
+    host: &str,
+    health: &ActiveHealth,
+    announce: Option<Version>,
+) -> io::Result<bool> {
+    if let Some(version) = announce {
+        let mut header = Vec::new();
+        dataplane::announce::write_local(version, &mut header);
+        stream.write_all(&header)?;
+    }
     let Some(path) = &health.path else { return Ok(true) };
     let host = health.host.as_deref().unwrap_or(host);
     let text =

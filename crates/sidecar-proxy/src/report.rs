@@ -54,6 +54,11 @@ impl Inner {
             .sample(&[], sum(&|worker| worker.refused.value()));
         out.counter("tls_handshake_failures", "Clients' TLS handshakes that failed.")
             .sample(&[], sum(&|worker| worker.handshake_failures.value()));
+        out.counter(
+            "proxy_protocol_failures",
+            "Connections cut because their PROXY protocol header was missing or wrong.",
+        )
+        .sample(&[], sum(&|worker| worker.announcement_failures.value()));
         if let Some(log) = &plan.log {
             out.counter("access_log_dropped_lines", "Lines the log's reader was too slow for.")
                 .sample(&[], log.writer.dropped());

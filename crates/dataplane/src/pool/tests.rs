@@ -17,6 +17,7 @@ fn pool(balance: Balance, count: usize) -> Pool {
         passive,
         tls: None,
         http2: false,
+        announce: None,
     };
     Pool::new(Arc::new(Backend::new("b", addresses, settings, 1, String::new())))
 }

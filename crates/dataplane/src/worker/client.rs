@@ -29,6 +29,8 @@ const HANDSHAKE: u64 = 10 * SECOND;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
+    /// Where it comes from has not been said yet.
+    Announcing,
     Open,
     /// Everything is said; what still comes is thrown away.
     Lingering,
@@ -54,12 +56,22 @@ pub(super) struct Down {
     pub(super) secured: u64,
     /// Who the client is, as it is passed on: a whole line.
     pub(super) identity: Box<[u8]>,
+    /// Where it comes from and went to, if somebody in front has said so.
+    pub(super) from: Option<SocketAddr>,
+    pub(super) to: Option<SocketAddr>,
+    /// Of an announcement, bytes that are still to be skipped.
+    pub(super) skip: usize,
     lingered: usize,
     peer: [u8; 46],
     peer_length: u8,
 }
 
 impl Down {
+    pub(super) fn set_from(&mut self, from: Option<SocketAddr>) {
+        self.from = from;
+        (self.peer, self.peer_length) = text_of(from);
+    }
+
     pub(super) fn peer(&self) -> &[u8] {
         &self.peer[..usize::from(self.peer_length)]
     }
@@ -108,31 +120,16 @@ impl Worker {
             daemon::warn!("failed to watch a connection", reason = error);
             return;
         }
-        let mut sock = Sock::new(fd);
-        let mut first = self.local.plan.settings.head_timeout;
-        if let Some(tls) = &door.listener.tls {
-            first = HANDSHAKE;
-            if let Err(error) = sock.serve_tls(tls.clone()) {
-                daemon::warn!("failed to begin TLS", listener = door.listener.name, reason = error);
-                return;
-            }
-            if self.cipher.is_empty() {
-                self.cipher = vec![0; super::ROOM / 2].into_boxed_slice();
-            }
-        }
+        let announced = door.listener.announced;
         let (peer, peer_length) = text_of(address);
-        let tcp = match door.listener.serves {
-            Serves::Tcp(backend) => Some(backend),
-            Serves::Http(_) => None,
-        };
         let accepted = self.now();
         let down = Down {
-            sock,
+            sock: Sock::new(fd),
             door,
             exchange: None,
             h2: None,
             dirty: false,
-            stage: Stage::Open,
+            stage: if announced { Stage::Announcing } else { Stage::Open },
             deadline: Deadline::default(),
             unread: false,
             accepted,
@@ -140,6 +137,9 @@ impl Worker {
             head_began: 0,
             secured: 0,
             identity: Box::default(),
+            from: address,
+            to: None,
+            skip: 0,
             lingered: 0,
             peer,
             peer_length,
@@ -148,8 +148,31 @@ impl Worker {
         self.shared.accepted.add(1);
         self.shared.connections.add(1);
         let d = token.index();
+        if announced {
+            self.down_deadline(d, HANDSHAKE);
+        } else {
+            self.welcome(d);
+        }
+    }
+
+    /// The connection's own bytes begin.
+    pub(super) fn welcome(&mut self, d: u32) {
+        let Some(down) = self.downs.get_mut(d) else { return };
+        down.stage = Stage::Open;
+        let door = Rc::clone(&down.door);
+        let mut first = self.local.plan.settings.head_timeout;
+        if let Some(tls) = &door.listener.tls {
+            first = HANDSHAKE;
+            if let Err(error) = down.sock.serve_tls(tls.clone()) {
+                daemon::warn!("failed to begin TLS", listener = door.listener.name, reason = error);
+                return self.drop_down(d);
+            }
+            if self.cipher.is_empty() {
+                self.cipher = vec![0; super::ROOM / 2].into_boxed_slice();
+            }
+        }
         self.down_deadline(d, first);
-        if let Some(backend) = tcp {
+        if let Serves::Tcp(backend) = door.listener.serves {
             self.begin_tunnel(d, backend);
         }
     }
@@ -214,8 +237,15 @@ impl Worker {
     pub(super) fn client(&mut self, d: u32) {
         for _ in 0..TURNS {
             let Some(down) = self.downs.get_mut(d) else { return };
-            if down.stage == Stage::Lingering {
-                return self.linger_on(d);
+            match down.stage {
+                Stage::Open => {}
+                Stage::Lingering => return self.linger_on(d),
+                Stage::Announcing => {
+                    if self.listen_to_announcement(d) {
+                        continue;
+                    }
+                    return;
+                }
             }
             if down.h2.is_some() {
                 return self.multiplex(d);
@@ -377,7 +407,7 @@ impl Worker {
             return self.soil(d);
         }
         // One that has never asked anything may just be about to.
-        if down.exchange.is_none() && down.stage == Stage::Open && down.sock.left.is_empty() {
+        if down.exchange.is_none() && down.stage != Stage::Lingering && down.sock.left.is_empty() {
             if down.requests > 0 {
                 self.close_down(d);
             } else {
@@ -427,9 +457,15 @@ impl Worker {
     }
 
     pub(super) fn drop_down(&mut self, d: u32) {
+        let token = self.downs.get(d).map(|_| self.downs.token(d));
         // Closing the descriptor takes it out of epoll.
         if self.downs.remove(d).is_some() {
             self.shared.connections.sub(1);
+        }
+        if let Some(token) = token
+            && self.local.plan.announces
+        {
+            self.forget_client(token);
         }
     }
 }

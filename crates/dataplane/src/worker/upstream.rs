@@ -10,6 +10,7 @@ use crate::exchange::{Answer, Failure};
 use crate::h2::Session;
 use crate::ledger::Phase;
 use crate::pool::Pool;
+use crate::slab::Token;
 use crate::sock::{self, Sock};
 use crate::timer::Deadline;
 
@@ -29,6 +30,8 @@ pub(super) struct Up {
     pub(super) idle_since: u64,
     /// The backend said so, or the configuration: nanoseconds it may be idle.
     pub(super) idle_most: u64,
+    /// The only client it serves: the backend has been told its address.
+    pub(super) client: Option<Token>,
 }
 
 impl Worker {
@@ -75,7 +78,8 @@ impl Worker {
             return self.send_stream(x);
         }
         let careful = !exchange.method.is_idempotent();
-        let pooled = if exchange.tunnel { None } else { self.take_idle(&pool, endpoint, careful) };
+        let client = pool.backend.settings.announce.map(|_| self.downs.token(exchange.down));
+        let pooled = if exchange.tunnel { None } else { self.take_idle(&pool, endpoint, careful, client) };
         let Some(u) = pooled else { return self.connect(x, &pool, endpoint) };
         if let Some(up) = self.ups.get_mut(u) {
             up.exchange = Some(x);
@@ -87,9 +91,12 @@ impl Worker {
     }
 
     /// A pooled connection that may still be used.
-    fn take_idle(&mut self, pool: &Rc<Pool>, endpoint: usize, careful: bool) -> Option<u32> {
+    fn take_idle(&mut self, pool: &Rc<Pool>, endpoint: usize, careful: bool, client: Option<Token>) -> Option<u32> {
         loop {
-            let u = pool.members[endpoint].idle.borrow_mut().pop()?;
+            let u = match client {
+                None => pool.members[endpoint].idle.borrow_mut().pop()?,
+                Some(client) => self.take_own(pool, endpoint, client)?,
+            };
             let Some(up) = self.ups.get_mut(u) else { continue };
             let idle = self.tick.saturating_sub(up.idle_since);
             let bears = pool.backend.endpoints[endpoint].health.bears_idle();
@@ -128,6 +135,7 @@ impl Worker {
             deadline: Deadline::default(),
             idle_since: 0,
             idle_most: pool.backend.settings.idle_timeout,
+            client: None,
         };
         self.ups.insert(Box::new(up));
         let u = token.index();
@@ -162,6 +170,12 @@ impl Worker {
         if x.is_none() && !shared {
             return self.drop_up(u);
         }
+        if let Some(version) = up.pool.backend.settings.announce
+            && !self.announce(u, version)
+        {
+            return x.into_iter().for_each(|x| self.try_failed(x, Failure::Connect));
+        }
+        let Some(up) = self.ups.get_mut(u) else { return };
         if let Some(outward) = &up.pool.backend.settings.tls {
             if let Err(error) = up.sock.connect_tls(outward) {
                 daemon::warn!("failed to begin TLS", backend = up.pool.backend.name, reason = error);

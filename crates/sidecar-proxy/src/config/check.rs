@@ -63,6 +63,12 @@ pub fn check(spec: &Spec, decoder: &mut Decoder) {
         if one.tls.as_ref().is_some_and(|tls| tls.cert_file.is_some() != tls.key_file.is_some()) {
             decoder.refuse_at(&format!("{at}.tls"), "certFile and keyFile belong together");
         }
+        if one.proxy_protocol.is_some() && one.http2 {
+            decoder.refuse_at(
+                &format!("{at}.proxyProtocol"),
+                "is not supported with http2: clients share such connections, and it names only one",
+            );
+        }
         if one.resolve_every.0.is_zero() {
             decoder.refuse_at(&format!("{at}.resolveEvery"), "must be longer than 0s");
         }

@@ -94,6 +94,17 @@ F:23:18: spec.limits.head: must be between 1Ki and 32Ki
     );
 }
 
+/// What is said of a document with this spec, each with its place.
+pub(crate) fn problems(spec: &str) -> Vec<String> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("bad.yaml");
+    let spec: String = spec.lines().map(|line| format!("  {line}\n")).collect();
+    std::fs::write(&path, format!("apiVersion: outrigger.dev/v1alpha1\nkind: Proxy\nspec:\n{spec}")).unwrap();
+    let output = run(&["--check", "--config", path.to_str().unwrap()]);
+    let said = text(&output.stderr).replace(&format!("{}:", path.display()), "");
+    said.lines().filter(|line| !line.ends_with("problem(s)")).map(str::to_owned).collect()
+}
+
 #[test]
 fn flags_stand_for_a_document() {
     let printed = run(&["--print-config", "--listen", ":8080", "--to", "127.0.0.1:3000", "--access-log", "json"]);
