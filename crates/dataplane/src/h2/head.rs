@@ -1,5 +1,7 @@
 //! Heads between their two forms: fields of HTTP/2 and the text of HTTP/1.1 (RFC 9113 §8).
 
+use std::ops::Range;
+
 use super::hpack::{self, Decoder, Unreadable};
 use crate::head::{TOKEN, is_value};
 
@@ -24,15 +26,19 @@ pub enum Reading {
     TooLarge,
 }
 
+/// Where a value stands in `values`.
+type Slot = Option<Range<usize>>;
+
 #[derive(Debug, Default)]
 struct Gathered {
-    method: Option<Vec<u8>>,
-    scheme: Option<Vec<u8>>,
-    authority: Option<Vec<u8>>,
-    path: Option<Vec<u8>>,
-    status: Option<Vec<u8>>,
-    host: Option<Vec<u8>>,
+    method: Slot,
+    scheme: Slot,
+    authority: Slot,
+    path: Slot,
+    status: Slot,
+    host: Slot,
     cookie: Vec<u8>,
+    values: Vec<u8>,
     lines: Vec<u8>,
     length: Option<u64>,
     bytes: usize,
@@ -49,62 +55,73 @@ pub fn read(
     most: usize,
     text: &mut Vec<u8>,
 ) -> Result<Reading, Unreadable> {
-    let mut all = Gathered::default();
+    let [values, lines] = std::mem::take(&mut decoder.room);
+    let mut all = Gathered { values, lines, ..Gathered::default() };
+    all.values.clear();
+    all.lines.clear();
     // Whatever is wrong with a field, the rest is read: the table must stay the same on both sides.
-    decoder.read(block, |name, value| all.take(kind, name, value, most))?;
-    if all.malformed {
-        return Ok(Reading::Malformed);
-    }
-    if all.bytes > most {
-        return Ok(Reading::TooLarge);
-    }
-    text.clear();
-    let mut status = 0;
-    match kind {
-        Kind::Request => {
-            let (Some(method), Some(_), Some(path)) = (&all.method, &all.scheme, &all.path) else {
-                return Ok(Reading::Malformed);
-            };
-            // An authority and a host that differ would mean two things to two readers (§8.3.1).
-            if path.is_empty() || matches!((&all.authority, &all.host), (Some(a), Some(b)) if a != b) {
-                return Ok(Reading::Malformed);
-            }
-            let Some(host) = all.authority.as_ref().or(all.host.as_ref()) else { return Ok(Reading::Malformed) };
-            for part in [&method[..], b" ", path, b" HTTP/1.1\r\nhost: ", host, b"\r\n"] {
-                text.extend_from_slice(part);
-            }
-        }
-        Kind::Response => {
-            let Some(digits) = all.status.as_ref().filter(|digits| digits.len() == 3) else {
-                return Ok(Reading::Malformed);
-            };
-            status = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).unwrap_or(0);
-            if !(100..600).contains(&status) || status == 101 {
-                return Ok(Reading::Malformed);
-            }
-            text.extend_from_slice(b"HTTP/1.1 ");
-            text.extend_from_slice(digits);
-            text.extend_from_slice(b" \r\n");
-        }
-        Kind::Trailers => {}
-    }
-    text.extend_from_slice(&all.lines);
-    if !all.cookie.is_empty() {
-        // Crumbs become one field again (§8.2.3).
-        text.extend_from_slice(b"cookie: ");
-        text.extend_from_slice(&all.cookie);
-        text.extend_from_slice(b"\r\n");
-    }
-    if kind != Kind::Trailers {
-        if kind == Kind::Request && open && all.length.is_none() {
-            text.extend_from_slice(b"transfer-encoding: chunked\r\n");
-        }
-        text.extend_from_slice(b"\r\n");
-    }
-    Ok(Reading::Good { length: all.length, status })
+    let read = decoder.read(block, |name, value| all.take(kind, name, value, most));
+    let reading = read.map(|()| all.write(kind, open, most, text));
+    decoder.room = [all.values, all.lines];
+    reading
 }
 
 impl Gathered {
+    /// The text of what was gathered.
+    fn write(&self, kind: Kind, open: bool, most: usize, text: &mut Vec<u8>) -> Reading {
+        let of = |slot: &Slot| slot.clone().map(|range| &self.values[range]);
+        if self.malformed {
+            return Reading::Malformed;
+        }
+        if self.bytes > most {
+            return Reading::TooLarge;
+        }
+        text.clear();
+        let mut status = 0;
+        match kind {
+            Kind::Request => {
+                let (Some(method), Some(_), Some(path)) = (of(&self.method), of(&self.scheme), of(&self.path)) else {
+                    return Reading::Malformed;
+                };
+                // An authority and a host that differ would mean two things to two readers (§8.3.1).
+                if path.is_empty() || matches!((of(&self.authority), of(&self.host)), (Some(a), Some(b)) if a != b) {
+                    return Reading::Malformed;
+                }
+                let Some(host) = of(&self.authority).or(of(&self.host)) else { return Reading::Malformed };
+                for part in [method, b" ", path, b" HTTP/1.1\r\nhost: ", host, b"\r\n"] {
+                    text.extend_from_slice(part);
+                }
+            }
+            Kind::Response => {
+                let Some(digits) = of(&self.status).filter(|digits| digits.len() == 3) else {
+                    return Reading::Malformed;
+                };
+                status = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).unwrap_or(0);
+                if !(100..600).contains(&status) || status == 101 {
+                    return Reading::Malformed;
+                }
+                text.extend_from_slice(b"HTTP/1.1 ");
+                text.extend_from_slice(digits);
+                text.extend_from_slice(b" \r\n");
+            }
+            Kind::Trailers => {}
+        }
+        text.extend_from_slice(&self.lines);
+        if !self.cookie.is_empty() {
+            // Crumbs become one field again (§8.2.3).
+            text.extend_from_slice(b"cookie: ");
+            text.extend_from_slice(&self.cookie);
+            text.extend_from_slice(b"\r\n");
+        }
+        if kind != Kind::Trailers {
+            if kind == Kind::Request && open && self.length.is_none() {
+                text.extend_from_slice(b"transfer-encoding: chunked\r\n");
+            }
+            text.extend_from_slice(b"\r\n");
+        }
+        Reading::Good { length: self.length, status }
+    }
+
     fn take(&mut self, kind: Kind, name: &[u8], value: &[u8], most: usize) {
         self.bytes += name.len() + value.len() + 32;
         if self.bytes > most || self.malformed {
@@ -116,6 +133,7 @@ impl Gathered {
             return;
         }
         if let Some(pseudo) = name.strip_prefix(b":") {
+            let range = self.keep(value);
             let slot = match (kind, pseudo) {
                 (Kind::Request, b"method") => &mut self.method,
                 (Kind::Request, b"scheme") => &mut self.scheme,
@@ -128,7 +146,7 @@ impl Gathered {
                 }
             };
             // Before all others, and once (§8.3).
-            self.malformed |= self.regular || slot.replace(value.to_vec()).is_some();
+            self.malformed |= self.regular || slot.replace(range).is_some();
             return;
         }
         self.regular = true;
@@ -142,7 +160,10 @@ impl Gathered {
                 self.malformed = true;
             }
             b"te" if value != b"trailers" => self.malformed = true,
-            b"host" if kind == Kind::Request => self.malformed |= self.host.replace(value.to_vec()).is_some(),
+            b"host" if kind == Kind::Request => {
+                let range = self.keep(value);
+                self.malformed |= self.host.replace(range).is_some();
+            }
             b"cookie" if kind == Kind::Request => {
                 if !self.cookie.is_empty() {
                     self.cookie.extend_from_slice(b"; ");
@@ -161,6 +182,12 @@ impl Gathered {
         }
     }
 
+    fn keep(&mut self, value: &[u8]) -> Range<usize> {
+        let start = self.values.len();
+        self.values.extend_from_slice(value);
+        start..self.values.len()
+    }
+
     fn line(&mut self, name: &[u8], value: &[u8]) {
         for part in [name, b": ", value, b"\r\n"] {
             self.lines.extend_from_slice(part);
@@ -170,9 +197,11 @@ impl Gathered {
 
 /// Name and value of each line.
 fn lines(text: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    text.split(|byte| *byte == b'\n').filter_map(|line| {
+    let mut at = 0;
+    let split = memchr::memchr_iter(b'\n', text).map(move |end| &text[std::mem::replace(&mut at, end + 1)..end]);
+    split.filter_map(|line| {
         let line = line.strip_suffix(b"\r")?;
-        let colon = line.iter().position(|byte| *byte == b':')?;
+        let colon = memchr::memchr(b':', line)?;
         Some((&line[..colon], line[colon + 1..].trim_ascii()))
     })
 }

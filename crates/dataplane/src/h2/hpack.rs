@@ -75,6 +75,40 @@ static STATIC: [(&str, &str); 61] = [
     ("www-authenticate", ""),
 ];
 
+/// The longest name of the static table.
+const LONGEST: usize = 27;
+
+/// The static table's positions, shorter names first, and where each length begins: a name is compared with those of its
+/// own length only.
+static BY_LENGTH: ([u8; 61], [u8; LONGEST + 2]) = by_length();
+
+const fn by_length() -> ([u8; 61], [u8; LONGEST + 2]) {
+    let (mut order, mut begins) = ([0; 61], [0; LONGEST + 2]);
+    let (mut length, mut at) = (0, 0);
+    while length <= LONGEST {
+        begins[length] = at as u8;
+        let mut position = 0;
+        while position < STATIC.len() {
+            if STATIC[position].0.len() == length {
+                order[at] = position as u8;
+                at += 1;
+            }
+            position += 1;
+        }
+        length += 1;
+    }
+    begins[length] = at as u8;
+    (order, begins)
+}
+
+/// The first position of a name, however it is written.
+fn position(name: &[u8]) -> Option<usize> {
+    let (order, begins) = &BY_LENGTH;
+    let range = usize::from(*begins.get(name.len())?)..usize::from(*begins.get(name.len() + 1)?);
+    let same = |at: &&u8| STATIC[usize::from(**at)].0.as_bytes().eq_ignore_ascii_case(name);
+    order[range].iter().find(same).map(|at| usize::from(*at))
+}
+
 /// The block cannot be read: the connection's tables differ from here on (RFC 9113 §4.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unreadable;
@@ -87,11 +121,14 @@ pub struct Decoder {
     most: usize,
     name: Vec<u8>,
     value: Vec<u8>,
+    /// Room for whoever reads a block.
+    pub(super) room: [Vec<u8>; 2],
 }
 
 impl Default for Decoder {
     fn default() -> Decoder {
-        Decoder { entries: VecDeque::new(), size: 0, most: TABLE, name: Vec::new(), value: Vec::new() }
+        let (name, value, room) = (Vec::new(), Vec::new(), Default::default());
+        Decoder { entries: VecDeque::new(), size: 0, most: TABLE, name, value, room }
     }
 }
 
@@ -232,8 +269,7 @@ pub fn put_status(status: &[u8], out: &mut Vec<u8>) {
 
 /// A field; its name is written in lower case (RFC 9113 §8.2).
 pub fn put(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
-    let same = |other: &&str| other.len() == name.len() && name.eq_ignore_ascii_case(other.as_bytes());
-    if let Some(position) = STATIC.iter().position(|(other, _)| same(other)) {
+    if let Some(position) = position(name) {
         return put_indexed(position + 1, value, out);
     }
     out.push(0);
@@ -304,6 +340,18 @@ mod tests {
             let found: Vec<String> = blocks.iter().map(|block| read(&mut decoder, block).unwrap()).collect();
             assert_eq!(found, [first, &second, third]);
             assert_eq!((decoder.entries.len(), decoder.size), (3, 164));
+        }
+    }
+
+    #[test]
+    fn names_are_found_by_length() {
+        for (index, (name, _)) in STATIC.iter().enumerate() {
+            let first = STATIC.iter().position(|(other, _)| other == name);
+            assert!(first <= Some(index) && position(name.as_bytes()) == first, "{name}");
+            assert_eq!(position(name.to_ascii_uppercase().as_bytes()), first);
+        }
+        for name in ["", "x", "dat", "access-control-allow-origin-", &"x".repeat(200)] {
+            assert_eq!(position(name.as_bytes()), None);
         }
     }
 

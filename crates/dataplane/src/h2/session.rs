@@ -309,14 +309,13 @@ impl Session {
             return Err(Code::StreamClosed);
         }
         let end = frame.has(frame::END_STREAM);
-        let block = Block { stream: id, end, bytes: rest[..length].to_vec(), pieces: 0 };
         if depends_on_itself {
             return Err(Code::Protocol);
         }
         if frame.has(frame::END_HEADERS) {
-            return self.whole_head(block, fresh);
+            return self.whole_head(id, end, &rest[..length], fresh);
         }
-        self.block = Some(block);
+        self.block = Some(Block { stream: id, end, bytes: rest[..length].to_vec(), pieces: 0 });
         Ok(None)
     }
 
@@ -329,14 +328,13 @@ impl Session {
         }
         if frame.has(frame::END_HEADERS) {
             let fresh = self.find(block.stream).is_none() && !self.reset.contains(&block.stream);
-            return self.whole_head(block, fresh);
+            return self.whole_head(block.stream, block.end, &block.bytes, fresh);
         }
         self.block = Some(block);
         Ok(None)
     }
 
-    fn whole_head(&mut self, block: Block, fresh: bool) -> Result<Option<Event>, Code> {
-        let id = block.stream;
+    fn whole_head(&mut self, id: u32, end: bool, block: &[u8], fresh: bool) -> Result<Option<Event>, Code> {
         let known = self.find(id).map(|stream| (stream.remote_closed, stream.headed));
         let kind = match (self.role, known) {
             (_, Some((_, true))) => Kind::Trailers,
@@ -344,7 +342,7 @@ impl Session {
             (Role::Client, _) => Kind::Response,
         };
         let mut text = std::mem::take(&mut self.text);
-        let reading = head::read(&mut self.decoder, &block.bytes, kind, !block.end, self.most_head, &mut text);
+        let reading = head::read(&mut self.decoder, block, kind, !end, self.most_head, &mut text);
         self.text = text;
         let reading = reading.map_err(|_| Code::Compression)?;
         match known {
@@ -363,14 +361,14 @@ impl Session {
             Reading::Good { length, status } => (length, status),
             Reading::Malformed => return Ok(self.break_off(id, Code::Protocol)),
             Reading::TooLarge => {
-                stream.remote_closed = block.end;
+                stream.remote_closed = end;
                 return Ok(Some(Event::TooLarge { stream: id }));
             }
         };
-        stream.remote_closed = block.end;
+        stream.remote_closed = end;
         if kind == Kind::Trailers {
             let short = stream.length.is_some_and(|length| stream.received != length);
-            if !block.end || short {
+            if !end || short {
                 return Ok(self.break_off(id, Code::Protocol));
             }
             return Ok(Some(Event::Trailers { stream: id }));
@@ -378,16 +376,16 @@ impl Session {
         // Interim answers are followed by another head (§8.1).
         let interim = kind == Kind::Response && status < 200;
         stream.headed = !interim;
-        if interim && block.end {
+        if interim && end {
             return Ok(self.break_off(id, Code::Protocol));
         }
         if kind == Kind::Request {
             stream.length = length;
-            if block.end && length.is_some_and(|length| length != 0) {
+            if end && length.is_some_and(|length| length != 0) {
                 return Ok(self.break_off(id, Code::Protocol));
             }
         }
-        Ok(Some(Event::Head { stream: id, end: block.end, length, status }))
+        Ok(Some(Event::Head { stream: id, end, length, status }))
     }
 
     fn priority(&mut self, frame: Frame, payload: &[u8]) -> Result<Option<Event>, Code> {
