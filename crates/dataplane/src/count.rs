@@ -19,6 +19,38 @@ impl Counter {
     }
 }
 
+/// A counter that everybody adds to: for what happens seldom.
+#[derive(Debug, Default)]
+pub struct Tally(AtomicU64);
+
+impl Tally {
+    pub fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Lets so many through a period; for log lines that clients can cause.
+#[derive(Debug, Default)]
+pub struct Throttle {
+    period: AtomicU64,
+    count: AtomicU64,
+}
+
+impl Throttle {
+    /// Whether this is one of the first `most` in this `period` (nanoseconds).
+    pub fn allows(&self, most: u64, period: u64, now: u64) -> bool {
+        let number = now / period + 1;
+        // Two threads may both begin a period: a few lines more are no harm.
+        if self.period.swap(number, Ordering::Relaxed) != number {
+            self.count.store(0, Ordering::Relaxed);
+        }
+        self.count.fetch_add(1, Ordering::Relaxed) < most
+    }
+}
+
 /// Buckets double from 16 µs; the last has no bound.
 pub const BUCKETS: usize = 22;
 

@@ -1,4 +1,4 @@
-//! Changes to heads, as data: header edits, rewrites, redirects. A filter answers whether the request goes on.
+//! Changes to heads, as data: header edits, rewrites, redirects.
 
 use crate::head::Field;
 
@@ -110,16 +110,6 @@ pub struct Fixed {
     pub status: u16,
     pub body: Vec<u8>,
     pub content_type: String,
-}
-
-/// One step of a route.
-#[derive(Clone, Debug)]
-pub enum Filter {
-    RequestHeaders(Edits),
-    ResponseHeaders(Edits),
-    Redirect(Redirect),
-    Rewrite { host: Option<Vec<u8>>, path: Option<PathEdit> },
-    Respond(Fixed),
 }
 
 #[cfg(test)]

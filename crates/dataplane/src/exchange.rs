@@ -4,6 +4,7 @@
 use std::rc::Rc;
 
 use crate::body::Body;
+use crate::filter::NotesSlot;
 use crate::head::{Method, Span};
 use crate::ledger::Ledger;
 use crate::plan::Plan;
@@ -26,6 +27,8 @@ pub enum Failure {
     NoEndpoint,
     /// A bound of the configuration.
     Limit,
+    /// A filter said no.
+    Denied,
     Connect,
     ConnectTimeout,
     /// The backend closed the connection before it answered.
@@ -48,6 +51,7 @@ impl Failure {
             Failure::NoRoute => "no_route",
             Failure::NoEndpoint => "no_endpoint",
             Failure::Limit => "limit",
+            Failure::Denied => "denied",
             Failure::Connect => "connect_failed",
             Failure::ConnectTimeout => "connect_timeout",
             Failure::Closed => "backend_closed",
@@ -64,6 +68,7 @@ impl Failure {
     pub const fn status(self) -> u16 {
         match self {
             Failure::Refused => 400,
+            Failure::Denied => 403,
             Failure::NoRoute => 404,
             Failure::Limit | Failure::NoEndpoint | Failure::Shutdown => 503,
             Failure::Connect | Failure::Closed | Failure::Truncated | Failure::Malformed => 502,
@@ -151,6 +156,8 @@ pub struct Exchange {
     pub expires: u64,
     /// The backend was entered and must be left.
     pub entered: bool,
+    /// What filters have left behind.
+    pub notes: NotesSlot,
 }
 
 impl Exchange {
@@ -202,6 +209,7 @@ impl Exchange {
             timing: false,
             expires: u64::MAX,
             entered: false,
+            notes: None,
         }
     }
 

@@ -17,6 +17,7 @@ pub mod clock;
 pub mod count;
 pub mod edit;
 pub mod exchange;
+pub mod filter;
 pub mod forward;
 pub mod h2;
 pub mod head;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 
 use crate::backend::Backend;
+use crate::filter::network::Networks;
 use crate::head::Bounds;
 use crate::log::AccessLog;
 use crate::route::{Route, Table};
@@ -21,6 +22,8 @@ pub struct Plan {
     pub log: Option<AccessLog>,
     /// Some backend is told where clients come from.
     pub announces: bool,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted: Networks,
 }
 
 /// What happens to `X-Forwarded-For`, `-Proto` and `-Host`.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use regex::bytes::Regex;
 
 use crate::count::{Counter, Histogram};
-use crate::edit::Filter;
+use crate::filter::Filter;
 use crate::head::{Field, Method};
 
 #[derive(Clone, Debug)]

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use daemon::BuildError;
 use dataplane::announce::Version;
 use dataplane::backend::{self, Address, Backend, Passive};
-use dataplane::edit::{self, Edits, Fixed};
 use dataplane::head::Bounds;
 use dataplane::log::{AccessLog, Format, Writer};
 use dataplane::plan::{Forwarded, Listener, Plan, Serves, Settings};
@@ -20,6 +19,7 @@ use regex::bytes::Regex;
 
 use crate::config::{self, Spec, Text};
 
+pub(crate) mod filter;
 mod tls;
 
 /// What goes on from one plan to the next.
@@ -30,11 +30,19 @@ pub struct Kept {
     backends: Vec<Arc<Backend>>,
     counters: HashMap<String, Arc<[RouteCounters]>>,
     log: Option<(Option<String>, Writer)>,
+    gates: filter::Gates,
 }
 
 impl Kept {
     pub fn new(workers: usize) -> Kept {
-        Kept { workers, sockets: HashMap::new(), backends: Vec::new(), counters: HashMap::new(), log: None }
+        Kept {
+            workers,
+            sockets: HashMap::new(),
+            backends: Vec::new(),
+            counters: HashMap::new(),
+            log: None,
+            gates: filter::Gates::new(),
+        }
     }
 }
 
@@ -80,20 +88,24 @@ pub fn build(spec: &Spec, kept: &mut Kept) -> Result<Plan, BuildError> {
         }));
     }
     let mut counters = HashMap::new();
-    let routes = spec.routes.iter().map(|one| {
+    let mut gates = filter::Gates::new();
+    let mut routes = Vec::new();
+    for one in &spec.routes {
         let fresh = || (0..kept.workers).map(|_| RouteCounters::default()).collect();
         let own = kept.counters.get(&one.name).map_or_else(fresh, Arc::clone);
         counters.insert(one.name.clone(), Arc::clone(&own));
-        Arc::new(build_route(spec, one, own))
-    });
-    let routes = routes.collect();
+        let filters = filter::build(one, &kept.gates, &mut gates)?;
+        routes.push(Arc::new(build_route(spec, one, filters, own)));
+    }
     let log = build_log(spec, kept)?;
+    let trusted = filter::checked_networks(&spec.trusted_proxies);
     kept.sockets = sockets;
     kept.backends = backends.clone();
     kept.counters = counters;
+    kept.gates = gates;
     kept.log = log.as_ref().map(|log| (spec.access_log.as_ref().and_then(|log| log.path.clone()), log.writer.clone()));
     let announces = spec.backends.iter().any(|one| one.proxy_protocol.is_some());
-    Ok(Plan { listeners, routes, backends, settings: settings(spec), log, announces })
+    Ok(Plan { listeners, routes, backends, settings: settings(spec), log, announces, trusted })
 }
 
 fn settings(spec: &Spec) -> Settings {
@@ -285,7 +297,12 @@ fn build_match(host: &str, wanted: &config::Match) -> route::Match {
     }
 }
 
-fn build_route(spec: &Spec, one: &config::Route, counters: Arc<[RouteCounters]>) -> route::Route {
+fn build_route(
+    spec: &Spec,
+    one: &config::Route,
+    filters: Vec<dataplane::filter::Filter>,
+    counters: Arc<[RouteCounters]>,
+) -> route::Route {
     let mut sum = 0;
     let targets = one.backends.iter().map(|target| {
         sum += target.weight as usize;
@@ -294,7 +311,7 @@ fn build_route(spec: &Spec, one: &config::Route, counters: Arc<[RouteCounters]>)
     let statuses = one.retries.statuses.iter().fold(0, |bits, status| bits | Retry::bit(*status));
     route::Route {
         name: one.name.clone(),
-        filters: one.filters.iter().map(|filter| build_filter(filter, one)).collect(),
+        filters,
         targets: targets.collect(),
         request_timeout: nanos(one.timeouts.request),
         backend_timeout: nanos(one.timeouts.backend),
@@ -302,46 +319,6 @@ fn build_route(spec: &Spec, one: &config::Route, counters: Arc<[RouteCounters]>)
         body_most: if one.max_body.0 == 0 { u64::MAX } else { one.max_body.0 },
         always_timing: one.server_timing,
         counters,
-    }
-}
-
-fn build_filter(filter: &config::Filter, route: &config::Route) -> edit::Filter {
-    let prefix = route.matches.iter().find_map(|one| match &one.path {
-        Some(config::PathMatch::Prefix(Text(prefix))) => Some(prefix.as_bytes().to_vec()),
-        _ => None,
-    });
-    let path = |edit: &config::PathEdit| match edit {
-        config::PathEdit::Replace(Text(with)) => edit::PathEdit::Full(with.as_bytes().to_vec()),
-        config::PathEdit::ReplacePrefix(Text(with)) => {
-            let matched = prefix.clone().unwrap_or_else(|| b"/".to_vec());
-            edit::PathEdit::Prefix { matched, with: with.as_bytes().to_vec() }
-        }
-    };
-    let edits = |headers: &config::Headers| {
-        let list = |map: &std::collections::BTreeMap<String, String>| -> Vec<(String, String)> {
-            map.iter().map(|(name, value)| (name.clone(), value.clone())).collect()
-        };
-        Edits::new(&list(&headers.set), &list(&headers.add), &headers.remove)
-    };
-    match filter {
-        config::Filter::RequestHeaders(headers) => edit::Filter::RequestHeaders(edits(headers)),
-        config::Filter::ResponseHeaders(headers) => edit::Filter::ResponseHeaders(edits(headers)),
-        config::Filter::Redirect(redirect) => edit::Filter::Redirect(edit::Redirect {
-            scheme: redirect.scheme.clone(),
-            host: redirect.host.clone(),
-            port: redirect.port,
-            path: redirect.path.as_ref().map(path),
-            status: redirect.status,
-        }),
-        config::Filter::Rewrite(rewrite) => edit::Filter::Rewrite {
-            host: rewrite.host.as_ref().map(|host| host.as_bytes().to_vec()),
-            path: rewrite.path.as_ref().map(path),
-        },
-        config::Filter::Respond(respond) => edit::Filter::Respond(Fixed {
-            status: respond.status,
-            body: respond.body.as_bytes().to_vec(),
-            content_type: respond.content_type.clone(),
-        }),
     }
 }
 
@@ -369,7 +346,7 @@ pub fn files(spec: &Spec) -> Vec<PathBuf> {
     for tls in spec.backends.iter().filter_map(|backend| backend.tls.as_ref()) {
         files.extend([&tls.ca_file, &tls.cert_file, &tls.key_file].into_iter().flatten());
     }
-    files.into_iter().map(PathBuf::from).collect()
+    files.into_iter().map(PathBuf::from).chain(filter::files(spec)).collect()
 }
 
 /// Names that are looked up again, and how often.

@@ -6,6 +6,7 @@ use daemon::config::{Seconds, Size};
 use daemon::{choice, document, one_of};
 
 mod check;
+pub mod filter;
 pub use check::check;
 
 document! {
@@ -23,6 +24,9 @@ document! {
         timeouts: Timeouts = default(Timeouts::default()),
         /// What the application learns about the client (`X-Forwarded-For`, `-Proto`, `-Host`).
         forwarded: Forwarded = default(Forwarded::Append),
+        /// Proxies in front of this one, as addresses and networks. Who the client is, is read from their `X-Forwarded-For`: its last
+        /// address that is not one of these.
+        trusted_proxies: Vec<String> = default(Vec::new()),
         /// Whether WebSocket connections may be made (RFC 6455). Other upgrades are not passed on.
         web_socket: bool = default(true),
         /// What becomes of paths with `.` or `..` segments, plain or encoded.
@@ -188,6 +192,10 @@ one_of! {
         Rewrite(Rewrite) = "rewrite",
         /// Answers at once.
         Respond(Respond) = "respond",
+        /// Allows, denies and logs by address, method, path, fields and query.
+        Rules(Vec<filter::Rule>) = "rules",
+        /// Bounds of the request's head.
+        Sizes(filter::Sizes) = "sizes",
     }
 }
 

@@ -85,6 +85,18 @@ impl Inner {
                 family.sample(&[("route", &route.name)], route.counters.iter().map(read).sum());
             }
         }
+        let mut decided = Vec::new();
+        for (route, place, gate) in crate::build::filter::gates(&plan.routes) {
+            gate.count(&mut |rule, decision, count| {
+                decided.push((route, place.to_string(), rule.to_owned(), decision.to_owned(), count));
+            });
+        }
+        if !decided.is_empty() {
+            let mut family = out.counter("filter_decisions", "What filters decided, by rule.");
+            for (route, place, rule, decision, count) in &decided {
+                family.sample(&[("route", route), ("filter", place), ("rule", rule), ("decision", decision)], *count);
+            }
+        }
         let mut latency =
             out.histogram("request_duration_seconds", "From a request's first byte to its answer's last.");
         for route in &plan.routes {

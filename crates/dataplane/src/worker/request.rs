@@ -6,20 +6,14 @@ use std::sync::Arc;
 use super::Worker;
 use crate::body::Body;
 use crate::clock;
-use crate::edit::Filter;
 use crate::exchange::{Answer, Exchange, Failure};
+use crate::filter::{Asked, Decision, Filter, decide};
 use crate::forward;
 use crate::head::{Field, Length, Method, Name, Refusal, Request};
 use crate::ledger::Phase;
 use crate::plan::Serves;
 use crate::route::{Route, View, without_port};
 use crate::sock::Got;
-
-/// What the filters have decided.
-enum Decision {
-    Forward { path: Option<Vec<u8>>, host: Option<Vec<u8>> },
-    Respond { status: u16, lines: Vec<u8>, body: Vec<u8>, content_type: String },
-}
 
 /// Pieces of a body that one connection may pass on before others have their turn.
 const PIECES: usize = 16;
@@ -49,6 +43,9 @@ impl Worker {
         }
         if stream != 0 {
             self.down_deadline(d, 0);
+        } else if head.length == Length::None {
+            // The next request, whatever becomes of this one.
+            self.keep_rest(d, &bytes[head.size..]);
         }
         let local = Rc::clone(&self.local);
         let Some(exchange) = self.exchange(x) else { return };
@@ -112,10 +109,34 @@ impl Worker {
             exchange.failure = Some(Failure::Limit);
             return self.respond(x, 413, "the body is too large", &[]);
         }
-        let tls = door.listener.tls.is_some();
-        match decide(&route, host, path, query, tls) {
-            Decision::Respond { status, lines, body, content_type } => {
-                self.answer(x, status, &lines, &body, &content_type);
+        let decision = if route.filters.is_empty() {
+            Decision::Forward { path: None, host: None }
+        } else {
+            let Some(down) = self.downs.get(d) else { return };
+            let asked = Asked {
+                view,
+                authority: host,
+                has_query: query.is_some(),
+                size: head.size,
+                peer: down.peer(),
+                trusted: &local.plan.trusted,
+                identity: &down.identity,
+                tls: door.listener.tls.is_some(),
+                now: parsed,
+            };
+            let mut notes = None;
+            let decision = decide(&route.filters, &asked, &mut notes);
+            if let Some(exchange) = self.exchange(x) {
+                exchange.notes = notes;
+            }
+            decision
+        };
+        match decision {
+            Decision::Respond(response) => {
+                if let Some(exchange) = self.exchange(x) {
+                    exchange.failure = response.failure;
+                }
+                self.answer(x, response.status, &response.lines, &response.body, &response.content_type);
             }
             Decision::Forward { path: new_path, host: new_host } => {
                 let Some(backend) = route.target(&mut self.dice) else {
@@ -223,7 +244,8 @@ impl Worker {
         let rest = &bytes[size..];
         let mut used = 0;
         let mut refused = None;
-        if !exchange.request.is_done() && !rest.is_empty() {
+        let had_body = !exchange.request.is_done();
+        if had_body && !rest.is_empty() {
             let chunked = exchange.request_chunked;
             match exchange.request.pass(rest, chunked, &mut exchange.replay) {
                 Ok(passed) => {
@@ -244,11 +266,8 @@ impl Worker {
         exchange.ledger.note(Phase::Route, routed);
         self.tick = routed;
         self.output = head;
-        if let Some(down) = self.downs.get_mut(d)
-            && used < rest.len()
-        {
-            down.sock.left.extend_from_slice(&rest[used..]);
-            down.unread = true;
+        if had_body {
+            self.keep_rest(d, &rest[used..]);
         }
         match refused {
             Some(Failure::Limit) => return self.fail_with(x, Failure::Limit, 413, "the body is too large"),
@@ -259,6 +278,16 @@ impl Worker {
         self.send_out(x);
         if !done {
             self.pump_request(x);
+        }
+    }
+
+    /// Keeps what has been read behind a request.
+    fn keep_rest(&mut self, d: u32, rest: &[u8]) {
+        if let Some(down) = self.downs.get_mut(d)
+            && !rest.is_empty()
+        {
+            down.sock.left.extend_from_slice(rest);
+            down.unread = true;
         }
     }
 
@@ -383,6 +412,9 @@ impl Worker {
         out.extend_from_slice(b"\r\n");
         forward::date(clock::wall(), &mut out);
         out.extend_from_slice(lines);
+        if let Some(notes) = &exchange.notes {
+            out.extend_from_slice(&notes.lines);
+        }
         if !bodiless {
             if !body.is_empty() {
                 out.extend_from_slice(b"Content-Type: ");
@@ -458,31 +490,6 @@ fn has_dots(path: &[u8]) -> bool {
         }
         rest.is_empty() && (1..=2).contains(&dots)
     })
-}
-
-fn decide(route: &Route, host: &[u8], path: &[u8], query: Option<&[u8]>, tls: bool) -> Decision {
-    let (mut new_path, mut new_host) = (None, None);
-    for filter in &route.filters {
-        match filter {
-            Filter::RequestHeaders(_) | Filter::ResponseHeaders(_) => {}
-            Filter::Redirect(redirect) => {
-                let mut lines = b"Location: ".to_vec();
-                lines.extend_from_slice(&redirect.location(host, path, query, tls));
-                lines.extend_from_slice(b"\r\n");
-                let content_type = String::new();
-                return Decision::Respond { status: redirect.status, lines, body: Vec::new(), content_type };
-            }
-            Filter::Rewrite { host, path: edit } => {
-                new_host = host.clone().or(new_host);
-                new_path = edit.as_ref().map(|edit| edit.apply(path)).or(new_path);
-            }
-            Filter::Respond(fixed) => {
-                let (body, content_type) = (fixed.body.clone(), fixed.content_type.clone());
-                return Decision::Respond { status: fixed.status, lines: Vec::new(), body, content_type };
-            }
-        }
-    }
-    Decision::Forward { path: new_path, host: new_host }
 }
 
 #[cfg(test)]

@@ -7,8 +7,8 @@ use super::{TURNS, Worker};
 use crate::body::Body;
 use crate::clock;
 use crate::clock::SECOND;
-use crate::edit::Filter;
 use crate::exchange::{Answer, Failure};
+use crate::filter::Filter;
 use crate::forward;
 use crate::head::{self, Field, Length, Response};
 use crate::ledger::Phase;
@@ -209,6 +209,10 @@ impl Worker {
                 edits.mark(bytes, fields);
                 self.extra.extend_from_slice(&edits.lines);
             }
+        }
+        if let Some(notes) = &exchange.notes {
+            notes.mark(bytes, fields);
+            self.extra.extend_from_slice(&notes.lines);
         }
         forward::kept(bytes, fields, out);
         out.extend_from_slice(&self.extra);

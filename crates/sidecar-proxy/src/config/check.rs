@@ -6,6 +6,8 @@ use regex::Regex;
 use super::{Filter, Headers, Match, PathEdit, PathMatch, Redirect, Route, Spec, Text, TextMatch};
 use crate::build;
 
+mod filter;
+
 pub fn check(spec: &Spec, decoder: &mut Decoder) {
     if spec.listeners.is_empty() {
         decoder.refuse_at("spec.listeners", "needs at least one listener");
@@ -79,6 +81,7 @@ pub fn check(spec: &Spec, decoder: &mut Decoder) {
     if !(1..=1000).contains(&spec.limits.fields) {
         decoder.refuse_at("spec.limits.fields", "must be between 1 and 1000");
     }
+    filter::networks("spec.trustedProxies", &spec.trusted_proxies, decoder);
     if spec.workers > 256 {
         decoder.refuse_at("spec.workers", "must be at most 256");
     }
@@ -149,6 +152,7 @@ fn check_route(at: &str, route: &Route, spec: &Spec, decoder: &mut Decoder) {
                     decoder.refuse_at(&format!("{at}.respond.contentType"), "must be a field value");
                 }
             }
+            other => filter::check(&at, other, decoder),
         }
     }
 }

@@ -7,6 +7,7 @@ mod balance;
 mod config;
 
 mod exchange;
+mod filter;
 mod harness;
 mod multiplex;
 mod operate;

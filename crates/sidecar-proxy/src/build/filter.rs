@@ -1,0 +1,182 @@
+//! From a route's filters to the chain the workers ask. A gate whose part of the document did not change goes on, with
+//! what it has counted.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use daemon::BuildError;
+use dataplane::count::{Tally, Throttle};
+use dataplane::edit::{self, Edits, Fixed};
+use dataplane::filter::network::{self, Networks};
+use dataplane::filter::rule::{self, Rules};
+use dataplane::filter::size::Sizes;
+use dataplane::filter::{Filter, Gate};
+use dataplane::route;
+
+use crate::config::filter::{Rule, RuleAction};
+use crate::config::{self, Spec, Text};
+
+/// Gates by where they stand and what made them.
+pub(super) type Gates = HashMap<String, Arc<dyn Gate>>;
+
+/// Why a filter cannot be built.
+#[derive(Debug, thiserror::Error)]
+enum FilterError {
+    #[error("failed to read {path}")]
+    Read { path: String, source: io::Error },
+    #[error("{path} is no list of networks: {reason}")]
+    List { path: String, reason: String },
+}
+
+/// The filters of one route; gates come from `before` if they have not changed, and are put into `now`.
+pub(super) fn build(route: &config::Route, before: &Gates, now: &mut Gates) -> Result<Vec<Filter>, BuildError> {
+    let mut filters = Vec::new();
+    for (index, filter) in route.filters.iter().enumerate() {
+        let part = || format!("filter {} of the route `{}`", index + 1, route.name);
+        filters.push(one(filter, index, route, before, now).map_err(|error| BuildError::new(part(), error))?);
+    }
+    Ok(filters)
+}
+
+fn one(
+    filter: &config::Filter,
+    index: usize,
+    route: &config::Route,
+    before: &Gates,
+    now: &mut Gates,
+) -> Result<Filter, FilterError> {
+    let mut gate = |made_of: &str, make: &dyn Fn() -> Arc<dyn Gate>| {
+        let key = format!("{}\n{index}\n{filter:?}\n{made_of}", route.name);
+        let gate = before.get(&key).map_or_else(make, Arc::clone);
+        now.insert(key, Arc::clone(&gate));
+        Filter::Gate(gate)
+    };
+    Ok(match filter {
+        config::Filter::Rules(rules) => {
+            let mut lists = Vec::new();
+            for rule in rules {
+                lists.push(networks(&rule.networks, rule.networks_file.as_deref())?);
+            }
+            gate(&format!("{lists:?}"), &|| Arc::new(build_rules(rules, &lists)))
+        }
+        config::Filter::Sizes(sizes) => gate("", &|| {
+            Arc::new(Sizes {
+                path: sizes.path.0 as usize,
+                query: sizes.query.0 as usize,
+                parameters: sizes.parameters as usize,
+                head: sizes.head.0 as usize,
+                fields: sizes.fields as usize,
+                value: sizes.value.0 as usize,
+                refused: Tally::default(),
+            })
+        }),
+        edit => build_edit(edit, route),
+    })
+}
+
+/// Networks from the document, which have been checked, and from a file, which has not.
+fn networks(texts: &[String], file: Option<&str>) -> Result<Networks, FilterError> {
+    let mut ranges: Vec<_> = texts.iter().filter_map(|text| network::range(text).ok()).collect();
+    if let Some(path) = file {
+        let text =
+            std::fs::read_to_string(path).map_err(|source| FilterError::Read { path: path.to_owned(), source })?;
+        let more = network::list(&text).map_err(|reason| FilterError::List { path: path.to_owned(), reason })?;
+        ranges.extend(more);
+    }
+    Ok(Networks::new(ranges))
+}
+
+/// The networks of a checked list.
+pub(super) fn checked_networks(texts: &[String]) -> Networks {
+    Networks::new(texts.iter().filter_map(|text| network::range(text).ok()).collect())
+}
+
+fn build_rules(rules: &[Rule], lists: &[Networks]) -> Rules {
+    let rules = rules.iter().zip(lists).map(|(one, networks)| {
+        let wanted = config::Match {
+            path: one.path.clone(),
+            method: None,
+            headers: one.headers.clone(),
+            query: one.query.clone(),
+        };
+        rule::Rule {
+            name: one.name.clone(),
+            networks: networks.clone(),
+            listed: !one.networks.is_empty() || one.networks_file.is_some(),
+            methods: one.methods.iter().map(|method| method.as_bytes().to_vec()).collect(),
+            wanted: super::build_match("", &wanted),
+            not: one.not,
+            action: match one.action {
+                RuleAction::Allow => rule::Action::Allow,
+                RuleAction::Deny => rule::Action::Deny(one.status),
+                RuleAction::Log => rule::Action::Log,
+            },
+            hits: Tally::default(),
+        }
+    });
+    Rules { rules: rules.collect(), log: Throttle::default() }
+}
+
+fn build_edit(filter: &config::Filter, route: &config::Route) -> Filter {
+    let prefix = route.matches.iter().find_map(|one| match &one.path {
+        Some(config::PathMatch::Prefix(Text(prefix))) => Some(prefix.as_bytes().to_vec()),
+        _ => None,
+    });
+    let path = |edit: &config::PathEdit| match edit {
+        config::PathEdit::Replace(Text(with)) => edit::PathEdit::Full(with.as_bytes().to_vec()),
+        config::PathEdit::ReplacePrefix(Text(with)) => {
+            let matched = prefix.clone().unwrap_or_else(|| b"/".to_vec());
+            edit::PathEdit::Prefix { matched, with: with.as_bytes().to_vec() }
+        }
+    };
+    let edits = |headers: &config::Headers| {
+        let list = |map: &std::collections::BTreeMap<String, String>| -> Vec<(String, String)> {
+            map.iter().map(|(name, value)| (name.clone(), value.clone())).collect()
+        };
+        Edits::new(&list(&headers.set), &list(&headers.add), &headers.remove)
+    };
+    match filter {
+        config::Filter::RequestHeaders(headers) => Filter::RequestHeaders(edits(headers)),
+        config::Filter::ResponseHeaders(headers) => Filter::ResponseHeaders(edits(headers)),
+        config::Filter::Redirect(redirect) => Filter::Redirect(edit::Redirect {
+            scheme: redirect.scheme.clone(),
+            host: redirect.host.clone(),
+            port: redirect.port,
+            path: redirect.path.as_ref().map(path),
+            status: redirect.status,
+        }),
+        config::Filter::Rewrite(rewrite) => Filter::Rewrite {
+            host: rewrite.host.as_ref().map(|host| host.as_bytes().to_vec()),
+            path: rewrite.path.as_ref().map(path),
+        },
+        config::Filter::Respond(respond) => Filter::Respond(Fixed {
+            status: respond.status,
+            body: respond.body.as_bytes().to_vec(),
+            content_type: respond.content_type.clone(),
+        }),
+        // The caller makes gates.
+        config::Filter::Rules(_) | config::Filter::Sizes(_) => Filter::RequestHeaders(Edits::default()),
+    }
+}
+
+/// Files that filters are made from.
+pub(super) fn files(spec: &Spec) -> impl Iterator<Item = PathBuf> {
+    let filters = spec.routes.iter().flat_map(|route| &route.filters);
+    let rules = filters.filter_map(|filter| match filter {
+        config::Filter::Rules(rules) => Some(rules),
+        _ => None,
+    });
+    rules.flatten().filter_map(|rule| rule.networks_file.as_ref()).map(PathBuf::from)
+}
+
+/// Every gate of a plan with its route and its place there, counted from 1, for the metrics.
+pub(crate) fn gates(routes: &[Arc<route::Route>]) -> impl Iterator<Item = (&str, usize, &Arc<dyn Gate>)> {
+    routes.iter().flat_map(|route| {
+        route.filters.iter().enumerate().filter_map(|(index, filter)| match filter {
+            Filter::Gate(gate) => Some((route.name.as_str(), index + 1, gate)),
+            _ => None,
+        })
+    })
+}
