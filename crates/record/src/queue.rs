@@ -205,6 +205,11 @@ impl Queue {
         }
     }
 
+    /// Lets others change something; returns when they did, or after so long.
+    pub fn pause(&self, patience: Duration) {
+        drop(self.wait(self.lock(), patience));
+    }
+
     fn wait<'a>(&self, state: MutexGuard<'a, State>, time: Duration) -> MutexGuard<'a, State> {
         match self.changed.wait_timeout(state, time) {
             Ok((state, _)) => state,
@@ -270,7 +275,12 @@ impl Queue {
     /// The snapshot is durable: what it covers can go.
     pub fn saved(&self, snapshot: &Snapshot) -> io::Result<()> {
         let mut state = self.lock();
+        let before = state.spool_bytes();
         let removed = state.spool.as_mut().map_or(Ok(()), |spool| spool.remove_through(snapshot.through));
+        if state.spool_bytes() < before {
+            // There is room again; the next entry tells whether that is enough.
+            state.spool_error = None;
+        }
         drop(state);
         self.changed.notify_all();
         removed

@@ -112,9 +112,10 @@ impl Spool {
     pub fn append(&mut self, batch: &Batch) -> io::Result<()> {
         let full = self.segments.last().is_none_or(|segment| segment.bytes >= self.segment_bytes);
         if self.writer.is_none() || full {
+            // First, so that a disk that refuses leaves no file in the way of the next try.
+            self.sync()?;
             let path = self.path(batch.sequence);
             let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)?;
-            self.sync()?;
             self.writer = Some(Arc::new(file));
             self.segments.push(Segment { first: batch.sequence, last: batch.sequence, bytes: 0 });
         }

@@ -435,7 +435,9 @@ impl Run {
         }
         let saved = self.queue.sync().map_err(|error| format!("failed to sync the spool: {error}")).and_then(|()| {
             self.store.save(&checkpoint).map_err(|error| daemon::log::chain(&error))?;
-            self.queue.saved(&snapshot).map_err(|error| format!("failed to shorten the spool: {error}"))
+            self.queue.saved(&snapshot).map_err(|error| format!("failed to shorten the spool: {error}"))?;
+            self.store.reserve();
+            Ok(())
         });
         let mut seen = lock(&shared.seen);
         match saved {

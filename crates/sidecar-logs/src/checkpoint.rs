@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use record::queue::Position;
 use serde_json::{Value, json};
@@ -133,10 +134,37 @@ pub struct Saved {
     pub positions: BTreeMap<String, Position>,
 }
 
+/// A time at which two checkpoints may differ and be the same.
+#[derive(Debug, Clone, Copy)]
+pub struct Looked(pub SystemTime);
+
+impl Default for Looked {
+    fn default() -> Looked {
+        Looked(SystemTime::UNIX_EPOCH)
+    }
+}
+
+impl PartialEq for Looked {
+    fn eq(&self, _: &Looked) -> bool {
+        true
+    }
+}
+
+impl Eq for Looked {}
+
+impl Looked {
+    fn nanos(self) -> u64 {
+        let since = self.0.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Checkpoint {
     /// The next origin's number.
     pub next_id: u64,
+    /// When the patterns were last looked at, in nanoseconds since 1970; not part of what makes a checkpoint another.
+    pub looked: Looked,
     pub files: Vec<Saved>,
 }
 
@@ -158,15 +186,21 @@ pub struct Store {
     directory: PathBuf,
     boot: String,
     generation: u64,
+    /// Bytes of the last checkpoint, and those set aside.
+    length: usize,
+    reserved: usize,
 }
 
 const DURABLE: &str = "positions.json";
+/// Room that nobody else gets: a spool that fills the disk is shortened only after a checkpoint was written.
+const RESERVE: &str = "reserve";
+const RESERVED: usize = 32 * 1024;
 const QUICK: &str = "positions.now.json";
 
 impl Store {
     pub fn new(directory: &Path) -> Store {
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
-        Store { directory: directory.to_owned(), boot, generation: 0 }
+        Store { directory: directory.to_owned(), boot, generation: 0, length: 0, reserved: 0 }
     }
 
     /// The latest; `None` if there is none yet.
@@ -197,18 +231,47 @@ impl Store {
 
     /// Writes it so that after a crash or a power cut either the old or the new one is there.
     pub fn save(&mut self, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
-        self.write(checkpoint, DURABLE, true)
+        let text = checkpoint.print(&self.boot, self.generation + 1).to_string();
+        let mut saved = self.write(&text, DURABLE, true);
+        if matches!(&saved, Err(CheckpointError::Write(_, error)) if is_full(error)) {
+            let reserve = self.directory.join(RESERVE);
+            if fs::remove_file(&reserve).is_ok() {
+                self.reserved = 0;
+                saved = self.write(&text, DURABLE, true);
+            }
+        }
+        saved
+    }
+
+    /// Sets room aside for twice the last checkpoint; call it when there may be some.
+    pub fn reserve(&mut self) {
+        let wanted = RESERVED.max(2 * self.length).next_multiple_of(RESERVED);
+        if self.reserved < wanted {
+            let path = self.directory.join(RESERVE);
+            // Anything but zeros: a file system that compresses would set aside nothing.
+            let mut state = 1u64;
+            let noise = (0..wanted / 8).flat_map(|_| {
+                state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+                state.to_le_bytes()
+            });
+            match fs::write(&path, noise.collect::<Vec<u8>>()) {
+                Ok(()) => self.reserved = wanted,
+                // A part of it would only be in the way of others.
+                Err(_) => drop(fs::remove_file(&path)),
+            }
+        }
     }
 
     /// Writes it so that after a crash either the old or the new one is there.
     pub fn note(&mut self, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
-        self.write(checkpoint, QUICK, false)
+        let text = checkpoint.print(&self.boot, self.generation + 1).to_string();
+        self.write(&text, QUICK, false)
     }
 
-    fn write(&mut self, checkpoint: &Checkpoint, name: &str, sync: bool) -> Result<(), CheckpointError> {
+    fn write(&mut self, text: &str, name: &str, sync: bool) -> Result<(), CheckpointError> {
         self.generation += 1;
+        self.length = text.len();
         let (path, new) = (self.directory.join(name), self.directory.join(format!("{name}.new")));
-        let text = checkpoint.print(&self.boot, self.generation).to_string();
         let write = || -> io::Result<()> {
             let mut file = File::create(&new)?;
             file.write_all(text.as_bytes())?;
@@ -220,6 +283,10 @@ impl Store {
         };
         write().map_err(|error| CheckpointError::Write(path.clone(), error))
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 impl Checkpoint {
@@ -245,6 +312,7 @@ impl Checkpoint {
             "boot": boot,
             "generation": generation,
             "nextId": self.next_id,
+            "looked": self.looked.nanos(),
             "files": files.collect::<Vec<_>>(),
         })
     }
@@ -283,7 +351,12 @@ fn parse(value: &Value) -> Option<(u64, Checkpoint)> {
             positions: positions.collect::<Option<_>>()?,
         })
     });
-    let checkpoint = Checkpoint { next_id: value["nextId"].as_u64()?, files: files.collect::<Option<_>>()? };
+    // The first version did not say; then nothing counts as born since.
+    let looked = value["looked"]
+        .as_u64()
+        .map_or_else(SystemTime::now, |nanos| SystemTime::UNIX_EPOCH + std::time::Duration::from_nanos(nanos));
+    let files = files.collect::<Option<_>>()?;
+    let checkpoint = Checkpoint { next_id: value["nextId"].as_u64()?, looked: Looked(looked), files };
     Some((value["generation"].as_u64().unwrap_or(0), checkpoint))
 }
 
@@ -302,7 +375,7 @@ mod tests {
         let identity = Identity::of(&File::open(&path).unwrap()).unwrap();
         let positions = BTreeMap::from([("out".to_owned(), Position { end: 6, mark: hash(b"hello\n") })]);
         let saved = Saved { id: 4, path: path.clone(), identity: identity.clone(), size: 6, positions };
-        let checkpoint = Checkpoint { next_id: 5, files: vec![saved] };
+        let checkpoint = Checkpoint { next_id: 5, looked: Looked(SystemTime::UNIX_EPOCH), files: vec![saved] };
         store.save(&checkpoint).unwrap();
         assert_eq!(load().unwrap(), Some(checkpoint.clone()));
         // What was noted since counts, unless the machine was started anew or it is torn.

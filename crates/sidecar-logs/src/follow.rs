@@ -13,6 +13,7 @@
 pub mod copy;
 mod read;
 pub mod stream;
+mod unseen;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -25,7 +26,7 @@ use daemon::{info, warn};
 use record::queue::{Position, Positions, Recovered};
 use record::{Batch, Origin, Queue};
 
-use crate::checkpoint::{Checkpoint, Identity, Saved};
+use crate::checkpoint::{Checkpoint, Identity, Looked, Saved};
 use crate::config::{self, StartAt};
 use crate::encoding::Encoding;
 use crate::enrich::Fields;
@@ -35,6 +36,7 @@ use crate::receipt::{Line, Receipt};
 use crate::stages::Stages;
 use crate::watch::{Changes, Watch};
 use stream::{Door, Input, StreamKind};
+use unseen::PastTexts;
 
 /// A source, ready to be followed.
 #[derive(Debug)]
@@ -73,9 +75,15 @@ struct Followed {
     encoding: Option<Encoding>,
     size: u64,
     grown: Instant,
+    /// When its text was last found where it was.
+    looked: SystemTime,
+    /// What may have been before its first byte was looked for.
+    begun: bool,
     /// The pending bytes were looked at after the idle time too.
     idled: bool,
     gone: bool,
+    /// Gone, and at the last look nothing else had its name.
+    nameless: bool,
     ended: bool,
     dirty: bool,
 }
@@ -105,6 +113,11 @@ pub struct Follower {
     truncated_unseen: u64,
     lost_bytes: u64,
     watch_refused: bool,
+    /// When an earlier run last looked at the patterns, as far as it wrote that down.
+    last_run: Option<SystemTime>,
+    /// When this one did.
+    scan_began: SystemTime,
+    past_texts: PastTexts,
 }
 
 /// What the follower starts from.
@@ -131,6 +144,7 @@ pub fn positions(checkpoint: &Checkpoint, sinks: &[String]) -> Positions {
 impl Follower {
     pub fn new(sources: Vec<Source>, queue: Arc<Queue>, watch: Watch, start: Start) -> Follower {
         let first_start = start.checkpoint.is_none();
+        let last_run = start.checkpoint.as_ref().map(|checkpoint| checkpoint.looked.0);
         let checkpoint = start.checkpoint.unwrap_or_default();
         let mut next_id = checkpoint.next_id.max(1);
         let mut remembered = checkpoint.files;
@@ -171,6 +185,9 @@ impl Follower {
             truncated_unseen: 0,
             lost_bytes: 0,
             watch_refused: false,
+            last_run,
+            scan_began: SystemTime::now(),
+            past_texts: PastTexts::default(),
         }
     }
 
@@ -178,6 +195,7 @@ impl Follower {
     pub fn scan(&mut self) {
         self.rescan = false;
         self.scanned = Some(Instant::now());
+        let before = std::mem::replace(&mut self.scan_began, SystemTime::now());
         let mut present: HashMap<(u64, u64), PathBuf> = HashMap::new();
         for index in 0..self.sources.len() {
             if self.sources[index].stream.is_some() {
@@ -193,6 +211,7 @@ impl Follower {
                 }
             }
         }
+        let mut left = Vec::new();
         for file in &mut self.files {
             match present.get(&file.identity.key()) {
                 Some(path) if file.gone && !file.ended => {
@@ -204,11 +223,18 @@ impl Follower {
                 None if !file.gone => {
                     file.gone = true;
                     file.dirty = true;
+                    left.push((file.source, file.path.clone()));
                     // Whatever is only in memory cannot be read again after a crash.
                     self.queue.spill();
                 }
+                // Nothing had its name at the last look: whatever got it since may be away again.
+                None if file.nameless => left.push((file.source, file.path.clone())),
                 None => {}
             }
+            file.nameless = file.gone && !file.ended && !file.path.exists();
+        }
+        for (source, path) in left {
+            self.adopt_unseen(source, &path, before);
         }
         self.find_remembered();
         self.first_start = false;
@@ -270,8 +296,11 @@ impl Follower {
             encoding: None,
             size: position,
             grown: Instant::now(),
+            looked: SystemTime::now(),
+            begun: false,
             idled: false,
             gone: false,
+            nameless: false,
             ended: false,
             dirty: true,
         };
@@ -297,8 +326,11 @@ impl Follower {
             encoding: None,
             size: position.end,
             grown: Instant::now(),
+            looked: SystemTime::now(),
+            begun: false,
             idled: false,
             gone,
+            nameless: false,
             ended: false,
             dirty: true,
         };
@@ -318,6 +350,7 @@ impl Follower {
 
     /// Remembered files that no pattern leads to: renamed, copied or compressed while nobody looked.
     fn find_remembered(&mut self) {
+        let mut found = Vec::new();
         for saved in std::mem::take(&mut self.remembered) {
             let position = furthest_common(&saved);
             let source = self.source_for(&saved.path);
@@ -325,6 +358,7 @@ impl Follower {
                 Some((source, (path, file))) => {
                     let Ok(identity) = Identity::of(&file) else { continue };
                     self.resume(source, &path, file, identity, &saved, true);
+                    found.push((source, saved.path));
                 }
                 None => {
                     let unread = saved.size.saturating_sub(position.end);
@@ -333,6 +367,34 @@ impl Follower {
                         self.lost_bytes += unread;
                     }
                 }
+            }
+        }
+        // Only now: everything that was remembered is known.
+        found.dedup();
+        for (source, path) in found {
+            if let Some(last_run) = self.last_run {
+                self.adopt_unseen(source, &path, last_run);
+            }
+        }
+    }
+
+    /// Follows what was written under this name and put away again since the last look: rotation may be quicker than
+    /// we are, or than the processor we get.
+    fn adopt_unseen(&mut self, source: usize, live: &Path, since: SystemTime) {
+        let following = self.files.iter().map(|file| &file.identity);
+        let remembered = self.remembered.iter().map(|saved| &saved.identity);
+        let known: Vec<&Identity> = following.chain(remembered).collect();
+        for unseen in unseen::find(live, since, &self.past_texts, &known, &self.scratch) {
+            // What a pattern leads to is met by the scan.
+            let path = unseen.path;
+            if self.sources.iter().any(|source| source.selection.names(&path)) {
+                continue;
+            }
+            info!("written and put away between two looks", path = live.display(), copy = path.display());
+            // Under the live name: that is where a restart looks for it, and what people know it by.
+            self.begin(source, live, unseen.file, unseen.identity, 0);
+            if let Some(file) = self.files.last_mut() {
+                (file.gone, file.path) = (true, path);
             }
         }
     }
@@ -408,7 +470,7 @@ impl Follower {
             let depth = queue.depth();
             !depth.spooling && depth.spool_bytes == 0
         };
-        let finished = &mut self.finished;
+        let (finished, past_texts) = (&mut self.finished, &mut self.past_texts);
         self.files.retain(|file| {
             let acknowledged = queue.acknowledged(file.origin.id).unwrap_or_default().end;
             // A spool that still holds its entries needs the position to know that they were delivered.
@@ -416,6 +478,7 @@ impl Follower {
             let over =
                 file.gone && file.ended && file.parked.is_none() && acknowledged >= file.position && depth_is_zero;
             if over {
+                past_texts.note(&file.identity);
                 queue.forget(file.origin.id);
                 finished.0 += 1;
                 finished.1 += file.position;
@@ -455,7 +518,11 @@ impl Follower {
             positions: by_sink(id),
         });
         let past = self.past.iter().map(|saved| Saved { positions: by_sink(saved.id), ..saved.clone() });
-        Checkpoint { next_id: self.next_id, files: files.chain(streams).chain(past).collect() }
+        Checkpoint {
+            next_id: self.next_id,
+            looked: Looked(self.scan_began),
+            files: files.chain(streams).chain(past).collect(),
+        }
     }
 
     pub fn receipt(&self) -> Receipt {

@@ -83,6 +83,12 @@ impl Selection {
         found
     }
 
+    /// Whether [`Selection::find`] leads to this path if it is there.
+    pub fn names(&self, path: &Path) -> bool {
+        let bytes = path.as_os_str().as_encoded_bytes();
+        self.include.iter().any(|pattern| matches_path(pattern, bytes)) && !self.is_excluded(path)
+    }
+
     fn is_excluded(&self, path: &Path) -> bool {
         let bytes = |path: &Path| path.as_os_str().as_encoded_bytes().to_vec();
         let name = path.file_name().map(|name| name.as_encoded_bytes()).unwrap_or_default();

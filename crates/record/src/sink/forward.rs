@@ -36,10 +36,11 @@ impl ForwardSink {
     }
 
     fn exchange(&mut self, message: &[u8], chunk: &str) -> Result<(), Failure> {
-        let mut connection = match self.connection.take().filter(|connection| !connection.is_over()) {
-            Some(connection) => connection,
-            None => Connection::open(&self.options.peer, self.tls.as_mut())?,
-        };
+        let mut connection =
+            match self.connection.take().and_then(|mut connection| (!connection.is_over()).then_some(connection)) {
+                Some(connection) => connection,
+                None => Connection::open(&self.options.peer, self.tls.as_mut())?,
+            };
         let peer = format!("{}:{}", self.options.peer.host, self.options.peer.port);
         let failed = |what: &str, error: &std::io::Error| Failure::Retry(chain(&format!("{what} {peer}"), error), None);
         let written = connection.write_all(message).and_then(|()| connection.flush());

@@ -57,27 +57,37 @@ impl Connection {
         Ok(Connection::Tls(Box::new(StreamOwned::new(session, stream))))
     }
 
-    /// Whether the other side has closed it, or says something although nobody asked: both end a one-way protocol.
-    pub fn is_over(&self) -> bool {
+    /// Whether the other side has closed it; a one-way protocol learns it no other way.
+    pub fn is_over(&mut self) -> bool {
         let stream = match self {
             Connection::Plain(stream) => stream,
-            Connection::Tls(stream) => stream.get_ref(),
+            Connection::Tls(stream) => stream.get_mut(),
         };
-        let mut byte = [0];
         if stream.set_nonblocking(true).is_err() {
             return true;
         }
-        let peeked = stream.peek(&mut byte);
-        if stream.set_nonblocking(false).is_err() {
-            return true;
-        }
-        match (self, peeked) {
-            (_, Ok(0)) => true,
-            // Session tickets come after the handshake of TLS 1.3.
-            (Connection::Tls(_), Ok(_)) => false,
-            (Connection::Plain(_), Ok(_)) => false,
-            (_, Err(error)) => error.kind() != io::ErrorKind::WouldBlock,
-        }
+        let over = match self {
+            Connection::Plain(stream) => match stream.peek(&mut [0]) {
+                Ok(length) => length == 0,
+                Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+            },
+            // Session tickets come after the handshake of TLS 1.3, and so does the alert that says goodbye.
+            Connection::Tls(stream) => loop {
+                match stream.conn.read_tls(&mut stream.sock) {
+                    Ok(0) => break true,
+                    Ok(_) => match stream.conn.process_new_packets() {
+                        Ok(state) if !state.peer_has_closed() => {}
+                        _ => break true,
+                    },
+                    Err(error) => break error.kind() != io::ErrorKind::WouldBlock,
+                }
+            },
+        };
+        let stream = match self {
+            Connection::Plain(stream) => stream,
+            Connection::Tls(stream) => stream.get_mut(),
+        };
+        over || stream.set_nonblocking(false).is_err()
     }
 }
 

@@ -51,7 +51,7 @@ impl SyslogSink {
     }
 
     fn send(&mut self) -> Result<(), Failure> {
-        if self.connection.as_ref().is_some_and(Connection::is_over) {
+        if self.connection.as_mut().is_some_and(Connection::is_over) {
             self.connection = None;
         }
         let mut connection = match self.connection.take() {
@@ -182,11 +182,13 @@ mod tests {
                     let (mut stream, _) = listener.accept().unwrap();
                     let mut text = vec![0; length];
                     stream.read_exact(&mut text).unwrap();
-                    String::from_utf8(text).unwrap()
+                    (String::from_utf8(text).unwrap(), stream)
                 }
             });
             sink.deliver(&batch).unwrap();
-            assert_eq!(reader.join().unwrap(), expected);
+            // It leaves only now.
+            let (text, _stream) = reader.join().unwrap();
+            assert_eq!(text, expected);
         }
         drop(listener);
         let failure = sink.deliver(&batch).unwrap_err();

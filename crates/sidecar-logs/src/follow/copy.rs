@@ -30,13 +30,13 @@ pub fn find(saved: &Saved, position: Position, scratch: &Path) -> Option<(PathBu
     for (_, path) in candidates {
         let Ok(file) = File::open(&path) else { continue };
         let compressed = path.extension().is_some_and(|extension| extension == "gz");
-        let file = if compressed && is_related(&saved.path, &path) && position.end > 0 {
+        let same = Identity::of(&file).is_ok_and(|identity| saved.identity.is_same_file(&identity));
+        let file = if compressed && is_related(&saved.path, &path) && (same || position.end > 0) {
             let Ok(file) = unpack(file, scratch) else { continue };
             file
         } else {
             file
         };
-        let same = Identity::of(&file).is_ok_and(|identity| saved.identity.is_same_file(&identity));
         let by_text = position.end > 0 && saved.identity.head_length > 0;
         if (same || by_text)
             && super::read::length(&file).is_ok_and(|length| length >= position.end)
@@ -55,7 +55,7 @@ fn is_related(live: &Path, other: &Path) -> bool {
 }
 
 /// Into a file without a name: what reads plain files can read it, and nothing is left behind by a crash.
-fn unpack(file: File, scratch: &Path) -> io::Result<File> {
+pub(super) fn unpack(file: File, scratch: &Path) -> io::Result<File> {
     let path = scratch.join(format!("unpacked-{}", std::process::id()));
     let mut plain = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
     fs::remove_file(&path)?;

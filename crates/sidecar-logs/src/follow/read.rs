@@ -16,6 +16,12 @@ use crate::frame::End;
 /// Bytes read at once; thousands of lines, and one turn of a file among many.
 const CHUNK: usize = 256 * 1024;
 
+/// A file that was begun empty and looked at again only after this long may have been put away meanwhile.
+const LATE: Duration = Duration::from_millis(50);
+
+/// Between two tries to queue what found no room.
+pub(super) const BLOCKED: Duration = Duration::from_millis(20);
+
 /// What a turn came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Turn {
@@ -74,6 +80,8 @@ impl Follower {
             && let Err(batch) = self.queue.push(batch)
         {
             self.files[index].parked = Some(batch);
+            // Sinks need the queue more than we do: what they acknowledge makes room.
+            self.queue.pause(BLOCKED);
             return Ok(Turn::Blocked);
         }
         let source = &self.sources[self.files[index].source];
@@ -83,10 +91,22 @@ impl Follower {
         let overlap = file.tail.len();
         self.buffer.resize(self.buffer.len().max(wanted + TAIL), 0);
         let buffer = &mut self.buffer[..overlap + wanted];
+        let looked = SystemTime::now();
         let length = read_at(&file.file, buffer, file.position - overlap as u64)?;
         if length < overlap || buffer[..overlap] != file.tail[..] {
             self.truncated(index)?;
             return Ok(Turn::Read(0));
+        }
+        let before = std::mem::replace(&mut file.looked, looked);
+        if file.position == 0 && length > 0 {
+            // Nothing read before can tell whether this is still the file that was begun.
+            file.identity = Identity::of(&file.file)?;
+            let late = looked.duration_since(before).is_ok_and(|time| time > LATE);
+            if late && !std::mem::replace(&mut file.begun, true) {
+                let (source, live) = (file.source, file.path.clone());
+                self.adopt_unseen(source, &live, before);
+                return Ok(Turn::Read(0));
+            }
         }
         let data = &buffer[overlap..length];
         let full = data.len() == wanted;
@@ -114,7 +134,7 @@ impl Follower {
         if seen_before {
             return Ok(Turn::AtEnd);
         }
-        if !self.queue.wait_for_room(Duration::from_millis(20), file.gone) {
+        if !self.queue.wait_for_room(BLOCKED, file.gone) {
             return Ok(Turn::Blocked);
         }
         let encoding = match file.encoding {
@@ -165,6 +185,7 @@ impl Follower {
         let known_unread = file.size.saturating_sub(file.position);
         let again = (file.source, file.path.clone(), file.file.try_clone()?, Identity::of(&file.file)?);
         let kept = copy::find(&saved, position, &self.scratch);
+        let (looked, live) = (file.looked, file.path.clone());
         let file = &mut self.files[index];
         if let Some((path, kept)) = kept {
             daemon::info!(
@@ -191,6 +212,7 @@ impl Follower {
         }
         file.dirty = true;
         let (source, path, handle, identity) = again;
+        self.adopt_unseen(source, &live, looked);
         self.begin(source, &path, handle, identity, 0);
         Ok(())
     }

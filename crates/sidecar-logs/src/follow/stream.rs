@@ -21,7 +21,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, tee};
 
 use super::Follower;
-use super::read::now;
+use super::read::{BLOCKED, now};
 use crate::encoding::Encoding;
 use crate::frame::End;
 use crate::receipt::Line;
@@ -81,6 +81,8 @@ pub(super) struct Input {
     /// Bytes that were looked at and are not finished.
     waiting: usize,
     parked: Option<Batch>,
+    /// Bytes that are still in the pipe though they are in a batch.
+    stored: usize,
     grown: Instant,
     /// When it was looked at without finding a whole line.
     glanced: Option<Instant>,
@@ -212,6 +214,7 @@ impl Follower {
             pending: Vec::new(),
             waiting: 0,
             parked: None,
+            stored: 0,
             grown: Instant::now(),
             glanced: None,
             idled: false,
@@ -277,13 +280,15 @@ impl Follower {
 
     /// `None` when there is no room.
     fn stream_turn(&mut self, index: usize, last: bool) -> io::Result<Option<usize>> {
-        if let Some(batch) = self.inputs[index].parked.take()
-            && let Err(batch) = self.queue.push(batch)
-        {
-            self.inputs[index].parked = Some(batch);
-            return Ok(None);
+        if let Some(batch) = self.inputs[index].parked.take() {
+            if let Err(batch) = self.queue.push(batch) {
+                self.inputs[index].parked = Some(batch);
+                self.queue.pause(BLOCKED);
+                return Ok(None);
+            }
+            self.take_out(index)?;
         }
-        if !self.queue.wait_for_room(Duration::from_millis(20), true) {
+        if !self.queue.wait_for_room(BLOCKED, true) {
             return Ok(None);
         }
         match (&self.inputs[index].reader, self.inputs[index].framing) {
@@ -338,18 +343,28 @@ impl Follower {
             return Ok(Some(0));
         }
         batch.end += used as u64;
-        if let Err(batch) = self.queue.push(self.stages.run(batch)) {
-            // Still in the pipe: it is not taken out before it is stored. The stages must not see it twice, so it is
-            // kept, and taken out now.
-            input.parked = Some(batch);
-        }
         input.position += used as u64;
-        let mut left = used;
-        while left > 0 {
-            let Reader::Pipe { pipe, .. } = &input.reader else { break };
-            left -= rustix::io::read(pipe, &mut self.buffer[..left])?;
+        input.stored = used;
+        if let Err(batch) = self.queue.push(self.stages.run(batch)) {
+            // Not taken out of the pipe before it is stored. The stages must not see it twice, so the batch is kept.
+            input.parked = Some(batch);
+            return Ok(None);
         }
-        Ok(if input.parked.is_some() { None } else { Some(used) })
+        self.take_out(index)?;
+        Ok(Some(used))
+    }
+
+    /// Takes what is stored out of its pipe.
+    fn take_out(&mut self, index: usize) -> io::Result<()> {
+        let input = &mut self.inputs[index];
+        let Reader::Pipe { pipe, .. } = &input.reader else { return Ok(()) };
+        while input.stored > 0 {
+            match rustix::io::read(pipe, &mut self.buffer[..input.stored])? {
+                0 => break,
+                length => input.stored -= length,
+            }
+        }
+        Ok(())
     }
 
     fn plain_turn(&mut self, index: usize, last: bool) -> io::Result<Option<usize>> {

@@ -1,7 +1,7 @@
 //! An agent in its own directory, a receiver that counts, and waiting for conditions.
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -72,7 +72,7 @@ impl World {
     }
 
     pub(crate) fn start_in(&mut self, config: &Path, stdin: Stdio, environment: &[(&str, &str)]) -> usize {
-        let log = File::create(self.path("stderr")).unwrap();
+        let log = OpenOptions::new().append(true).create(true).open(self.path("stderr")).unwrap();
         let termination = self.path("termination");
         fs::write(&termination, "").unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_outrigger-logs"))
@@ -95,6 +95,14 @@ impl World {
 
     fn pid(&self, agent: usize) -> Pid {
         Pid::from_child(&self.children[agent])
+    }
+
+    /// Of all its threads, so far; in clock ticks of 10 ms (proc_pid_stat(5)).
+    pub(crate) fn processor_time(&self, agent: usize) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.children[agent].id())).unwrap();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+        Duration::from_millis(ticks * 10)
     }
 
     pub(crate) fn signal(&self, agent: usize, signal: Signal) {
@@ -124,7 +132,9 @@ impl World {
     /// A GET to the agent that was started last.
     pub(crate) fn admin(&self, path: &str) -> String {
         let log = self.read("stderr");
-        let Some(address) = log.split("\"address\":\"").nth(1).and_then(|rest| rest.split('"').next()) else {
+        // Earlier agents' lines stand before.
+        let started = log.rfind("serving health and metrics").map_or("", |at| &log[at..]);
+        let Some(address) = started.split("\"address\":\"").nth(1).and_then(|rest| rest.split('"').next()) else {
             return String::new();
         };
         let Ok(mut stream) = TcpStream::connect(address) else { return String::new() };

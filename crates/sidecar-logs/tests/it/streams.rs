@@ -48,7 +48,8 @@ fn a_named_pipe_survives_kills_of_its_reader() {
     let status = world.terminate(agent);
     assert!(receiver.missing(0..total + 1).is_empty(), "{}", world.read("stderr"));
     assert!(status.success(), "{}", world.read("stderr"));
-    assert!(receiver.repeated() < total / 2, "{} repeats", receiver.repeated());
+    // At least once, and not much more.
+    assert!(receiver.repeated() < total, "{} repeats", receiver.repeated());
 }
 
 #[test]
