@@ -4,7 +4,7 @@
 usage: receivers.py AGENT [CASE]...
 needs: rsyslogd; moto[server,s3], opentelemetry-proto and msgpack (PyPI) in the Python that runs this
 """
-import http.server, json, os, random, shutil, signal, socket, subprocess, sys, tempfile, threading, time
+import atexit, http.server, json, os, random, shutil, signal, socket, subprocess, sys, tempfile, threading, time
 
 COUNT = 5000
 
@@ -40,7 +40,9 @@ class World:
         self.log = open(f"{self.root}/stderr", "w")
         self.process = subprocess.Popen(
             [agent, "--config", f"{self.root}/config.yaml", "--admin", "off", "--socket", f"{self.root}/sock"],
-            stderr=self.log, env=environment)
+            stdout=subprocess.DEVNULL, stderr=self.log, env=environment)
+        # Also when a case gives up.
+        atexit.register(self.process.kill)
 
     def end(self):
         self.process.send_signal(signal.SIGTERM)
@@ -91,7 +93,7 @@ def s3(agent):
         client.create_bucket(Bucket="logs")
         world = World(agent, {"s3": {"url": f"http://{host}:{at}", "bucket": "logs", "client": {"compression": "gzip"}}},
                       batch={"maxBytes": "64Ki", "wait": "1s"})
-        world_done = lambda: client.list_objects_v2(Bucket="logs").get("KeyCount", 0) > 1
+        world_done = lambda: client.list_objects_v2(Bucket="logs").get("KeyCount", 0) > 0
         until("objects", world_done)
         world.end()
         import gzip
