@@ -118,11 +118,19 @@ pub struct Exchange {
     /// The client's connection is used again afterwards.
     pub keep: bool,
     pub upgrade: bool,
+    /// A CONNECT: answered as soon as the backend's connection stands.
+    pub connect: bool,
     /// Bytes pass both ways, unread.
     pub tunnel: bool,
     pub request: Body,
     pub request_chunked: bool,
     pub body_most: u64,
+    /// Trailer lines of the request for a backend that takes them apart from the body (HTTP/2).
+    pub trailers: Vec<u8>,
+    /// A stream may rest for as long as it likes: a call of gRPC.
+    pub patient: bool,
+    /// When a stream's client must have gone on.
+    pub client_by: u64,
     pub response: Body,
     pub response_chunked: bool,
     /// The backend's connection is used again afterwards.
@@ -181,10 +189,14 @@ impl Exchange {
             minor: 1,
             keep: false,
             upgrade: false,
+            connect: false,
             tunnel: false,
             request: Body::Done,
             request_chunked: false,
             body_most: u64::MAX,
+            trailers: Vec::new(),
+            patient: false,
+            client_by: u64::MAX,
             response: Body::Done,
             response_chunked: false,
             keep_up: false,
@@ -219,6 +231,16 @@ impl Exchange {
         replay.clear();
         text.clear();
         *self = Exchange { replay, text, ..Exchange::new(down, local, at) };
+    }
+
+    /// The backend's connection is for bytes alone: not pooled, not shared.
+    pub fn is_raw(&self) -> bool {
+        self.tunnel || self.connect
+    }
+
+    /// Bytes pass both ways, but the client's are those of a stream.
+    pub fn is_stream_tunnel(&self) -> bool {
+        self.tunnel && self.stream != 0
     }
 
     /// Notes what the request was, for the log.

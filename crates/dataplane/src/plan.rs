@@ -71,7 +71,7 @@ pub struct Listener {
     pub socket: Arc<OwnedFd>,
     pub tls: Option<Arc<ServerConfig>>,
     pub serves: Serves,
-    /// HTTP/2 is understood, too.
+    pub http1: bool,
     pub http2: bool,
     /// Every connection begins with an announcement (see [`crate::announce`]); one without is cut.
     pub announced: bool,

@@ -146,6 +146,8 @@ pub struct Route {
     pub retry: Retry,
     /// Bytes of a request's body; `u64::MAX`: no bound.
     pub body_most: u64,
+    /// CONNECT becomes a tunnel to one of the backends; else it is refused.
+    pub connect: bool,
     /// `Server-Timing` in every answer, not only when the request asks for it.
     pub always_timing: bool,
     pub counters: Arc<[RouteCounters]>,

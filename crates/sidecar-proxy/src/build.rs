@@ -70,8 +70,7 @@ pub fn build(spec: &Spec, kept: &mut Kept) -> Result<Plan, BuildError> {
             }
         };
         sockets.insert(listener.address.clone(), Arc::clone(&socket));
-        let tls =
-            listener.tls.as_ref().map(|tls| tls::server(tls, listener.tcp.is_none() && listener.http2)).transpose();
+        let tls = listener.tls.as_ref().map(|tls| tls::server(tls, alpn(listener))).transpose();
         let tls = tls.map_err(|error| BuildError::new(format!("TLS of the listener `{}`", listener.name), error))?;
         let serves = match &listener.tcp {
             Some(name) => Serves::Tcp(number(spec, name)),
@@ -83,6 +82,7 @@ pub fn build(spec: &Spec, kept: &mut Kept) -> Result<Plan, BuildError> {
             socket,
             tls,
             serves,
+            http1: listener.http1,
             http2: listener.http2,
             announced: listener.proxy_protocol,
         }));
@@ -106,6 +106,17 @@ pub fn build(spec: &Spec, kept: &mut Kept) -> Result<Plan, BuildError> {
     kept.log = log.as_ref().map(|log| (spec.access_log.as_ref().and_then(|log| log.path.clone()), log.writer.clone()));
     let announces = spec.backends.iter().any(|one| one.proxy_protocol.is_some());
     Ok(Plan { listeners, routes, backends, settings: settings(spec), log, announces, trusted })
+}
+
+/// What the TLS handshake offers, the preferred first.
+fn alpn(listener: &config::Listener) -> Vec<Vec<u8>> {
+    let http2 = listener.tcp.is_none() && listener.http2;
+    let http1 = listener.tcp.is_some() || listener.http1;
+    [(http2, "h2"), (http1, "http/1.1")]
+        .iter()
+        .filter(|(is, _)| *is)
+        .map(|(_, name)| name.as_bytes().to_vec())
+        .collect()
 }
 
 fn settings(spec: &Spec) -> Settings {
@@ -266,7 +277,11 @@ fn table(spec: &Spec, listener: &str) -> Result<Table, BuildError> {
         let hosts = if one.hosts.is_empty() { &[String::new()][..] } else { &one.hosts[..] };
         for host in hosts {
             for wanted in matches {
-                entries.push((build_match(host, wanted), number));
+                let mut wanted = build_match(host, wanted);
+                if one.connect {
+                    wanted.method = Some(b"CONNECT".to_vec());
+                }
+                entries.push((wanted, number));
             }
         }
     }
@@ -317,6 +332,7 @@ fn build_route(
         backend_timeout: nanos(one.timeouts.backend),
         retry: Retry { times: one.retries.attempts, statuses },
         body_most: if one.max_body.0 == 0 { u64::MAX } else { one.max_body.0 },
+        connect: one.connect,
         always_timing: one.server_timing,
         counters,
     }

@@ -45,6 +45,8 @@ document! {
         name: String = required,
         /// `:8080`, `127.0.0.1:8080`, `[::1]:8080` or `unix:/path`. Without a host: every address.
         address: String = required,
+        /// Whether HTTP/1 is spoken. Without it every connection must be HTTP/2 from its first byte.
+        http1: bool = default(true),
         /// Whether HTTP/2 is spoken, too: over TLS if the client asks for it, without TLS if it begins with it.
         http2: bool = default(true),
         /// Everything goes to this backend as it comes, TCP without HTTP.
@@ -122,6 +124,8 @@ document! {
         retries: Retries = default(Retries::default()),
         /// A request's body may have this many bytes; 0: any number.
         max_body: Size = default(Size(0)),
+        /// Takes `CONNECT`, and nothing else: a request for one of `hosts`, whatever the port, becomes a tunnel to a backend.
+        connect: bool = default(false),
         /// `Server-Timing` in every answer; else only if the request has `X-Outrigger-Timing`.
         server_timing: bool = default(false),
     }

@@ -35,6 +35,7 @@ struct Gathered {
     scheme: Slot,
     authority: Slot,
     path: Slot,
+    protocol: Slot,
     status: Slot,
     host: Slot,
     cookie: Vec<u8>,
@@ -79,7 +80,15 @@ impl Gathered {
         text.clear();
         let mut status = 0;
         match kind {
+            Kind::Request if self.is_connect() => {
+                if !self.connect(text) {
+                    return Reading::Malformed;
+                }
+            }
             Kind::Request => {
+                if self.protocol.is_some() {
+                    return Reading::Malformed;
+                }
                 let (Some(method), Some(_), Some(path)) = (of(&self.method), of(&self.scheme), of(&self.path)) else {
                     return Reading::Malformed;
                 };
@@ -114,12 +123,39 @@ impl Gathered {
             text.extend_from_slice(b"\r\n");
         }
         if kind != Kind::Trailers {
-            if kind == Kind::Request && open && self.length.is_none() {
+            if kind == Kind::Request && open && self.length.is_none() && !self.is_connect() {
                 text.extend_from_slice(b"transfer-encoding: chunked\r\n");
             }
             text.extend_from_slice(b"\r\n");
         }
         Reading::Good { length: self.length, status }
+    }
+
+    fn is_connect(&self) -> bool {
+        self.method.clone().is_some_and(|range| &self.values[range] == b"CONNECT")
+    }
+
+    /// Begins the text of a CONNECT; false if it is malformed (RFC 9113 §8.5). One with a protocol (RFC 8441 §4) becomes the
+    /// request for an upgrade that it would be in HTTP/1.1: nothing else of a stream can say `Connection`.
+    fn connect(&self, text: &mut Vec<u8>) -> bool {
+        let of = |slot: &Slot| slot.clone().map(|range| &self.values[range]);
+        let Some(authority) = of(&self.authority).filter(|authority| !authority.is_empty()) else { return false };
+        if self.length.is_some() || of(&self.host).is_some_and(|host| host != authority) {
+            return false;
+        }
+        let parts: &[&[u8]] = match (of(&self.protocol), of(&self.scheme), of(&self.path)) {
+            (None, None, None) => &[b"CONNECT ", authority, b" HTTP/1.1\r\nhost: ", authority, b"\r\n"],
+            (Some(protocol), Some(_), Some(path)) => {
+                if path.is_empty() || protocol.is_empty() || !protocol.iter().all(|byte| TOKEN[usize::from(*byte)]) {
+                    return false;
+                }
+                let upgrade = b"\r\nconnection: upgrade\r\nupgrade: ";
+                &[b"GET ", path, b" HTTP/1.1\r\nhost: ", authority, upgrade, protocol, b"\r\n"]
+            }
+            _ => return false,
+        };
+        parts.iter().for_each(|part| text.extend_from_slice(part));
+        true
     }
 
     fn take(&mut self, kind: Kind, name: &[u8], value: &[u8], most: usize) {
@@ -139,6 +175,7 @@ impl Gathered {
                 (Kind::Request, b"scheme") => &mut self.scheme,
                 (Kind::Request, b"authority") => &mut self.authority,
                 (Kind::Request, b"path") => &mut self.path,
+                (Kind::Request, b"protocol") => &mut self.protocol,
                 (Kind::Response, b"status") => &mut self.status,
                 _ => {
                     self.malformed = true;

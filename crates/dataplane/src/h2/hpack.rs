@@ -139,8 +139,11 @@ impl Decoder {
         while let Some(&first) = block.first() {
             match first {
                 0x80.. => {
-                    let index = integer(&mut block, 7)?;
-                    self.look_up(index, true)?;
+                    // Not copied: a block of these alone can name megabytes (a bomb) at a byte each.
+                    let (name, value) = entry(&self.entries, integer(&mut block, 7)?)?;
+                    take(name, value);
+                    fields = true;
+                    continue;
                 }
                 0x40..=0x7f => {
                     self.literal(&mut block, 6)?;
@@ -167,30 +170,13 @@ impl Decoder {
     fn literal(&mut self, block: &mut &[u8], prefix: u32) -> Result<(), Unreadable> {
         match integer(block, prefix)? {
             0 => string(block, &mut self.name)?,
-            index => self.look_up(index, false)?,
+            index => {
+                let (name, _) = entry(&self.entries, index)?;
+                self.name.clear();
+                self.name.extend_from_slice(name);
+            }
         }
         string(block, &mut self.value)
-    }
-
-    fn look_up(&mut self, index: usize, whole: bool) -> Result<(), Unreadable> {
-        let (name, value): (&[u8], &[u8]) = match index {
-            0 => return Err(Unreadable),
-            1..=61 => {
-                let (name, value) = STATIC[index - 1];
-                (name.as_bytes(), value.as_bytes())
-            }
-            _ => {
-                let (entry, name) = self.entries.get(index - 62).ok_or(Unreadable)?;
-                entry.split_at(*name)
-            }
-        };
-        self.name.clear();
-        self.name.extend_from_slice(name);
-        if whole {
-            self.value.clear();
-            self.value.extend_from_slice(value);
-        }
-        Ok(())
     }
 
     fn insert(&mut self) {
@@ -206,6 +192,21 @@ impl Decoder {
         while self.size > self.most {
             let Some((entry, _)) = self.entries.pop_back() else { break };
             self.size -= entry.len() + OVERHEAD;
+        }
+    }
+}
+
+/// Name and value at an index of both tables (§2.3.3).
+fn entry(entries: &VecDeque<(Box<[u8]>, usize)>, index: usize) -> Result<(&[u8], &[u8]), Unreadable> {
+    match index {
+        0 => Err(Unreadable),
+        1..=61 => {
+            let (name, value) = STATIC[index - 1];
+            Ok((name.as_bytes(), value.as_bytes()))
+        }
+        _ => {
+            let (entry, name) = entries.get(index - 62).ok_or(Unreadable)?;
+            Ok(entry.split_at(*name))
         }
     }
 }

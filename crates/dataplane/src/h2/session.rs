@@ -6,8 +6,10 @@
 //!                   └──RST_STREAM, by either side──────────────────────▶ closed
 //! ```
 
+use std::collections::VecDeque;
 use std::ops::Range;
 
+use super::flood::Patience;
 use super::frame::{self, Code, Frame};
 use super::head::{self, Kind, Reading};
 use super::hpack::Decoder;
@@ -21,12 +23,10 @@ const ALL_WINDOW: i64 = 256 << 10;
 const GREATEST: i64 = 0x7fff_ffff;
 /// Pieces of one head: more are a flood (CVE-2024-27316 and its like).
 const CONTINUATIONS: u32 = 16;
-/// Streams a client may cancel beyond those that were answered (CVE-2023-44487).
-const RESETS: u32 = 200;
-/// Answers to PING and SETTINGS that may wait to be written.
-const WAITING: usize = 64 << 10;
+/// Bytes that wait to be written before no more are made.
+const WAITING: usize = 256 << 10;
 /// Streams we have reset lately: what was on its way to them is no error.
-const REMEMBERED: usize = 64;
+const REMEMBERED: usize = 256;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -79,6 +79,8 @@ struct Block {
     end: bool,
     bytes: Vec<u8>,
     pieces: u32,
+    /// The stream had never been.
+    fresh: bool,
 }
 
 #[derive(Debug)]
@@ -98,8 +100,8 @@ pub struct Session {
     largest: usize,
     most_streams: usize,
     block: Option<Block>,
-    reset: Vec<u32>,
-    resets: u32,
+    reset: VecDeque<u32>,
+    patience: Patience,
     most_head: usize,
     leaving: bool,
     gone: bool,
@@ -110,15 +112,17 @@ pub struct Session {
 }
 
 impl Session {
-    pub fn new(role: Role, most_head: usize) -> Session {
+    /// `tunnels`: a server takes streams that become WebSocket connections.
+    pub fn new(role: Role, most_head: usize, tunnels: bool) -> Session {
         let mut out = Vec::new();
         if role == Role::Client {
             out.extend_from_slice(frame::PREFACE);
         }
-        // MAX_CONCURRENT_STREAMS and MAX_HEADER_LIST_SIZE; ENABLE_PUSH for the client.
-        let own: [(u16, u32); 2] = match role {
-            Role::Server => [(3, STREAMS as u32), (6, most_head as u32)],
-            Role::Client => [(2, 0), (6, most_head as u32)],
+        // MAX_CONCURRENT_STREAMS, MAX_HEADER_LIST_SIZE, ENABLE_CONNECT_PROTOCOL (RFC 8441 §3); ENABLE_PUSH for the client.
+        let own: &[(u16, u32)] = match role {
+            Role::Server if tunnels => &[(3, STREAMS as u32), (6, most_head as u32), (8, 1)],
+            Role::Server => &[(3, STREAMS as u32), (6, most_head as u32)],
+            Role::Client => &[(2, 0), (6, most_head as u32)],
         };
         frame::begin(own.len() * 6, frame::SETTINGS, 0, 0, &mut out);
         for (name, value) in own {
@@ -141,8 +145,8 @@ impl Session {
             largest: frame::PAYLOAD,
             most_streams: if role == Role::Client { 100 } else { STREAMS },
             block: None,
-            reset: Vec::new(),
-            resets: 0,
+            reset: VecDeque::new(),
+            patience: Patience::default(),
             most_head,
             leaving: false,
             gone: false,
@@ -190,8 +194,11 @@ impl Session {
         }
         let whole = frame::HEADER + frame.length;
         let Some(payload) = input.get(frame::HEADER..whole) else { return Ok(None) };
-        if self.out.len() > WAITING && matches!(frame.kind, frame::PING | frame::SETTINGS) {
+        if self.patience.is_over() {
             return Err(Code::Calm);
+        }
+        if !matches!(frame.kind, frame::DATA | frame::HEADERS | frame::CONTINUATION | frame::RST_STREAM) {
+            self.patience.useless(whole);
         }
         if let Some(block) = &self.block {
             // Nothing may stand between the pieces of a head (§6.10).
@@ -270,6 +277,12 @@ impl Session {
         let end = frame.has(frame::END_STREAM);
         let start = if padding == 0 { 0 } else { 1 };
         let size = payload.len() - padding;
+        self.patience.useless(padding);
+        if size > 0 {
+            self.patience.data();
+        } else if !end {
+            self.patience.useless(frame::HEADER);
+        }
         stream.received += size as u64;
         stream.remote_closed = end;
         // As much as was declared, no more and no less (§8.1.1).
@@ -315,7 +328,7 @@ impl Session {
         if frame.has(frame::END_HEADERS) {
             return self.whole_head(id, end, &rest[..length], fresh);
         }
-        self.block = Some(Block { stream: id, end, bytes: rest[..length].to_vec(), pieces: 0 });
+        self.block = Some(Block { stream: id, end, bytes: rest[..length].to_vec(), pieces: 0, fresh });
         Ok(None)
     }
 
@@ -327,8 +340,7 @@ impl Session {
             return Err(Code::Calm);
         }
         if frame.has(frame::END_HEADERS) {
-            let fresh = self.find(block.stream).is_none() && !self.reset.contains(&block.stream);
-            return self.whole_head(block.stream, block.end, &block.bytes, fresh);
+            return self.whole_head(block.stream, block.end, &block.bytes, block.fresh);
         }
         self.block = Some(block);
         Ok(None)
@@ -345,12 +357,12 @@ impl Session {
         let reading = head::read(&mut self.decoder, block, kind, !end, self.most_head, &mut text);
         self.text = text;
         let reading = reading.map_err(|_| Code::Compression)?;
+        self.patience.head();
         match known {
             None if !fresh => return Ok(None),
             Some((true, _)) => return Ok(self.break_off(id, Code::StreamClosed)),
             None if self.leaving || self.streams.len() >= STREAMS => {
-                frame::put_reset(id, Code::Refused, &mut self.out);
-                self.remember(id);
+                self.put_reset(id, Code::Refused);
                 return Ok(None);
             }
             None => self.streams.push(Stream::new(id, self.initial)),
@@ -360,6 +372,8 @@ impl Session {
         let (length, status) = match reading {
             Reading::Good { length, status } => (length, status),
             Reading::Malformed => return Ok(self.break_off(id, Code::Protocol)),
+            // There is no answering trailers.
+            Reading::TooLarge if kind == Kind::Trailers => return Ok(self.break_off(id, Code::Calm)),
             Reading::TooLarge => {
                 stream.remote_closed = end;
                 return Ok(Some(Event::TooLarge { stream: id }));
@@ -411,12 +425,16 @@ impl Session {
         if frame.stream == 0 || self.is_idle(frame.stream) {
             return Err(Code::Protocol);
         }
-        let Some(position) = self.streams.iter().position(|stream| stream.id == frame.stream) else { return Ok(None) };
+        // The other side has ended it: from here on nothing is on its way any more (§5.1).
+        self.reset.retain(|id| *id != frame.stream);
+        let Some(position) = self.streams.iter().position(|stream| stream.id == frame.stream) else {
+            self.patience.useless(frame::HEADER + payload.len());
+            return Ok(None);
+        };
         let stream = self.streams.swap_remove(position);
-        self.remember(frame.stream);
         if self.role == Role::Server {
-            self.resets += 1;
-            if self.resets > RESETS {
+            self.patience.reset();
+            if self.patience.is_over() {
                 return Err(Code::Calm);
             }
         }
@@ -463,6 +481,7 @@ impl Session {
             }
         }
         frame::begin(0, frame::SETTINGS, frame::ACK, 0, &mut self.out);
+        self.patience.answered(frame::HEADER);
         if opened {
             self.push_pending(0);
         }
@@ -479,6 +498,7 @@ impl Session {
         if !frame.has(frame::ACK) {
             frame::begin(8, frame::PING, frame::ACK, 0, &mut self.out);
             self.out.extend_from_slice(payload);
+            self.patience.answered(frame::HEADER + payload.len());
         }
         Ok(None)
     }
@@ -515,18 +535,32 @@ impl Session {
 
     /// Ends a stream because of what the other side did.
     fn break_off(&mut self, id: u32, code: Code) -> Option<Event> {
-        frame::put_reset(id, code, &mut self.out);
-        self.remember(id);
+        self.put_reset(id, code);
+        if self.role == Role::Server {
+            self.patience.reset();
+        }
         let position = self.streams.iter().position(|stream| stream.id == id)?;
         let stream = self.streams.swap_remove(position);
         Some(Event::Reset { stream: id, owner: stream.owner, refused: false })
     }
 
-    fn remember(&mut self, id: u32) {
+    fn put_reset(&mut self, id: u32, code: Code) {
+        frame::put_reset(id, code, &mut self.out);
+        self.patience.answered(frame::HEADER + 4);
         if self.reset.len() == REMEMBERED {
-            self.reset.remove(0);
+            self.reset.pop_front();
         }
-        self.reset.push(id);
+        self.reset.push_back(id);
+    }
+
+    /// The owner has read from the connection once.
+    pub fn note_read(&mut self) {
+        self.patience.read();
+    }
+
+    /// The kernel has taken all that was to be written.
+    pub fn note_drained(&mut self) {
+        self.patience.drained();
     }
 
     /// The exchange a stream belongs to.
@@ -549,6 +583,17 @@ impl Session {
         self.streams.is_empty()
     }
 
+    /// Open streams.
+    pub fn len(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// Bytes of payload that may be sent on a stream now.
+    pub fn room(&self, id: u32) -> usize {
+        let own = self.streams.iter().find(|stream| stream.id == id).map_or(0, |stream| stream.send);
+        usize::try_from(own.min(self.send)).unwrap_or(0)
+    }
+
     /// Whether another stream may be begun; for a client.
     pub fn has_room(&self) -> bool {
         !self.leaving && !self.gone && self.next < 0x7fff_0000 && self.streams.len() < self.most_streams
@@ -563,10 +608,10 @@ impl Session {
         let Some(position) = self.streams.iter().position(|stream| stream.id == id) else { return };
         let stream = self.streams.swap_remove(position);
         if !stream.remote_closed || !stream.local_closed {
-            frame::put_reset(id, code, &mut self.out);
-            self.remember(id);
-        } else {
-            self.resets = self.resets.saturating_sub(1);
+            self.put_reset(id, code);
+        }
+        if stream.local_closed {
+            self.patience.completed();
         }
     }
 
@@ -663,6 +708,7 @@ impl Session {
                 let last = end && left == 0 && stream.pending_trailers.is_empty();
                 frame::begin(length, frame::DATA, u8::from(last), id, &mut self.out);
                 self.out.extend_from_slice(&rest[..length]);
+                self.patience.data();
                 stream.send -= length as i64;
                 self.send -= length as i64;
                 stream.local_closed |= last;
@@ -691,27 +737,38 @@ impl Session {
         }
     }
 
+    /// Sends what has waited, of one stream or (0) of all. What still does not fit is not moved: an update of a window by
+    /// one byte must not cost a copy of everything.
     fn push_pending(&mut self, id: u32) {
         for position in 0..self.streams.len() {
             let stream = &mut self.streams[position];
             if id != 0 && stream.id != id || stream.pending.is_empty() {
                 continue;
             }
-            let id = stream.id;
-            let pending = std::mem::take(&mut stream.pending);
-            let at = std::mem::take(&mut stream.pending_at);
-            let end = std::mem::take(&mut stream.pending_end);
-            let trailers = std::mem::take(&mut stream.pending_trailers);
-            self.send(id, [&pending[at..], b""], end && trailers.is_empty());
-            let Some(stream) = self.find(id) else { continue };
-            if trailers.is_empty() {
-                continue;
+            while !stream.pending.is_empty() {
+                let rest = &stream.pending[stream.pending_at..];
+                let room = stream.send.min(self.send).max(0) as usize;
+                let length = rest.len().min(room).min(self.largest);
+                if length == 0 {
+                    break;
+                }
+                let all = length == rest.len();
+                let last = all && stream.pending_end && stream.pending_trailers.is_empty();
+                frame::begin(length, frame::DATA, u8::from(last), stream.id, &mut self.out);
+                self.out.extend_from_slice(&rest[..length]);
+                self.patience.data();
+                stream.send -= length as i64;
+                self.send -= length as i64;
+                stream.local_closed |= last;
+                stream.pending_at += length;
+                if all {
+                    (stream.pending, stream.pending_at) = (Vec::new(), 0);
+                }
             }
-            if stream.pending.is_empty() {
+            if stream.pending.is_empty() && !stream.pending_trailers.is_empty() {
                 stream.local_closed = true;
+                let (id, trailers) = (stream.id, std::mem::take(&mut stream.pending_trailers));
                 self.put_block(id, &trailers, true);
-            } else {
-                stream.pending_trailers = trailers;
             }
         }
     }
@@ -723,7 +780,7 @@ impl Session {
 
     /// Too much waits to be written.
     pub fn is_full(&self) -> bool {
-        self.out.len() > 4 * WAITING
+        self.out.len() > WAITING
     }
 
     /// Payload has been passed on: the other side may send as much again.

@@ -87,6 +87,7 @@ fn weights_split_as_told() {
         backend_timeout: 0,
         retry: Retry { times: 0, statuses: 0 },
         body_most: 0,
+        connect: false,
         always_timing: false,
         counters: Arc::new([]),
     };

@@ -21,7 +21,7 @@ use crate::timer::Deadline;
 /// Connections taken at one knock.
 const KNOCKS: usize = 64;
 /// How long a client may take to read the last answer before its connection is cut (RFC 9112 §9.6).
-const LINGER: u64 = 2 * SECOND;
+pub(super) const LINGER: u64 = 2 * SECOND;
 /// Bytes of such a client that are thrown away.
 const LINGER_BYTES: usize = 1 << 20;
 /// For the TLS handshake.
@@ -315,6 +315,7 @@ impl Worker {
         if down.requests == 0 && down.door.listener.http2 {
             // Said by the TLS handshake, or, without, by the first bytes (RFC 9113 §3).
             let begins = match down.sock.protocol() {
+                _ if !down.door.listener.http1 => Some(true),
                 Some(protocol) => Some(protocol == b"h2"),
                 None => multiplex::begins(bytes),
             };
@@ -389,12 +390,7 @@ impl Worker {
                 }
                 self.respond(x, 408, "the request's head did not come in time", &[]);
             }
-            _ if down.h2.is_some() => {
-                if let Some(session) = down.h2.as_deref_mut() {
-                    session.leave();
-                }
-                self.soil(d);
-            }
+            _ if down.h2.is_some() => self.multiplex_timeout(d),
             _ => self.drop_down(d),
         }
     }

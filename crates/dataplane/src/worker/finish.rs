@@ -58,7 +58,8 @@ impl Worker {
         let (d, stream) = (exchange.down, exchange.stream);
         self.keep_spare(exchange);
         if stream != 0 {
-            let code = if failure == Failure::ClientGone { Code::Cancel } else { Code::Internal };
+            let cancels = matches!(failure, Failure::ClientGone | Failure::ClientTimeout);
+            let code = if cancels { Code::Cancel } else { Code::Internal };
             return self.close_stream(d, stream, code);
         }
         self.drop_down(d);

@@ -28,9 +28,9 @@ pub(super) fn begins(bytes: &[u8]) -> Option<bool> {
 impl Worker {
     /// From here on the connection speaks HTTP/2.
     pub(super) fn go_multiplex(&mut self, d: u32) {
-        let bounds = self.local.plan.settings.bounds;
+        let (bounds, tunnels) = (self.local.plan.settings.bounds, self.local.plan.settings.upgrade);
         if let Some(down) = self.downs.get_mut(d) {
-            down.h2 = Some(Box::new(Session::new(Role::Server, bounds.bytes)));
+            down.h2 = Some(Box::new(Session::new(Role::Server, bounds.bytes, tunnels)));
             down.head_began = 0;
         }
         self.soil(d);
@@ -68,6 +68,9 @@ impl Worker {
                 if session.out.capacity() > super::SPARE_BYTES && session.is_empty() {
                     session.out = Vec::new();
                 }
+            }
+            if !down.sock.blocked() {
+                session.note_drained();
             }
             let over = session.is_leaving() && session.is_empty() && !down.sock.blocked();
             if result.is_err() {
@@ -110,6 +113,9 @@ impl Worker {
             }
         }
         down.sock.left.clear();
+        if let Some(session) = down.h2.as_deref_mut() {
+            session.note_read();
+        }
         let mut at = 0;
         while at < length {
             let Some(session) = self.downs.get_mut(d).and_then(|down| down.h2.as_deref_mut()) else { return false };
@@ -145,9 +151,14 @@ impl Worker {
                 let x = self.stream_exchange(d, stream);
                 self.respond(x, 431, &head::Refusal::HeadSize.to_string(), &[]);
             }
-            Event::Data { stream, range, end } => self.stream_body(d, stream, &frame[range], end),
-            // Nothing a request could say at its end is passed on to HTTP/1.1 applications; the body is whole.
-            Event::Trailers { stream } => self.stream_body(d, stream, &[], true),
+            Event::Data { stream, range, end } => self.stream_body(d, stream, &frame[range], end, &[]),
+            Event::Trailers { stream } => {
+                let Some(lines) = self.session(d).map(|session| std::mem::take(&mut session.text)) else { return };
+                self.stream_body(d, stream, &[], true, &lines);
+                if let Some(session) = self.session(d) {
+                    session.text = lines;
+                }
+            }
             Event::Reset { owner, .. } => {
                 if let Some(x) = owner {
                     self.abandon(x, Failure::ClientGone);
@@ -170,8 +181,15 @@ impl Worker {
             exchange.stream = stream;
             exchange.keep = true;
         }
-        self.down_deadline(d, 0);
+        self.busy(d);
         x
+    }
+
+    /// A stream has begun: the time for being idle is over.
+    pub(super) fn busy(&mut self, d: u32) {
+        if self.session(d).is_some_and(|session| session.len() == 1) {
+            self.down_deadline(d, 0);
+        }
     }
 
     fn stream_begins(&mut self, d: u32, stream: u32) {
@@ -201,11 +219,12 @@ impl Worker {
         }
     }
 
-    fn stream_body(&mut self, d: u32, stream: u32, data: &[u8], end: bool) {
+    fn stream_body(&mut self, d: u32, stream: u32, data: &[u8], end: bool, trailers: &[u8]) {
         let Some(session) = self.downs.get_mut(d).and_then(|down| down.h2.as_deref_mut()) else { return };
         let Some(x) = session.owner(stream) else { return session.give_back(None, data.len()) };
         let Some(exchange) = self.exchanges.get_mut(x as usize).and_then(Option::as_deref_mut) else { return };
-        if exchange.request.is_done() {
+        // What is to become a tunnel may be filled before it stands.
+        if exchange.request.is_done() && !exchange.upgrade && !exchange.connect {
             return session.give_back(Some(stream), data.len());
         }
         exchange.bytes_in += data.len() as u64;
@@ -220,7 +239,11 @@ impl Worker {
         }
         if end {
             if exchange.request_chunked {
-                exchange.hold.extend_from_slice(b"0\r\n\r\n");
+                exchange.hold.extend_from_slice(b"0\r\n");
+                exchange.hold.extend_from_slice(trailers);
+                exchange.hold.extend_from_slice(b"\r\n");
+            } else {
+                exchange.trailers.extend_from_slice(trailers);
             }
             exchange.request = Body::Done;
             exchange.ends = true;
@@ -235,6 +258,10 @@ impl Worker {
         if exchange.hold.is_empty() && !ends || !exchange.sent {
             return;
         }
+        let tunnel = exchange.tunnel;
+        if !tunnel && (exchange.upgrade || exchange.connect) {
+            return;
+        }
         let Some(u) = exchange.up else { return };
         let Some(up) = self.ups.get_mut(u) else { return };
         if !up.takes(exchange.up_stream) {
@@ -242,7 +269,11 @@ impl Worker {
         }
         exchange.replayable = false;
         exchange.ends = false;
-        let written = up.give(exchange.up_stream, &exchange.hold, ends);
+        let written = up.give(exchange.up_stream, &exchange.hold, ends, &exchange.trailers);
+        if ends && tunnel {
+            up.sock.finish_when_flushed();
+        }
+        let answered = exchange.response.is_done();
         exchange.hold.clear();
         let held = std::mem::take(&mut exchange.held);
         let (d, stream, done) = (exchange.down, exchange.stream, exchange.request.is_done());
@@ -258,8 +289,63 @@ impl Worker {
             // The answer may be there already, and say why.
             return self.pump_response(x);
         }
-        if done {
+        if tunnel {
+            let timeout = self.local.plan.settings.tunnel_timeout;
+            self.up_deadline(u, timeout);
+            if done && answered {
+                self.finish_tunnel(x);
+            }
+        } else if done {
             self.await_answer(x);
+        } else {
+            self.guard(x, false);
+        }
+    }
+
+    /// When a stream's client must go on: reading what it has asked for, or sending what it has begun. A connection has one
+    /// timer, for the first of its streams whose time is over.
+    pub(super) fn guard_stream(&mut self, x: u32, request_done: bool) {
+        let (now, timeout) = (self.tick, self.local.plan.settings.body_timeout);
+        let blocked = self.is_blocked(x);
+        let Some(exchange) = self.exchange(x) else { return };
+        let sends = !request_done && exchange.held == 0 && exchange.answer == Answer::Waiting && !exchange.patient;
+        let at = if timeout != 0 && (blocked || sends) { now + timeout } else { u64::MAX };
+        exchange.client_by = at;
+        let d = exchange.down;
+        let token = self.downs.token(d);
+        if let Some(down) = self.downs.get_mut(d).filter(|down| at < down.deadline.at()) {
+            self.timers.set(&mut down.deadline, token, at);
+        }
+    }
+
+    /// The connection's timer: it has been idle, or a stream's client has not gone on.
+    pub(super) fn multiplex_timeout(&mut self, d: u32) {
+        let now = self.tick;
+        let Some(session) = self.session(d) else { return };
+        let owners = session.owners();
+        if session.is_empty() {
+            if session.is_leaving() {
+                // It was told so, and does not even read.
+                return self.drop_multiplex(d);
+            }
+            session.leave();
+            self.soil(d);
+            return self.down_deadline(d, super::client::LINGER);
+        }
+        let mut next = u64::MAX;
+        for x in owners {
+            let blocked = self.is_blocked(x);
+            let Some(exchange) = self.exchange(x) else { continue };
+            if exchange.client_by > now {
+                next = next.min(exchange.client_by);
+            } else if blocked || exchange.answer != Answer::Waiting {
+                self.abandon(x, Failure::ClientTimeout);
+            } else {
+                self.fail_with(x, Failure::ClientTimeout, 408, "the request's body did not come in time");
+            }
+        }
+        if next != u64::MAX {
+            self.down_deadline(d, next.saturating_sub(now).max(1));
         }
     }
 

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::Worker;
+use super::{Worker, tunnel};
 use crate::body::Body;
 use crate::clock;
 use crate::exchange::{Answer, Exchange, Failure};
@@ -42,7 +42,7 @@ impl Worker {
             }
         }
         if stream != 0 {
-            self.down_deadline(d, 0);
+            self.busy(d);
         } else if head.length == Length::None {
             // The next request, whatever becomes of this one.
             self.keep_rest(d, &bytes[head.size..]);
@@ -75,15 +75,14 @@ impl Worker {
         let host = head.host.of(bytes);
         exchange.describe(head.method_span.of(bytes), host, if target.is_empty() { b"/" } else { target });
 
+        exchange.patient = stream != 0 && fields.iter().any(|field| field.name == Name::Te && field.keep);
         // What no route may be asked about.
-        if head.method == Method::Connect {
+        if stream != 0
+            && head.persistence.upgrade
+            && !(local.plan.settings.upgrade && upgrades(head, bytes, fields).is_some())
+        {
             exchange.failure = Some(Failure::Refused);
-            return self.respond(
-                x,
-                405,
-                &Refusal::Method.to_string(),
-                b"Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH\r\n",
-            );
+            return self.respond(x, 501, "the protocol is not supported", &[]);
         }
         if local.plan.settings.refuse_dots && has_dots(path) {
             exchange.failure = Some(Failure::Refused);
@@ -92,7 +91,21 @@ impl Worker {
         let Serves::Http(table) = &door.listener.serves else { return };
         let method = head.method_span.of(bytes);
         let view = View { bytes, fields, method, host: without_port(host), path, query: query.unwrap_or_default() };
-        let Some(number) = table.find(&view) else {
+        let connect = head.method == Method::Connect;
+        // What follows it may be anything but another request.
+        exchange.keep &= !connect;
+        let number = table.find(&view);
+        if connect && !number.is_some_and(|number| local.plan.routes[number].connect) {
+            exchange.failure = Some(Failure::Refused);
+            let allow = b"Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH\r\n";
+            return self.respond(x, 405, &Refusal::Method.to_string(), allow);
+        }
+        if connect && without_port(host).len() == host.len() {
+            // There is no port to assume (RFC 9110 §9.3.6).
+            exchange.failure = Some(Failure::Refused);
+            return self.respond(x, 400, &Refusal::Target.to_string(), &[]);
+        }
+        let Some(number) = number else {
             exchange.failure = Some(Failure::NoRoute);
             return self.respond(x, 404, "no route takes this request", &[]);
         };
@@ -146,6 +159,13 @@ impl Worker {
                     return self.respond(x, 503, "the route has no backend", &[]);
                 };
                 let pool = Rc::clone(&local.pools[backend]);
+                if connect {
+                    return self.launch_connect(x, pool);
+                }
+                let upgrade = self.local.plan.settings.upgrade && upgrades(head, bytes, fields).is_some();
+                if upgrade && stream != 0 && pool.backend.settings.http2 {
+                    return self.fail_with(x, Failure::Refused, 501, "the backend takes no WebSocket over HTTP/2");
+                }
                 let new_target = new_path.map(|path| match query {
                     Some(query) => [&path[..], b"?", query].concat(),
                     None => path,
@@ -170,7 +190,6 @@ impl Worker {
                     &mut out,
                 );
                 self.output = out;
-                let upgrade = self.local.plan.settings.upgrade && upgrades(head, bytes, fields).is_some();
                 self.launch(x, pool, bytes, head.size, upgrade);
             }
         }
@@ -227,6 +246,10 @@ impl Worker {
             out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: ");
             out.extend_from_slice(protocol);
             out.extend_from_slice(b"\r\n");
+            if self.downs.get(d).is_some_and(|down| down.h2.is_some()) {
+                // A stream needs none (RFC 8441 §5), the application's side of it does.
+                tunnel::websocket_key(&mut self.dice, out);
+            }
         }
         out.extend_from_slice(b"\r\n");
     }
@@ -250,6 +273,7 @@ impl Worker {
             match exchange.request.pass(rest, chunked, &mut exchange.replay) {
                 Ok(passed) => {
                     exchange.replay.extend_from_slice(&rest[passed.raw]);
+                    exchange.trailers = passed.trailers;
                     exchange.bytes_in += passed.payload;
                     used = passed.used;
                     if exchange.bytes_in > exchange.body_most {
@@ -295,7 +319,7 @@ impl Worker {
     pub(super) fn guard(&mut self, x: u32, request_done: bool) {
         let Some(exchange) = self.exchange(x) else { return };
         if exchange.stream != 0 {
-            return;
+            return self.guard_stream(x, request_done);
         }
         let (d, expires) = (exchange.down, exchange.expires);
         let blocked = self.downs.get(d).is_some_and(|down| down.sock.blocked());
@@ -372,7 +396,7 @@ impl Worker {
         let raw = &input[passed.raw];
         let done = exchange.request.is_done();
         let bytes = if raw.is_empty() { &self.output[..] } else { raw };
-        let written = up.give(exchange.up_stream, bytes, done);
+        let written = up.give(exchange.up_stream, bytes, done, &passed.trailers);
         let now = clock::now();
         self.tick = now;
         exchange.ledger.note(Phase::Send, now);

@@ -18,6 +18,10 @@ use crate::sock::Got;
 /// A body of at most this many bytes is copied behind its head, which is cheaper than a vectored write.
 const COPIED: usize = 4096;
 
+/// What is read for a stream at least, whatever its window; with TLS there must be room for two records.
+const LEAST: usize = 16 << 10;
+const LEAST_TLS: usize = 36 << 10;
+
 /// What one turn has brought.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Turn {
@@ -60,18 +64,26 @@ impl Worker {
         let Some(exchange) = self.exchanges.get_mut(x as usize).and_then(Option::as_deref_mut) else {
             return Turn::Over;
         };
-        if exchange.answer == Answer::Read || exchange.tunnel {
+        let by_stream = exchange.is_stream_tunnel();
+        if exchange.answer == Answer::Read || exchange.tunnel && !by_stream || by_stream && exchange.response.is_done()
+        {
             return Turn::Over;
         }
         let (down, stream) = (self.downs.get(exchange.down), exchange.stream);
         if down.is_none_or(|down| is_blocked(down, stream)) {
             return Turn::Waits;
         }
+        // No more than the client's window takes: what it does not take would wait here.
+        let window = down.and_then(|down| down.h2.as_deref()).map(|session| session.room(stream));
         let Some(up) = exchange.up.and_then(|u| self.ups.get_mut(u)) else { return Turn::Over };
         let handshaking = up.sock.is_handshaking();
         let mut length = up.sock.left.len();
         input[..length].copy_from_slice(&up.sock.left);
-        let got = up.sock.read(&mut input[length..], &mut self.cipher);
+        let room = window.map_or(input.len(), |window| {
+            let least = if up.sock.tls.is_some() { LEAST_TLS } else { LEAST };
+            input.len().min(length + window.max(least))
+        });
+        let got = up.sock.read(&mut input[length..room], &mut self.cipher);
         if handshaking && !up.sock.is_handshaking() {
             exchange.ledger.note(Phase::TlsOut, handled);
         }
@@ -131,6 +143,11 @@ impl Worker {
             };
             if response.status == 101 {
                 return self.switch(x, rest, &response, fields);
+            }
+            // A stream would take it for the tunnel it has asked for (RFC 8441 §4).
+            if exchange.upgrade && exchange.stream != 0 && (200..300).contains(&response.status) {
+                self.try_failed(x, Failure::Malformed);
+                return Turn::Over;
             }
             if response.status >= 200 {
                 return self.answer_final(x, rest, &response, fields);
@@ -265,9 +282,14 @@ impl Worker {
         exchange.ledger.note(Phase::Body, now);
         let request_done = exchange.request.is_done();
         let by_stream = exchange.up_stream != 0;
-        let u = exchange.up;
+        let (u, tunnel) = (exchange.up, exchange.tunnel);
         let blocked = self.is_blocked(x);
-        let timeout = if blocked { 0 } else { self.local.plan.settings.body_timeout };
+        let settings = &self.local.plan.settings;
+        let timeout = match (tunnel, blocked) {
+            (true, _) => settings.tunnel_timeout,
+            (false, true) => 0,
+            (false, false) => settings.body_timeout,
+        };
         if let Some(u) = u {
             if by_stream { self.answer_by(x, u, timeout) } else { self.up_deadline(u, timeout) }
         }
@@ -323,6 +345,9 @@ impl Worker {
 
     /// The backend will send no more.
     pub(super) fn answer_ended(&mut self, x: u32) {
+        if self.half_close_stream(x) {
+            return;
+        }
         let Some(exchange) = self.exchange(x) else { return };
         let partial = exchange.up;
         match (exchange.answer, &exchange.response) {
@@ -347,7 +372,7 @@ impl Worker {
     }
 
     /// From here on bytes pass both ways (RFC 9110 §7.8).
-    fn switch(&mut self, x: u32, bytes: &[u8], response: &Response, fields: &[Field]) -> Turn {
+    fn switch(&mut self, x: u32, bytes: &[u8], response: &Response, fields: &mut [Field]) -> Turn {
         let Some(exchange) = self.exchange(x) else { return Turn::Over };
         if !exchange.upgrade {
             self.try_failed(x, Failure::Malformed);
@@ -357,7 +382,10 @@ impl Worker {
         exchange.answer = Answer::Begun;
         exchange.keep = false;
         exchange.tunnel = true;
-        let (d, u) = (exchange.down, exchange.up);
+        let (d, u, by_stream) = (exchange.down, exchange.up, exchange.stream != 0);
+        if by_stream {
+            return self.switch_stream(x, bytes, response, fields);
+        }
         let mut out = std::mem::take(&mut self.output);
         out.clear();
         status_line(response, bytes, &mut out);
@@ -378,6 +406,30 @@ impl Worker {
             up.sock.left.extend_from_slice(&bytes[response.size..]);
         }
         self.tunnel_open(x);
+        Turn::Over
+    }
+}
+
+impl Worker {
+    /// As [`Worker::switch`], for a client's stream (RFC 8441 §5).
+    fn switch_stream(&mut self, x: u32, bytes: &[u8], response: &Response, fields: &mut [Field]) -> Turn {
+        let u = self.exchange(x).and_then(|exchange| {
+            exchange.status = 200;
+            exchange.up
+        });
+        for field in fields.iter_mut() {
+            field.keep &= !field.name_span.of(bytes).eq_ignore_ascii_case(b"sec-websocket-accept");
+        }
+        self.output.clear();
+        self.output.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+        forward::kept(bytes, fields, &mut self.output);
+        self.output.extend_from_slice(b"\r\n");
+        let head = self.output.len();
+        self.give(x, head, &[], false);
+        if let Some(up) = u.and_then(|u| self.ups.get_mut(u)) {
+            up.sock.left.extend_from_slice(&bytes[response.size..]);
+        }
+        self.open_stream_tunnel(x);
         Turn::Over
     }
 }

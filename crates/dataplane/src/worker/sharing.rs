@@ -33,7 +33,7 @@ impl Worker {
     pub(super) fn share(&mut self, u: u32) {
         let bounds = self.local.plan.settings.bounds;
         let Some(up) = self.ups.get_mut(u) else { return };
-        up.h2 = Some(Box::new(Session::new(Role::Client, bounds.bytes)));
+        up.h2 = Some(Box::new(Session::new(Role::Client, bounds.bytes, false)));
         up.pool.members[up.endpoint].shared.borrow_mut().push(u);
         up.exchange = None;
     }
@@ -51,10 +51,14 @@ impl Worker {
         }
         let (head, body) = exchange.replay.split_at(exchange.head_size);
         let done = exchange.request.is_done();
-        let bare = done && body.is_empty();
+        let trailers = !exchange.trailers.is_empty();
+        let bare = done && body.is_empty() && !trailers;
         let id = session.request(x, head, https, bare);
         if !bare {
-            session.send(id, [body, b""], done);
+            session.send(id, [body, b""], done && !trailers);
+        }
+        if done && trailers {
+            session.send_trailers(id, &exchange.trailers);
         }
         exchange.up_stream = id;
         exchange.sent = !connecting;
@@ -108,6 +112,9 @@ impl Worker {
             result = up.sock.write(&[&session.out]);
             session.out.clear();
         }
+        if !up.sock.blocked() {
+            session.note_drained();
+        }
         let over = session.is_leaving() && session.is_empty();
         let idle = session.is_empty();
         let idle_most = up.idle_most;
@@ -159,6 +166,9 @@ impl Worker {
             }
         }
         up.sock.left.clear();
+        if let Some(session) = up.h2.as_deref_mut() {
+            session.note_read();
+        }
         let mut at = 0;
         while at < length {
             let Some(session) = self.ups.get_mut(u).and_then(|up| up.h2.as_deref_mut()) else { return false };
@@ -444,11 +454,15 @@ impl Up {
         !self.connecting && !full && !self.sock.blocked()
     }
 
-    /// Takes bytes of a request's body; `end`: nothing follows.
-    pub(super) fn give(&mut self, stream: u32, bytes: &[u8], end: bool) -> std::io::Result<()> {
+    /// Takes bytes of a request's body; `end`: nothing follows but these trailers.
+    pub(super) fn give(&mut self, stream: u32, bytes: &[u8], end: bool, trailers: &[u8]) -> std::io::Result<()> {
         match self.h2.as_deref_mut() {
             Some(session) => {
-                session.send(stream, [bytes, b""], end);
+                let more = end && !trailers.is_empty();
+                session.send(stream, [bytes, b""], end && !more);
+                if more {
+                    session.send_trailers(stream, trailers);
+                }
                 Ok(())
             }
             None if bytes.is_empty() => Ok(()),

@@ -6,6 +6,7 @@ use super::Worker;
 use crate::body::Body;
 use crate::exchange::{Answer, Failure};
 use crate::ledger::Phase;
+use crate::pool::{Dice, Pool};
 use crate::sock::{Got, Sock};
 
 /// Turns of one direction before others have theirs.
@@ -37,15 +38,90 @@ impl Worker {
         self.send_out(x);
     }
 
+    /// A CONNECT that its route allows: the backend's connection is all that is asked for (RFC 9110 §9.3.6). What the client
+    /// has sent behind its head already waits until that stands.
+    pub(super) fn launch_connect(&mut self, x: u32, pool: Rc<Pool>) {
+        let now = self.now();
+        let Some(exchange) = self.exchange(x) else { return };
+        exchange.ledger.note(Phase::Route, now);
+        exchange.connect = true;
+        exchange.replayable = true;
+        exchange.pool = Some(pool);
+        self.guard(x, true);
+        self.send_out(x);
+    }
+
+    /// Tells the client that its CONNECT has succeeded. Neither of the fields that frame a body may be there.
+    fn answer_connect(&mut self, x: u32) -> bool {
+        let Some(exchange) = self.exchange(x) else { return false };
+        exchange.status = 200;
+        exchange.keep = false;
+        exchange.tunnel = true;
+        self.output.clear();
+        self.output.extend_from_slice(b"HTTP/1.1 200 OK\r\n\r\n");
+        let head = self.output.len();
+        self.give(x, head, &[], false)
+    }
+
+    /// From here on a stream is bytes both ways; each direction goes the way of a body without end.
+    pub(super) fn open_stream_tunnel(&mut self, x: u32) {
+        let timeout = self.local.plan.settings.tunnel_timeout;
+        let Some(exchange) = self.exchange(x) else { return };
+        exchange.tunnel = true;
+        exchange.answer = Answer::Begun;
+        exchange.request = if exchange.ends { Body::Done } else { Body::Close };
+        exchange.response = Body::Close;
+        (exchange.request_chunked, exchange.response_chunked) = (false, false);
+        exchange.body_most = u64::MAX;
+        (exchange.expires, exchange.client_by) = (u64::MAX, u64::MAX);
+        if let Some(u) = exchange.up {
+            self.up_deadline(u, timeout);
+        }
+        self.pump_hold(x);
+        // Behind the head there may be bytes already.
+        let left = self.exchange(x).and_then(|exchange| exchange.up).and_then(|u| self.ups.get_mut(u));
+        if let Some(left) = left.map(|up| std::mem::take(&mut up.sock.left)).filter(|left| !left.is_empty()) {
+            self.output.clear();
+            self.answer_body(x, 0, &left);
+        }
+        self.pump_response(x);
+    }
+
+    /// The backend has ended its direction of a stream's tunnel; true if the client's goes on.
+    pub(super) fn half_close_stream(&mut self, x: u32) -> bool {
+        let timeout = self.local.plan.settings.tunnel_timeout;
+        let Some(exchange) = self.exchange(x) else { return false };
+        if !exchange.is_stream_tunnel() || exchange.request.is_done() {
+            return false;
+        }
+        exchange.response = Body::Done;
+        let u = exchange.up;
+        self.output.clear();
+        self.give(x, 0, &[], true);
+        if let Some(u) = u {
+            self.up_deadline(u, timeout);
+        }
+        true
+    }
+
     /// Both sides are there.
     pub(super) fn tunnel_open(&mut self, x: u32) {
+        let asked = self.exchange(x).is_some_and(|exchange| exchange.connect && !exchange.tunnel);
+        if asked && !self.answer_connect(x) {
+            return self.abandon(x, Failure::ClientGone);
+        }
+        if self.exchange(x).is_some_and(|exchange| exchange.is_stream_tunnel()) {
+            return self.open_stream_tunnel(x);
+        }
         let Some(exchange) = self.exchange(x) else { return };
         exchange.answer = Answer::Begun;
+        exchange.expires = u64::MAX;
         exchange.request = Body::Close;
         exchange.response = Body::Close;
         let d = exchange.down;
         if let Some(down) = self.downs.get_mut(d) {
             down.unread = false;
+            down.deadline.clear();
         }
         self.pump_tunnel(x);
     }
@@ -119,6 +195,16 @@ impl Worker {
         exchange.keep = false;
         self.finish(x);
     }
+}
+
+/// `Sec-WebSocket-Key`: sixteen bytes by chance, in base64 (RFC 6455 §4.1).
+pub(super) fn websocket_key(dice: &mut Dice, out: &mut Vec<u8>) {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    out.extend_from_slice(b"Sec-WebSocket-Key: ");
+    out.extend((0..21).map(|_| DIGITS[dice.below(64)]));
+    // Two bits are left for the last digit.
+    out.push(DIGITS[dice.below(4) << 4]);
+    out.extend_from_slice(b"==\r\n");
 }
 
 /// Moves what there is from one side to the other.

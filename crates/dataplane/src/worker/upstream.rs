@@ -59,7 +59,7 @@ impl Worker {
         let counters = &pool.backend.endpoints[endpoint].counters[self.shared.index];
         counters.requests.add(1);
         counters.active.add(1);
-        if pool.backend.settings.http2 && !exchange.tunnel {
+        if pool.backend.settings.http2 && !exchange.is_raw() {
             match self.take_shared(&pool, endpoint) {
                 Some(u) => {
                     if let Some(exchange) = self.exchange(x) {
@@ -79,7 +79,7 @@ impl Worker {
         }
         let careful = !exchange.method.is_idempotent();
         let client = pool.backend.settings.announce.map(|_| self.downs.token(exchange.down));
-        let pooled = if exchange.tunnel { None } else { self.take_idle(&pool, endpoint, careful, client) };
+        let pooled = if exchange.is_raw() { None } else { self.take_idle(&pool, endpoint, careful, client) };
         let Some(u) = pooled else { return self.connect(x, &pool, endpoint) };
         if let Some(up) = self.ups.get_mut(u) {
             up.exchange = Some(x);
@@ -143,7 +143,7 @@ impl Worker {
             exchange.up = Some(u);
         }
         self.up_deadline(u, pool.backend.settings.connect_timeout);
-        if pool.backend.settings.http2 && !self.exchange(x).is_some_and(|exchange| exchange.tunnel) {
+        if pool.backend.settings.http2 && !self.exchange(x).is_some_and(|exchange| exchange.is_raw()) {
             self.share(u);
         }
         if done {
@@ -194,7 +194,7 @@ impl Worker {
         let Some(x) = x else { return };
         let Some(exchange) = self.exchange(x) else { return };
         exchange.ledger.note(Phase::Connect, now);
-        if exchange.tunnel {
+        if exchange.is_raw() {
             exchange.sent = true;
             self.tunnel_open(x);
         } else {
@@ -280,7 +280,13 @@ impl Worker {
             }
             return;
         };
-        let tunnel = self.exchange(x).is_some_and(|exchange| exchange.tunnel);
+        let (tunnel, over) = self.exchange(x).map_or((false, false), |exchange| {
+            let by_stream = exchange.stream != 0;
+            (exchange.tunnel && !by_stream, exchange.is_stream_tunnel() && exchange.response.is_done())
+        });
+        if gone && over {
+            return self.finish_tunnel(x);
+        }
         let Some(up) = self.ups.get_mut(u) else { return };
         if flags.contains(EventFlags::OUT) && up.sock.blocked() {
             match up.sock.flush() {

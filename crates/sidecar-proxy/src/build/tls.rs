@@ -93,7 +93,7 @@ impl ResolvesServerCert for ByName {
     }
 }
 
-pub(super) fn server(tls: &ServerTls, http2: bool) -> Result<Arc<ServerConfig>, TlsError> {
+pub(super) fn server(tls: &ServerTls, alpn: Vec<Vec<u8>>) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = Arc::new(ring::default_provider());
     let versions = match tls.min_version {
         TlsVersion::Tls12 => rustls::ALL_VERSIONS,
@@ -114,10 +114,7 @@ pub(super) fn server(tls: &ServerTls, http2: bool) -> Result<Arc<ServerConfig>, 
     };
     let keys = tls.certificates.iter().map(|one| pair(one).map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
     let mut config = builder.with_cert_resolver(Arc::new(ByName { keys }));
-    if http2 {
-        config.alpn_protocols.push(b"h2".to_vec());
-    }
-    config.alpn_protocols.push(b"http/1.1".to_vec());
+    config.alpn_protocols = alpn;
     config.send_tls13_tickets = 1;
     Ok(Arc::new(config))
 }

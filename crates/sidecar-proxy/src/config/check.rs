@@ -24,6 +24,9 @@ pub fn check(spec: &Spec, decoder: &mut Decoder) {
         if let Some(name) = listener.tcp.as_ref().filter(|name| !backend(name)) {
             decoder.refuse_at(&format!("{at}.tcp"), format!("there is no backend `{name}`"));
         }
+        if listener.tcp.is_none() && !listener.http1 && !listener.http2 {
+            decoder.refuse_at(&at, "speaks neither HTTP/1 nor HTTP/2");
+        }
         if listener.tls.as_ref().is_some_and(|tls| tls.certificates.is_empty()) {
             decoder.refuse_at(&format!("{at}.tls.certificates"), "needs at least one certificate");
         }
@@ -101,6 +104,17 @@ fn check_route(at: &str, route: &Route, spec: &Spec, decoder: &mut Decoder) {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-._:[]".contains(c);
         if name.is_empty() || !name.chars().all(plain) {
             decoder.refuse_at(&format!("{at}.hosts[{index}]"), "must be a lower-case host name, or `*.` and one");
+        }
+    }
+    if route.connect {
+        if route.hosts.is_empty() {
+            decoder.refuse_at(&format!("{at}.connect"), "needs hosts: those that tunnels may be asked for");
+        }
+        for (index, one) in route.matches.iter().enumerate() {
+            if one.path.is_some() || one.method.is_some() || !one.query.is_empty() {
+                let at = format!("{at}.matches[{index}]");
+                decoder.refuse_at(&at, "CONNECT has neither path nor query, and no other method");
+            }
         }
     }
     for (index, one) in route.matches.iter().enumerate() {

@@ -18,7 +18,7 @@ fn settings(pairs: &[(u16, u32)]) -> Vec<u8> {
 }
 
 fn server() -> Session {
-    let mut session = Session::new(Role::Server, 4096);
+    let mut session = Session::new(Role::Server, 4096, true);
     assert_eq!(feed(&mut session, &[frame::PREFACE, &settings(&[])].concat()), Ok(vec![]));
     session.out.clear();
     session
@@ -142,9 +142,9 @@ fn errors_of_the_connection() {
         // It stays over.
         assert_eq!(feed(&mut session, &reset(1)), Ok(vec![]));
     }
-    let mut session = Session::new(Role::Server, 4096);
+    let mut session = Session::new(Role::Server, 4096, true);
     assert_eq!(feed(&mut session, b"GET / HTTP/1.1\r\n").err(), Some(Code::Protocol));
-    let mut session = Session::new(Role::Server, 4096);
+    let mut session = Session::new(Role::Server, 4096, true);
     assert_eq!(feed(&mut session, &[frame::PREFACE, &frame(6, 0, 0, &[0; 8])].concat()).err(), Some(Code::Protocol));
 }
 
@@ -203,7 +203,7 @@ fn floods_are_cut_off() {
 
 #[test]
 fn a_client_asks_a_server() {
-    let (mut client, mut server) = (Session::new(Role::Client, 4096), Session::new(Role::Server, 4096));
+    let (mut client, mut server) = (Session::new(Role::Client, 4096, false), Session::new(Role::Server, 4096, true));
     let id = client.request(7, b"POST /x HTTP/1.1\r\nHost: h\r\nA: b\r\n\r\n", false, false);
     client.send(id, [b"body", b""], true);
     let sent = std::mem::take(&mut client.out);
