@@ -11,6 +11,7 @@ use crate::exchange::Failure;
 use crate::head::{Field, Name};
 use crate::route::View;
 
+pub mod attack;
 pub mod network;
 pub mod rule;
 pub mod size;

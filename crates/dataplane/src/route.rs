@@ -33,7 +33,7 @@ pub enum Path {
 }
 
 impl Path {
-    fn matches(&self, path: &[u8]) -> bool {
+    pub fn matches(&self, path: &[u8]) -> bool {
         match self {
             Path::Exact(exact) => exact == path,
             Path::Prefix(prefix) => {

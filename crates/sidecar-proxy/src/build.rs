@@ -288,20 +288,23 @@ fn table(spec: &Spec, listener: &str) -> Result<Table, BuildError> {
     Ok(Table::new(entries))
 }
 
-fn build_match(host: &str, wanted: &config::Match) -> route::Match {
+fn build_path(path: &config::PathMatch) -> Option<route::Path> {
     // The check has compiled every expression once.
-    let regex = |pattern: &str| Regex::new(pattern).ok();
+    match path {
+        config::PathMatch::Exact(Text(exact)) => Some(route::Path::Exact(exact.as_bytes().to_vec())),
+        config::PathMatch::Prefix(Text(prefix)) => Some(route::Path::Prefix(prefix.as_bytes().to_vec())),
+        config::PathMatch::Regex(Text(pattern)) => Regex::new(pattern).ok().map(route::Path::Regex),
+    }
+}
+
+fn build_match(host: &str, wanted: &config::Match) -> route::Match {
     let text = |text: &config::TextMatch| match text {
         config::TextMatch::Exact(Text(exact)) => Some(route::Text::Exact(exact.as_bytes().to_vec())),
-        config::TextMatch::Regex(Text(pattern)) => regex(pattern).map(route::Text::Regex),
+        config::TextMatch::Regex(Text(pattern)) => Regex::new(pattern).ok().map(route::Text::Regex),
     };
     route::Match {
         host: host.as_bytes().to_vec(),
-        path: wanted.path.as_ref().and_then(|path| match path {
-            config::PathMatch::Exact(Text(exact)) => Some(route::Path::Exact(exact.as_bytes().to_vec())),
-            config::PathMatch::Prefix(Text(prefix)) => Some(route::Path::Prefix(prefix.as_bytes().to_vec())),
-            config::PathMatch::Regex(Text(pattern)) => regex(pattern).map(route::Path::Regex),
-        }),
+        path: wanted.path.as_ref().and_then(build_path),
         method: wanted.method.as_ref().map(|method| method.as_bytes().to_vec()),
         headers: wanted
             .headers

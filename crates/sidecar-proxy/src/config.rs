@@ -198,6 +198,8 @@ one_of! {
         Respond(Respond) = "respond",
         /// Allows, denies and logs by address, method, path, fields and query.
         Rules(Vec<filter::Rule>) = "rules",
+        /// A starter rule set against common attacks.
+        Attacks(filter::Attacks) = "attacks",
         /// Bounds of the request's head.
         Sizes(filter::Sizes) = "sizes",
     }

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use daemon::BuildError;
 use dataplane::count::{Tally, Throttle};
 use dataplane::edit::{self, Edits, Fixed};
+use dataplane::filter::attack::{self, Attacks, Exclusion};
 use dataplane::filter::network::{self, Networks};
 use dataplane::filter::rule::{self, Rules};
 use dataplane::filter::size::Sizes;
 use dataplane::filter::{Filter, Gate};
 use dataplane::route;
 
-use crate::config::filter::{Rule, RuleAction};
+use crate::config::filter::{AttackMode, Rule, RuleAction};
 use crate::config::{self, Spec, Text};
 
 /// Gates by where they stand and what made them.
@@ -72,6 +73,11 @@ fn one(
                 refused: Tally::default(),
             })
         }),
+        config::Filter::Attacks(attacks) => match attacks.mode {
+            AttackMode::Off => Filter::RequestHeaders(Edits::default()),
+            AttackMode::Report => gate("", &|| Arc::new(build_attacks(attacks, attack::Mode::Report))),
+            AttackMode::Deny => gate("", &|| Arc::new(build_attacks(attacks, attack::Mode::Deny))),
+        },
         edit => build_edit(edit, route),
     })
 }
@@ -119,6 +125,15 @@ fn build_rules(rules: &[Rule], lists: &[Networks]) -> Rules {
     Rules { rules: rules.collect(), log: Throttle::default() }
 }
 
+fn build_attacks(attacks: &config::filter::Attacks, mode: attack::Mode) -> Attacks {
+    let exclusions = attacks.exclude.iter().map(|one| Exclusion {
+        path: one.path.as_ref().and_then(super::build_path),
+        rules: one.rules.clone(),
+        parameters: one.parameters.iter().map(|name| name.as_bytes().to_vec()).collect(),
+    });
+    Attacks::new(mode, attacks.threshold, exclusions.collect())
+}
+
 fn build_edit(filter: &config::Filter, route: &config::Route) -> Filter {
     let prefix = route.matches.iter().find_map(|one| match &one.path {
         Some(config::PathMatch::Prefix(Text(prefix))) => Some(prefix.as_bytes().to_vec()),
@@ -157,7 +172,9 @@ fn build_edit(filter: &config::Filter, route: &config::Route) -> Filter {
             content_type: respond.content_type.clone(),
         }),
         // The caller makes gates.
-        config::Filter::Rules(_) | config::Filter::Sizes(_) => Filter::RequestHeaders(Edits::default()),
+        config::Filter::Rules(_) | config::Filter::Attacks(_) | config::Filter::Sizes(_) => {
+            Filter::RequestHeaders(Edits::default())
+        }
     }
 }
 

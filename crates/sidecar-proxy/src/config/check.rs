@@ -171,17 +171,21 @@ fn check_route(at: &str, route: &Route, spec: &Spec, decoder: &mut Decoder) {
     }
 }
 
-fn check_match(at: &str, one: &Match, decoder: &mut Decoder) {
-    match &one.path {
+fn check_path(at: &str, path: Option<&PathMatch>, decoder: &mut Decoder) {
+    match path {
         Some(PathMatch::Exact(Text(path))) if !is_path(path) => {
-            decoder.refuse_at(&format!("{at}.path.exact"), "must begin with `/` and have no blanks");
+            decoder.refuse_at(&format!("{at}.exact"), "must begin with `/` and have no blanks");
         }
         Some(PathMatch::Prefix(Text(path))) if !is_path(path) => {
-            decoder.refuse_at(&format!("{at}.path.prefix"), "must begin with `/` and have no blanks");
+            decoder.refuse_at(&format!("{at}.prefix"), "must begin with `/` and have no blanks");
         }
-        Some(PathMatch::Regex(Text(pattern))) => regex(&format!("{at}.path.regex"), pattern, decoder),
+        Some(PathMatch::Regex(Text(pattern))) => regex(&format!("{at}.regex"), pattern, decoder),
         _ => {}
     }
+}
+
+fn check_match(at: &str, one: &Match, decoder: &mut Decoder) {
+    check_path(&format!("{at}.path"), one.path.as_ref(), decoder);
     if one.method.as_ref().is_some_and(|method| !dataplane::route::is_method(method.as_bytes())) {
         decoder.refuse_at(&format!("{at}.method"), "must be a method other than CONNECT");
     }

@@ -65,3 +65,43 @@ document! {
         value: Size = default(Size(0)),
     }
 }
+
+document! {
+    /// A starter rule set against common attacks: the plain forms of SQL injection (`sql`), cross-site scripting (`xss`), path
+    /// traversal (`path`), command and code injection (`command`) and known scanners (`scanner`), in the path, the query, cookies and
+    /// other fields. It is a first net, no web application firewall: bodies are not looked at, and who takes pains gets through. Begin
+    /// with `report`, look at `filter_decisions_total` and the log, exclude what is right for the application, then `deny`.
+    pub struct Attacks {
+        /// What happens to attacks.
+        mode: AttackMode = required,
+        /// A request is an attack if the scores of the rules that hold add up to this; a rule that is sure by itself scores 5, others
+        /// 3 or 4.
+        threshold: u32 = default(5),
+        /// What is not looked at.
+        exclude: Vec<Exclusion> = default(Vec::new()),
+    }
+}
+
+choice! {
+    /// What happens to attacks.
+    pub enum AttackMode {
+        /// Nothing is looked at.
+        Off = "off",
+        /// They are counted and logged (ten a second at most), and go on.
+        Report = "report",
+        /// They are answered with 403 besides.
+        Deny = "deny",
+    }
+}
+
+document! {
+    /// What is not looked at. Without rules and parameters: nothing is, at that path.
+    pub struct Exclusion {
+        /// Only for this path.
+        path: Option<PathMatch> = optional,
+        /// Rules (as the log calls them, such as `sql-union`) or groups (`sql`) that do not count.
+        rules: Vec<String> = default(Vec::new()),
+        /// Query parameters and cookies whose text is not looked at.
+        parameters: Vec<String> = default(Vec::new()),
+    }
+}

@@ -16,10 +16,18 @@ fn root() -> &'static Path {
 }
 
 #[test]
-fn the_example_is_good() {
-    let example = root().join("examples/sidecars/proxy.yaml");
-    let output = run(&["--check", "--config", example.to_str().unwrap()]);
-    assert!(output.status.success(), "{}", text(&output.stderr));
+fn the_examples_are_good() {
+    let mut count = 0;
+    for entry in std::fs::read_dir(root().join("examples/sidecars")).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        if text.contains("\nkind: Proxy\n") && !text.contains("\nkind: Pod\n") {
+            let output = run(&["--check", "--config", path.to_str().unwrap()]);
+            assert!(output.status.success(), "{}", crate::config::text(&output.stderr));
+            count += 1;
+        }
+    }
+    assert!(count >= 2, "{count}");
 }
 
 #[test]

@@ -59,3 +59,27 @@ fn requests_behind_an_answer_of_our_own_are_not_lost() {
     let statuses: Vec<u16> = (0..4).map(|_| client.answer().status()).collect();
     assert_eq!(statuses, [403, 200, 403, 200]);
 }
+
+#[test]
+fn attacks_are_reported_or_denied() {
+    let upstream = Upstream::start(|_| ok("app"));
+    let filters = |mode: &str| {
+        format!(
+            "attacks: {{mode: {mode}, exclude: [{{path: {{prefix: /sql}}, rules: [sql]}}, {{parameters: [code]}}]}}"
+        )
+    };
+    let mut world = World::new();
+    let spec = |mode: &str| spec_with(upstream.address, &[&filters(mode)], "");
+    world.start(&spec("report"));
+    let status = |world: &World, path: &str| world.client().get(path).status();
+    let union = "/?q=1+union+select+1,2";
+    assert_eq!(status(&world, union), 200);
+    assert!(world.log().contains("\"rules\":\"sql-union\""), "{}", world.log());
+    world.reload(&spec("deny"));
+    assert_eq!(status(&world, union), 403);
+    assert_eq!(status(&world, "/sql?q=1+union+select+1,2"), 200);
+    assert_eq!(status(&world, "/?code=1+union+select+1,2"), 200);
+    assert_eq!(status(&world, "/?q=credit+union"), 200);
+    world.reload(&spec("\"off\""));
+    assert_eq!(status(&world, union), 200);
+}

@@ -1,0 +1,125 @@
+use super::*;
+use crate::filter::example::Example;
+
+/// Requests as ordinary people and programs send them: the request line without its version, then fields after ` | `.
+const ORDINARY: &str = include_str!("ordinary.txt");
+/// Requests as attackers send them, the rule that must see each before it.
+const ATTACKS: &str = include_str!("attacks.txt");
+
+fn requests(text: &'static str) -> impl Iterator<Item = &'static str> {
+    text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
+}
+
+fn example(line: &str) -> Example {
+    Example::new(&line.split(" | ").collect::<Vec<_>>())
+}
+
+fn names(bits: u64) -> Vec<&'static str> {
+    RULES.iter().enumerate().filter(|(index, _)| bits >> index & 1 == 1).map(|(_, rule)| rule.name).collect()
+}
+
+fn score(bits: u64) -> u32 {
+    RULES.iter().enumerate().filter(|(index, _)| bits >> index & 1 == 1).map(|(_, rule)| rule.score).sum()
+}
+
+#[test]
+fn the_set_is_well_made() {
+    assert!(RULES.len() <= 64);
+    let mut seen = Vec::new();
+    for rule in RULES {
+        assert!(!seen.contains(&rule.name), "{}", rule.name);
+        seen.push(rule.name);
+        assert!(["sql", "xss", "path", "command", "scanner"].contains(&rule.group()), "{}", rule.name);
+        regex::bytes::RegexBuilder::new(rule.pattern).unicode(false).case_insensitive(true).build().unwrap();
+    }
+    // As one set it must fit as well: otherwise nothing would be looked at.
+    assert_ne!(look(b"<script>", QUERY), 0);
+    assert!(is_known("sql") && is_known("sql-union") && !is_known("sql-"));
+}
+
+/// The measure of false positives: none of the ordinary requests is taken for an attack, and few make a rule hold at all.
+#[test]
+fn ordinary_requests_are_let_go_on() {
+    let gate = Attacks::new(Mode::Deny, 5, Vec::new());
+    let (mut count, mut hinted, mut wrong) = (0, Vec::new(), Vec::new());
+    for line in requests(ORDINARY) {
+        count += 1;
+        let found = gate.found(&example(line).asked());
+        if score(found) >= 5 {
+            wrong.push((line, names(found)));
+        } else if found != 0 {
+            hinted.push((line, names(found)));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(count >= 120, "{count}");
+    assert!(hinted.len() <= 8, "{hinted:#?}");
+}
+
+#[test]
+fn attacks_are_seen_by_their_rule() {
+    let gate = Attacks::new(Mode::Deny, 5, Vec::new());
+    let mut unused: Vec<&str> = RULES.iter().map(|rule| rule.name).collect();
+    let mut missed = Vec::new();
+    for line in requests(ATTACKS) {
+        let (rule, request) = line.split_once(": ").unwrap();
+        let example = example(request);
+        let found = gate.found(&example.asked());
+        unused.retain(|name| !names(found).contains(name));
+        let sure = RULES.iter().any(|one| one.name == rule && one.score >= 5);
+        if !names(found).contains(&rule) || sure && example.status(&gate) != 403 {
+            missed.push((line, names(found)));
+        }
+    }
+    assert!(missed.is_empty(), "{missed:#?}");
+    assert!(unused.is_empty(), "no example for {unused:?}");
+}
+
+#[test]
+fn modes_thresholds_and_exclusions() {
+    let union = ["GET /search?q=1+union+select+2&safe=1"];
+    let hint = ["GET /docs?q=../x"];
+    let report = Attacks::new(Mode::Report, 5, Vec::new());
+    assert_eq!(Example::new(&union).status(&report), 0);
+    let mut counted = Vec::new();
+    report.count(&mut |rule, decision, count| counted.push(format!("{rule} {decision} {count}")));
+    assert_eq!(counted, ["sql-union hold 1", "attack report 1"]);
+    assert_eq!(Example::new(&hint).status(&Attacks::new(Mode::Deny, 5, Vec::new())), 0);
+    assert_eq!(Example::new(&hint).status(&Attacks::new(Mode::Deny, 3, Vec::new())), 403);
+    let excluding = |path: Option<&str>, rules: &[&str], parameters: &[&str]| {
+        let exclusion = Exclusion {
+            path: path.map(|path| Path::Prefix(path.into())),
+            rules: rules.iter().map(|&rule| rule.to_owned()).collect(),
+            parameters: parameters.iter().map(|name| name.as_bytes().to_vec()).collect(),
+        };
+        Example::new(&union).status(&Attacks::new(Mode::Deny, 5, vec![exclusion]))
+    };
+    assert_eq!(excluding(None, &["sql-union"], &[]), 0);
+    assert_eq!(excluding(None, &["sql"], &[]), 0);
+    assert_eq!(excluding(None, &["xss"], &[]), 403);
+    assert_eq!(excluding(None, &[], &["q"]), 0);
+    assert_eq!(excluding(None, &[], &["safe"]), 403);
+    assert_eq!(excluding(Some("/search"), &[], &[]), 0);
+    assert_eq!(excluding(Some("/other"), &[], &[]), 403);
+}
+
+/// Nothing a client can send takes long: the expressions are looked at together, in linear time.
+#[test]
+fn long_texts_take_no_longer_than_their_length() {
+    let gate = Attacks::new(Mode::Deny, 5, Vec::new());
+    for piece in ["'or", "<a ", "../", "${", "select ", "((((", ";ls", "%2525", "/*", "a'"] {
+        let line = format!("GET /?q={}", piece.replace(' ', "+").repeat(60_000 / piece.len()));
+        let began = std::time::Instant::now();
+        let _ = gate.found(&Example::new(&[&line]).asked());
+        assert!(began.elapsed().as_secs() < 5, "{piece}: {:?}", began.elapsed());
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn nothing_is_too_strange(text in "[%uU+/*'\"<>0-9a-f;|$&=.\\\\ -]{0,200}") {
+        let mut out = Vec::new();
+        decode(text.as_bytes(), true, &mut out);
+        let _ = look(&out, QUERY);
+    }
+}
