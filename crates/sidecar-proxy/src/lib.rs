@@ -8,10 +8,10 @@
 #![forbid(unsafe_code)]
 
 pub mod build;
+mod command;
 pub mod config;
 pub mod probe;
 pub mod program;
 mod report;
-pub mod trace;
 
 pub use program::Proxy;

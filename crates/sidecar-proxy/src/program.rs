@@ -1,7 +1,9 @@
 //! The program's life: build, serve, reload, drain.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,6 +20,7 @@ use dataplane::server::Server;
 use tokio::sync::Notify;
 
 use crate::build::{self, Kept};
+use crate::command;
 use crate::config::{Spec, check};
 use crate::probe::LOOK;
 
@@ -79,6 +82,7 @@ impl Program for Proxy {
         Flag { name: "tls-key", value: "FILE", help: "and this PEM key" },
         Flag { name: "access-log", value: "FORMAT", help: "text or json, to standard output (none)" },
     ];
+    const COMMANDS: &'static [(&'static str, &'static str)] = command::COMMANDS;
     type Spec = Spec;
 
     fn spec_of_flags(flags: &BTreeMap<&'static str, Vec<String>>) -> Result<serde_json::Value, String> {
@@ -194,6 +198,10 @@ impl Program for Proxy {
 
     fn metrics(&self, out: &mut Exposition) {
         self.inner.metrics(out);
+    }
+
+    fn command(name: &str, arguments: Vec<OsString>) -> ExitCode {
+        command::run(name, arguments)
     }
 
     fn page(&self, path: &str) -> Option<String> {

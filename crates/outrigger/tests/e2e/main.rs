@@ -6,10 +6,13 @@ mod cleanup;
 mod crash;
 mod images;
 mod lifecycle;
+#[allow(dead_code, reason = "what is for the pod's end comes with it")]
+mod load;
 mod network;
 mod resources;
 mod security;
 mod sidecar_logs;
+mod sidecar_proxy;
 mod start;
 mod volumes;
 mod walkthrough;

@@ -1,33 +1,12 @@
 //! The log sidecar in a pod: built-in image, native, startup-gated, unprivileged, 16 MiB; the receiver in another pod.
 
-use std::path::Path;
-use std::process::Command;
-use std::sync::Once;
-
-use crate::world::{World, eventually};
+use crate::world::{World, eventually, install};
 
 const POD: &str = include_str!("../../../../examples/sidecars/logs-pod.yaml");
 const RECEIVER: &str = include_str!("../../../../examples/sidecars/logs-receiver.yaml");
 
-/// The sidecar's program stands beside the engine's, as when both are installed.
 fn program() {
-    static BUILT: Once = Once::new();
-    BUILT.call_once(|| {
-        let engine = Path::new(env!("CARGO_BIN_EXE_outrigger"));
-        let directory = engine.parent().unwrap();
-        // A workspace's tests have built it already.
-        if directory.join("outrigger-logs").exists() {
-            return;
-        }
-        let target = directory.parent().unwrap();
-        let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.toml");
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let built = Command::new(cargo)
-            .args(["build", "--package", "sidecar-logs", "--manifest-path", manifest, "--target-dir"])
-            .arg(target)
-            .status();
-        assert!(built.unwrap().success());
-    });
+    install("sidecar-logs");
 }
 
 fn attempt_log(world: &World) -> String {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
@@ -247,6 +248,24 @@ fn read_all(mut from: impl std::io::Read + Send + 'static) -> std::thread::JoinH
         let _ = from.read_to_end(&mut bytes);
         bytes
     })
+}
+
+/// The sidecar of the package stands beside the engine, as when both are installed.
+pub(crate) fn install(package: &str) {
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let engine = Path::new(env!("CARGO_BIN_EXE_outrigger"));
+    let directory = engine.parent().unwrap();
+    // A workspace's tests have built it already.
+    if directory.join(package.replace("sidecar-", "outrigger-")).exists() {
+        return;
+    }
+    let target = directory.parent().unwrap();
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.toml");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(["build", "--package", package, "--manifest-path", manifest, "--target-dir"]).arg(target);
+    assert!(command.status().unwrap().success());
 }
 
 pub(crate) fn text(bytes: &[u8]) -> String {

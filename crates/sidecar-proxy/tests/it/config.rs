@@ -15,19 +15,43 @@ fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
-#[test]
-fn the_examples_are_good() {
-    let mut count = 0;
-    for entry in std::fs::read_dir(root().join("examples/sidecars")).unwrap() {
-        let path = entry.unwrap().path();
-        let text = std::fs::read_to_string(&path).unwrap();
-        if text.contains("\nkind: Proxy\n") && !text.contains("\nkind: Pod\n") {
-            let output = run(&["--check", "--config", path.to_str().unwrap()]);
-            assert!(output.status.success(), "{}", crate::config::text(&output.stderr));
-            count += 1;
+/// Documents of the kind in a file: those that stand by themselves and those in a ConfigMap.
+fn documents(file: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for document in file.split("\n---\n") {
+        if document.lines().any(|line| line == "kind: Proxy") {
+            found.push(document.to_owned());
+        }
+        let mut lines = document.lines().skip_while(|line| !line.ends_with(".yaml: |")).skip(1).peekable();
+        let indent = lines.peek().map_or(0, |line| line.len() - line.trim_start().len());
+        let inside = |line: &&str| line.trim().is_empty() || line.starts_with(&" ".repeat(indent));
+        let text: String =
+            lines.take_while(inside).map(|line| format!("{}\n", line.get(indent..).unwrap_or(""))).collect();
+        if indent > 0 && text.contains("kind: Proxy") {
+            found.push(text);
         }
     }
-    assert!(count >= 2, "{count}");
+    found
+}
+
+#[test]
+fn the_examples_are_good() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut checked = 0;
+    for entry in std::fs::read_dir(root().join("examples/sidecars")).unwrap() {
+        let path = entry.unwrap().path();
+        if !path.to_string_lossy().ends_with(".yaml") {
+            continue;
+        }
+        for document in documents(&std::fs::read_to_string(&path).unwrap()) {
+            let copy = directory.path().join("proxy.yaml");
+            std::fs::write(&copy, document).unwrap();
+            let output = run(&["--check", "--config", copy.to_str().unwrap()]);
+            assert!(output.status.success(), "{}: {}", path.display(), text(&output.stderr));
+            checked += 1;
+        }
+    }
+    assert!(checked >= 3, "{checked}");
 }
 
 #[test]

@@ -1,0 +1,169 @@
+//! The proxy sidecar in a pod: built-in image, native, startup-gated, unprivileged, 16 MiB; and clients that count every
+//! request that fails while applications die and certificates and configurations change.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustix::process::{Pid, Signal, kill_process};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+
+use crate::load::{Load, plain};
+use crate::world::{World, eventually, install, text};
+
+const POD: &str = include_str!("../../../../examples/sidecars/proxy-pod.yaml");
+/// Of the proxy's container.
+const MEMORY: u64 = 16 << 20;
+
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    fn new() -> Authority {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Authority(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    fn certificate(&self) -> CertificateDer<'static> {
+        CertificateDer::from_pem_slice(self.0.pem().as_bytes()).unwrap()
+    }
+
+    /// A Secret with a new certificate, as `self-signed.sh` prints one.
+    fn secret(&self) -> String {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let chain = params.signed_by(&key, &self.0).unwrap().pem();
+        let indented = |pem: &str| pem.lines().map(|line| format!("    {line}\n")).collect::<String>();
+        format!(
+            "apiVersion: v1\nkind: Secret\nmetadata: {{name: web-tls}}\ntype: kubernetes.io/tls\nstringData:\n  tls.crt: |\n{}  tls.key: |\n{}---\n",
+            indented(&chain),
+            indented(&key.serialize_pem())
+        )
+    }
+}
+
+/// The process below the pod's shim whose command line has all of `words`.
+fn process(world: &World, words: &[&str]) -> Option<Pid> {
+    let shim = world.shim_pid("web");
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let parent = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)?.parse::<u32>().ok());
+        let line = std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+        if parent == Some(shim) && words.iter().all(|word| line.contains(word)) {
+            return Pid::from_raw(pid);
+        }
+    }
+    None
+}
+
+/// The most memory the container of this process has used; `None` where the kernel does not tell.
+fn most_memory(pid: Pid) -> Option<u64> {
+    let membership = std::fs::read_to_string(format!("/proc/{}/cgroup", pid.as_raw_nonzero())).unwrap();
+    membership.lines().find_map(|line| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (parts.next()?, parts.next()?.trim_start_matches('/'));
+        let (tree, file) = match controllers {
+            "" => ("", "memory.peak"),
+            _ if controllers.split(',').any(|one| one == "memory") => ("memory", "memory.max_usage_in_bytes"),
+            _ => return None,
+        };
+        let path = PathBuf::from("/sys/fs/cgroup").join(tree).join(path).join(file);
+        std::fs::read_to_string(path).ok()?.trim().parse().ok()
+    })
+}
+
+/// What the program prints when it is called by hand.
+fn proxy(arguments: &[&str]) -> String {
+    let program = PathBuf::from(env!("CARGO_BIN_EXE_outrigger")).with_file_name("outrigger-proxy");
+    let output = Command::new(program).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+fn proxy_of(world: &World) -> Pid {
+    process(world, &["outrigger-proxy", "--config"]).unwrap()
+}
+
+fn is_ready(world: &World) -> bool {
+    let conditions = world.status("web").and_then(|status| status.conditions).unwrap_or_default();
+    conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+fn restarts(world: &World, name: &str) -> i32 {
+    world.container("web", name).unwrap().restart_count
+}
+
+#[test]
+fn nothing_is_lost_whatever_changes_under_load() {
+    install("sidecar-proxy");
+    let world = World::new();
+    let authority = Authority::new();
+    let pod = POD.replace(", hostPort: 18443", "");
+    world.detach(&format!("{}{pod}", authority.secret()));
+    let sidecar = world.container("web", "proxy").unwrap();
+    assert_eq!(sidecar.started, Some(true), "the gate was passed");
+    assert!(sidecar.image_id.starts_with("builtin://proxy@"), "{}", sidecar.image_id);
+    eventually(60, "the applications", || is_ready(&world));
+    let address: std::net::IpAddr = world.status("web").unwrap().pod_ip.unwrap().parse().unwrap();
+    let (https, admin) = (SocketAddr::new(address, 8443), SocketAddr::new(address, 7612));
+    let load = Load::start(12, https, admin, &authority.certificate());
+
+    // Two versions, 90 to 10.
+    load.go_on(3000);
+    load.assert_no_failure("at the beginning");
+    let answers = load.answers();
+    let (stable, canary) = (answers["stable"], answers["canary"]);
+    let share = canary * 1000 / (stable + canary);
+    assert!((75..=125).contains(&share), "{share} of 1000 by the canary: {answers:?}");
+    let memory = most_memory(proxy_of(&world));
+
+    // An application is killed, several times.
+    for round in 0..3 {
+        let other = ["3001", "3002"][round % 2];
+        kill_process(process(&world, &["app.py", "stable", other]).unwrap(), Signal::KILL).unwrap();
+        load.go_on(500);
+        eventually(60, "the application's return", || process(&world, &["app.py", "stable", other]).is_some());
+        load.go_on(300);
+        load.assert_no_failure("when an application was killed");
+    }
+    assert!(restarts(&world, "stable-1") >= 2 && restarts(&world, "stable-2") >= 1);
+
+    // Certificates are swapped: the link `..data` of the Secret's volume.
+    for round in 1..=3 {
+        world.detach(&format!("{}{pod}", authority.secret()));
+        eventually(60, "the new certificate", || load.certificates() == round + 1);
+        load.assert_no_failure("when the certificate was swapped");
+    }
+
+    // Another configuration: all to the canary, and back.
+    for weights in [("0", "100"), ("90", "10")] {
+        let changed = pod
+            .replace("{name: stable, weight: 90}", &format!("{{name: stable, weight: {}}}", weights.0))
+            .replace("{name: canary, weight: 10}", &format!("{{name: canary, weight: {}}}", weights.1));
+        world.detach(&format!("{}{changed}", authority.secret()));
+        eventually(60, "the new weights", || {
+            load.answers();
+            load.go_on(200);
+            load.answers().contains_key("stable") == (weights.0 != "0") || load.has_failed()
+        });
+        load.assert_no_failure("when the configuration was changed");
+    }
+    assert_eq!(restarts(&world, "proxy"), 0, "{}", world.log("web", "proxy", 0));
+
+    // Where the time went, live, in the metrics, and in the log.
+    let trace = proxy(&["trace", "--admin", &admin.to_string()]);
+    assert!(trace.contains("WHERE THE TIME WENT") && trace.contains("app ") && trace.contains("route=web"), "{trace}");
+    assert!(plain(admin, "/metrics").unwrap().contains("outrigger_proxy_phase_duration_seconds_count{phase=\"app\"}"));
+    let log = world.log("web", "proxy", 0);
+    let line = log.lines().rev().find(|line| line.contains("url.path")).unwrap();
+    assert!(line.contains("app_us") && line.contains("tls_us"), "{line}");
+
+    let served = load.served();
+    drop(load);
+    world.ok(&["down", "web", "--force"]);
+    eprintln!("{served} answers before the stop; most memory {memory:?} of {MEMORY}");
+    world.assert_nothing_left();
+}
