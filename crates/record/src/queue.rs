@@ -257,8 +257,12 @@ impl Queue {
 
     /// Makes the spool durable; does not hold up pushing.
     pub fn sync(&self) -> io::Result<()> {
-        let writer = self.lock().spool.as_ref().and_then(Spool::writer);
-        writer.map_or(Ok(()), |file| file.sync_data())
+        let Some(unsynced) = self.lock().spool.as_ref().and_then(Spool::unsynced) else { return Ok(()) };
+        unsynced.sync()?;
+        if let Some(spool) = &mut self.lock().spool {
+            spool.synced(&unsynced);
+        }
+        Ok(())
     }
 
     /// Everything through this number is acknowledged by every sink.

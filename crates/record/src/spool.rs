@@ -34,9 +34,31 @@ pub struct Spool {
     segment_bytes: u64,
     segments: Vec<Segment>,
     writer: Option<Arc<File>>,
+    /// The last segment whose name is durable.
+    named: u64,
+    /// Entries appended, and how many of them are durable.
+    appended: u64,
+    durable: u64,
     buffer: Vec<u8>,
     /// Bytes that were found damaged when opening.
     damaged: u64,
+}
+
+/// Written and not synced yet.
+#[derive(Debug)]
+pub struct Unsynced {
+    writer: Arc<File>,
+    /// It does not have the file's name yet: without that a new segment is nowhere.
+    directory: Option<PathBuf>,
+    first: u64,
+    appended: u64,
+}
+
+impl Unsynced {
+    pub fn sync(&self) -> io::Result<()> {
+        self.writer.sync_data()?;
+        self.directory.as_ref().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+    }
 }
 
 impl Spool {
@@ -55,6 +77,9 @@ impl Spool {
             segment_bytes,
             segments: Vec::new(),
             writer: None,
+            named: 0,
+            appended: 0,
+            durable: 0,
             buffer: Vec::new(),
             damaged: 0,
         };
@@ -135,24 +160,28 @@ impl Spool {
         }
         segment.bytes += self.buffer.len() as u64;
         segment.last = batch.sequence;
+        self.appended += 1;
         if self.buffer.capacity() > 1 << 20 {
             self.buffer = Vec::new();
         }
         Ok(())
     }
 
-    /// The file being written, to be synced without holding a lock.
-    pub fn writer(&self) -> Option<Arc<File>> {
-        self.writer.clone()
+    /// What is to be made durable, without holding a lock; then tell [`Spool::synced`].
+    pub fn unsynced(&self) -> Option<Unsynced> {
+        let writer = self.writer.clone().filter(|_| self.appended > self.durable)?;
+        let first = self.segments.last()?.first;
+        let directory = (self.named < first).then(|| self.directory.clone());
+        Some(Unsynced { writer, directory, first, appended: self.appended })
     }
 
-    pub fn sync(&self) -> io::Result<()> {
+    pub fn synced(&mut self, done: &Unsynced) {
+        self.named = self.named.max(done.first);
+        self.durable = self.durable.max(done.appended);
+    }
+
+    fn sync(&self) -> io::Result<()> {
         self.writer.as_ref().map_or(Ok(()), |file| file.sync_data())
-    }
-
-    /// Makes the names durable too.
-    pub fn sync_directory(&self) -> io::Result<()> {
-        File::open(&self.directory)?.sync_all()
     }
 
     /// Removes the segments whose last entry is at most `sequence`.

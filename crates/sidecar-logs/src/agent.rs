@@ -430,10 +430,11 @@ impl Run {
         self.follower.let_go();
         let snapshot = self.queue.snapshot();
         let checkpoint = self.follower.checkpoint(&snapshot.positions);
-        if self.saved.as_ref() == Some(&checkpoint) {
-            return;
-        }
+        let moved = self.saved.as_ref() != Some(&checkpoint);
         let saved = self.queue.sync().map_err(|error| format!("failed to sync the spool: {error}")).and_then(|()| {
+            if !moved {
+                return Ok(());
+            }
             self.store.save(&checkpoint).map_err(|error| daemon::log::chain(&error))?;
             self.queue.saved(&snapshot).map_err(|error| format!("failed to shorten the spool: {error}"))?;
             self.store.reserve();

@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -72,10 +72,22 @@ impl World {
     }
 
     pub(crate) fn start_in(&mut self, config: &Path, stdin: Stdio, environment: &[(&str, &str)]) -> usize {
+        let agent = self.launch(Command::new(env!("CARGO_BIN_EXE_outrigger-logs")), config, stdin, environment);
+        eventually("the agent's start", || self.admin("/readyz").starts_with("HTTP/1.1 200"));
+        agent
+    }
+
+    /// Starts an agent under a program that becomes it, and does not wait.
+    pub(crate) fn launch_under(&mut self, mut program: Command, config: &Path) -> usize {
+        program.arg(env!("CARGO_BIN_EXE_outrigger-logs"));
+        self.launch(program, config, Stdio::null(), &[])
+    }
+
+    fn launch(&mut self, mut program: Command, config: &Path, stdin: Stdio, environment: &[(&str, &str)]) -> usize {
         let log = OpenOptions::new().append(true).create(true).open(self.path("stderr")).unwrap();
         let termination = self.path("termination");
         fs::write(&termination, "").unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_outrigger-logs"))
+        let child = program
             .arg("--config")
             .arg(config)
             .args(["--admin", "127.0.0.1:0", "--log-format", "json", "--drain-timeout", "20s"])
@@ -89,8 +101,11 @@ impl World {
             .spawn()
             .unwrap();
         self.children.push(child);
-        eventually("the agent's start", || self.admin("/readyz").starts_with("HTTP/1.1 200"));
         self.children.len() - 1
+    }
+
+    pub(crate) fn has_ended(&mut self, agent: usize) -> bool {
+        self.children[agent].try_wait().unwrap().is_some()
     }
 
     fn pid(&self, agent: usize) -> Pid {
@@ -169,6 +184,8 @@ pub(crate) fn append(path: &Path, numbers: std::ops::Range<u32>) {
 pub(crate) struct Receiver {
     pub(crate) address: SocketAddr,
     pub(crate) seen: Arc<Mutex<HashMap<u32, u32>>>,
+    /// When each line came first.
+    pub(crate) came: Arc<Mutex<HashMap<u32, SystemTime>>>,
     down: Arc<AtomicBool>,
 }
 
@@ -177,14 +194,15 @@ impl Receiver {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (seen, down) = (Arc::<Mutex<HashMap<u32, u32>>>::default(), Arc::new(AtomicBool::new(false)));
-        let (seen_by, down_by) = (Arc::clone(&seen), Arc::clone(&down));
+        let came = Arc::<Mutex<HashMap<u32, SystemTime>>>::default();
+        let (seen_by, came_by, down_by) = (Arc::clone(&seen), Arc::clone(&came), Arc::clone(&down));
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let (seen, down) = (Arc::clone(&seen_by), Arc::clone(&down_by));
-                thread::spawn(move || serve(stream, &seen, &down));
+                let (seen, came, down) = (Arc::clone(&seen_by), Arc::clone(&came_by), Arc::clone(&down_by));
+                thread::spawn(move || serve(stream, &seen, &came, &down));
             }
         });
-        Receiver { address, seen, down }
+        Receiver { address, seen, came, down }
     }
 
     /// While down it takes bodies and answers 503.
@@ -206,7 +224,12 @@ impl Receiver {
     }
 }
 
-fn serve(mut stream: TcpStream, seen: &Mutex<HashMap<u32, u32>>, down: &AtomicBool) {
+fn serve(
+    mut stream: TcpStream,
+    seen: &Mutex<HashMap<u32, u32>>,
+    came: &Mutex<HashMap<u32, SystemTime>>,
+    down: &AtomicBool,
+) {
     let mut bytes = Vec::new();
     let mut chunk = vec![0; 64 * 1024];
     while let Ok(length @ 1..) = stream.read(&mut chunk) {
@@ -224,7 +247,9 @@ fn serve(mut stream: TcpStream, seen: &Mutex<HashMap<u32, u32>>, down: &AtomicBo
             let body = String::from_utf8_lossy(&bytes[end + 4..wanted]).into_owned();
             let mut seen = seen.lock().unwrap();
             for part in body.split("line ").skip(1) {
-                *seen.entry(part[..8].parse().unwrap()).or_default() += 1;
+                let number = part[..8].parse().unwrap();
+                *seen.entry(number).or_default() += 1;
+                came.lock().unwrap().entry(number).or_insert_with(SystemTime::now);
             }
         }
         bytes.drain(..wanted);

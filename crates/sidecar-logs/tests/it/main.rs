@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 mod config;
+mod crash;
 mod harness;
 mod loss;
 mod operate;
