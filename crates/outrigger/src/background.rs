@@ -125,7 +125,7 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> anyhow::Result<T> 
 
 async fn serve_until_idle(roots: &Roots, pod_cidr: ipnet::Ipv4Net) -> anyhow::Result<()> {
     let socket = roots.socket();
-    let engine = host::open(Config { roots: roots.clone(), pod_cidr, socket: socket.clone() })?;
+    let engine = host::open(Config { roots: roots.clone(), pod_cidr, socket: socket.clone(), node_name: None })?;
     let listener = control::bind(&socket).with_context(|| format!("failed to listen on `{}`", socket.display()))?;
     let serving = tokio::task::spawn_local(control::serve(engine.clone(), listener));
     tell("ready here");

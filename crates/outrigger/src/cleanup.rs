@@ -18,7 +18,7 @@ pub(crate) fn run(global: &Global, arguments: &Cleanup) -> anyhow::Result<u8> {
     orphans::tell(&roots, &[]);
     host::remove_dead_sockets(&roots);
     let socket = roots.run.join(format!("engine-{}.sock", std::process::id()));
-    let config = Config { roots, pod_cidr: arguments.network.pod_cidr, socket };
+    let config = Config { roots, pod_cidr: arguments.network.pod_cidr, socket, node_name: None };
     let tag = config.roots.tag.clone();
     let roots = config.roots.clone();
     let known = known(&roots);

@@ -45,7 +45,7 @@ impl OwnEngine {
         require_root()?;
         remove_dead_sockets(roots);
         let socket = roots.run.join(format!("engine-{}.sock", std::process::id()));
-        let config = Config { roots: roots.clone(), pod_cidr, socket: socket.clone() };
+        let config = Config { roots: roots.clone(), pod_cidr, socket: socket.clone(), node_name: None };
         let engine = open(config)?;
         let listener = control::bind(&socket)
             .with_context(|| format!("failed to listen on `{}`", socket.display()))

@@ -6,6 +6,7 @@ pub(crate) mod file;
 mod kubeconfig;
 mod machine;
 pub(crate) mod network;
+mod node_name;
 mod port;
 pub(crate) mod takeover;
 mod token;
@@ -97,8 +98,8 @@ fn introduce(roots: &Roots, arguments: &Start, address: SocketAddr) -> anyhow::R
         return Ok(exit::OK);
     }
     let directory = daemon::directory(roots);
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let identity = certificate::ensure(&directory, &daemon::names(address, &host), Timestamp::now())?;
+    let name = node_name::kept(&directory)?;
+    let identity = certificate::ensure(&directory, &daemon::names(address, &name), Timestamp::now())?;
     let entry = Entry {
         name: context_name(roots),
         server: format!("https://{address}"),

@@ -28,6 +28,8 @@ pub struct Config {
     pub pod_cidr: ipnet::Ipv4Net,
     /// The socket under which other commands find this engine.
     pub socket: PathBuf,
+    /// The node's name; without one, the host's name.
+    pub node_name: Option<String>,
 }
 
 /// What every pod's task may use.
@@ -142,7 +144,7 @@ impl Engine {
         let cgroups = Hierarchy::detect().map_err(OpenError::Cgroups)?;
         let shim = crate::shim_binary::ensure(&config.roots.run).map_err(OpenError::Shim)?;
         let cx = Context {
-            node: crate::node::observe(),
+            node: crate::node::observe(config.node_name.clone()),
             may_lower_oom_score: crate::node::may_lower_oom_score(),
             clock: Clock::start(),
             pulls: RefCell::default(),

@@ -19,6 +19,7 @@ pub mod hook;
 mod image;
 mod launch;
 mod node;
+
 mod paths;
 pub mod probe;
 pub mod record;
@@ -38,6 +39,7 @@ pub use clock::Clock;
 pub use engine::{Config, Engine, OpenError, PodRequest, RunError};
 pub use feed::{Feed, Message, News};
 pub use hold::Hold;
+pub use node::host_name;
 pub use paths::{PodPaths, Roots};
 
 /// An error with all its causes, as people read it: `a: b: c`.

@@ -2,9 +2,9 @@
 
 use pod_api::context::NodeInfo;
 
-/// Reads `/proc/meminfo`, the CPU count and the host's name once, at start.
-pub(crate) fn observe() -> NodeInfo {
-    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+/// Reads `/proc/meminfo`, the CPU count and, without a `name`, the host's once, at start.
+pub(crate) fn observe(name: Option<String>) -> NodeInfo {
+    let name = name.unwrap_or_else(host_name);
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     NodeInfo {
         name,
@@ -13,6 +13,11 @@ pub(crate) fn observe() -> NodeInfo {
         memory_bytes: memory_bytes().unwrap_or(0),
         ephemeral_bytes: disk_bytes().unwrap_or(0),
     }
+}
+
+/// The host's name in lower case: a node's name is a DNS subdomain (RFC 1123), as the kubelet makes it.
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().trim().to_lowercase()
 }
 
 fn memory_bytes() -> Option<i64> {

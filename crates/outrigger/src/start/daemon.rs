@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::certificate::{self, Identity};
-use super::{machine, network, port, token};
+use super::{machine, network, node_name, port, token};
 use crate::background;
 use crate::cli::Node as Arguments;
 use crate::exit::report;
@@ -96,11 +96,16 @@ async fn live(roots: &Roots, arguments: &Arguments) -> anyhow::Result<()> {
         .map_err(|error| anyhow::anyhow!("{}", port::refused(arguments.api.listen, &error)))?;
     let address = listener.local_addr()?;
     let socket = roots.socket();
-    let config = Config { roots: roots.clone(), pod_cidr: arguments.network.pod_cidr, socket: socket.clone() };
+    let directory = directory(roots);
+    let config = Config {
+        roots: roots.clone(),
+        pod_cidr: arguments.network.pod_cidr,
+        socket: socket.clone(),
+        node_name: Some(node_name::kept(&directory)?),
+    };
     let engine = host::open(config)?;
     let control_socket =
         control::bind(&socket).with_context(|| format!("failed to listen on `{}`", socket.display()))?;
-    let directory = directory(roots);
     let identity = certificate::ensure(&directory, &names(address, &engine.node().name), Timestamp::now())?;
     let store = Store::open(&directory.join("objects.redb"))?;
     let services = network::of_services(roots, &arguments.api, arguments.network.pod_cidr)?;

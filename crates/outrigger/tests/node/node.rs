@@ -78,12 +78,27 @@ impl Node {
 
     /// Starts it, or starts it again, then at the address it had: clients know no other.
     pub(crate) fn come(&self) {
+        self.come_from(self.world.command(&[]));
+    }
+
+    /// The same on a machine whose name has changed (in a UTS namespace of its own).
+    pub(crate) fn come_renamed(&self, host: &str) {
+        let program = self.world.command(&[]);
+        let mut command = Command::new("unshare");
+        command.args(["--uts", "sh", "-c", &format!("hostname {host} && exec \"$@\""), "sh"]);
+        command.arg(program.get_program()).args(program.get_args());
+        command.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        self.come_from(command);
+    }
+
+    fn come_from(&self, mut command: Command) {
         let config = std::fs::read_to_string(self.kubeconfig()).unwrap_or_default();
         let before = config.split("server: https://127.0.0.1:").nth(1);
         let port = before.and_then(|rest| rest.split_whitespace().next()).map(|port| port.trim_matches('"').to_owned());
-        let mut arguments = vec!["start", "--port", port.as_deref().unwrap_or("0")];
-        arguments.extend(self.offline.then_some("--offline"));
-        let said = self.outrigger(&arguments);
+        command.args(["start", "--port", port.as_deref().unwrap_or("0")]);
+        command.args(self.offline.then_some("--offline"));
+        self.environment(&mut command);
+        let said = finish(command, "outrigger start", "", 60);
         assert_eq!(said.code, Some(0), "the node did not start: {}", said.err);
     }
 

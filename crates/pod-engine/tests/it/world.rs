@@ -29,7 +29,12 @@ pub(crate) fn world<F: Future<Output = ()> + 'static>(test: impl FnOnce(Rc<World
     let roots = Roots::below(&directory.path().join("root"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let outcome = tokio::task::LocalSet::new().block_on(&runtime, async {
-        let config = Config { socket: roots.socket(), roots: roots.clone(), pod_cidr: "10.88.0.0/16".parse().unwrap() };
+        let config = Config {
+            socket: roots.socket(),
+            roots: roots.clone(),
+            pod_cidr: "10.88.0.0/16".parse().unwrap(),
+            node_name: None,
+        };
         let world = Rc::new(World { engine: Engine::open(config).unwrap(), roots });
         // On a task of its own, so that what it made goes also when it panics.
         let outcome = tokio::task::spawn_local(test(world.clone())).await;

@@ -201,6 +201,7 @@ fn a_cleanup_before_the_next_node_spares_what_its_pods_come_back_to() {
         roots: roots.clone(),
         pod_cidr: "10.89.0.0/16".parse().unwrap(),
         socket: roots.run.join("sweep.sock"),
+        node_name: None,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let sweep = async { pod_engine::cleanup::sweep_but(config, |uid| uid == "known").unwrap() };

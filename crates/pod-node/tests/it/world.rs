@@ -57,6 +57,7 @@ impl World {
             roots: roots.clone(),
             pod_cidr: "10.89.0.0/16".parse().unwrap(),
             socket: roots.run.join("engine.sock"),
+            node_name: None,
         };
         let engine = Engine::open(config).unwrap();
         std::fs::create_dir_all(self.store_path().parent().unwrap()).unwrap();
@@ -113,6 +114,7 @@ impl World {
                 roots: self.roots(),
                 pod_cidr: "10.89.0.0/16".parse().unwrap(),
                 socket: self.roots().run.join("sweep.sock"),
+                node_name: None,
             };
             for listed in record::list(&self.roots()).unwrap_or_default() {
                 let _ = std::fs::remove_file(listed.paths.ledger());
