@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -16,12 +17,16 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream, UnixListener};
+use rustix::net::RecvFlags;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
+use crate::hand_over::{self, ASKING, READY};
 use crate::health::Report;
 use crate::log::{self, Level};
 use crate::metrics::Exposition;
+use crate::{info, warn};
 
 /// Open connections; a probe needs one, a scraper another.
 const CONNECTIONS: usize = 32;
@@ -33,6 +38,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub enum Command {
     Reload,
     Drain,
+    /// The process with this id has the sockets and is ready.
+    HandedOver(Option<i32>),
 }
 
 /// A program's own pages, by path.
@@ -41,14 +48,27 @@ pub type Pages = Box<dyn Fn(&str) -> Option<String>>;
 /// A program's endless answers, by path and query; only on the Unix socket.
 pub type Streams = Box<dyn Fn(&str, &str) -> Option<mpsc::Receiver<Bytes>>>;
 
+/// All sockets, by name.
+pub type Sockets = Box<dyn Fn() -> Vec<(String, OwnedFd)>>;
+
 /// What the endpoints need of a program.
 pub struct Endpoints {
     pub ready: Box<dyn Fn(&mut Report)>,
     pub metrics: Box<dyn Fn(&mut Exposition)>,
     pub pages: Pages,
     pub streams: Streams,
+    /// For a new process that takes over; `None`: this program does not hand over.
+    pub sockets: Option<Sockets>,
     pub prefix: &'static str,
     pub commands: mpsc::Sender<Command>,
+}
+
+impl Endpoints {
+    pub fn is_ready(&self) -> bool {
+        let mut report = Report::default();
+        (self.ready)(&mut report);
+        report.is_ready()
+    }
 }
 
 impl std::fmt::Debug for Endpoints {
@@ -94,8 +114,61 @@ pub async fn serve(listener: TcpListener, endpoints: Rc<Endpoints>) {
 pub async fn serve_socket(listener: UnixListener, endpoints: Rc<Endpoints>) {
     loop {
         let Some(stream) = accepted(listener.accept().await.map(|(stream, _)| stream)).await else { continue };
-        tokio::task::spawn_local(connection(stream, Rc::clone(&endpoints), true));
+        let endpoints = Rc::clone(&endpoints);
+        tokio::task::spawn_local(async move {
+            if asks_for_sockets(&stream).await {
+                if let Err(error) = hand_over(stream, &endpoints).await {
+                    warn!("not handed over; this process goes on", reason = error);
+                }
+                return;
+            }
+            connection(stream, endpoints, true).await;
+        });
     }
+}
+
+/// Looks at the first bytes, which stay to be read.
+async fn asks_for_sockets(stream: &UnixStream) -> bool {
+    let mut bytes = [0; ASKING.len()];
+    loop {
+        if stream.readable().await.is_err() {
+            return false;
+        }
+        let peeked = stream.try_io(Interest::READABLE, || {
+            Ok(rustix::net::recv(stream, &mut bytes[..], RecvFlags::PEEK | RecvFlags::DONTWAIT)?.0)
+        });
+        match peeked {
+            // Written in one piece, it arrives in one piece.
+            Ok(length) => return length == ASKING.len() && bytes == ASKING,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return false,
+        }
+    }
+}
+
+/// Gives all sockets away and waits for the word that the new process serves.
+async fn hand_over(mut stream: UnixStream, endpoints: &Endpoints) -> io::Result<()> {
+    let Some(sockets) = &endpoints.sockets else {
+        return stream.write_all(b"this program does not hand over\n").await;
+    };
+    let mut asking = [0; ASKING.len()];
+    stream.read_exact(&mut asking).await?;
+    let successor = stream.peer_cred().ok().and_then(|credentials| credentials.pid());
+    let all = sockets();
+    info!("handing over", sockets = all.len(), to = successor.unwrap_or_default());
+    let blocking = stream.into_std()?;
+    hand_over::give(&blocking, &all)?;
+    drop(all);
+    blocking.set_nonblocking(true)?;
+    let mut stream = UnixStream::from_std(blocking)?;
+    let mut ready = [0; READY.len()];
+    // The other one ends, or fails to start: the end of the connection says so.
+    stream.read_exact(&mut ready).await?;
+    if ready != READY {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the new process said something else than ready"));
+    }
+    let said = endpoints.commands.send(Command::HandedOver(successor)).await;
+    said.map_err(|_| io::Error::other("nobody listens to commands"))
 }
 
 async fn accepted<S>(stream: io::Result<S>) -> Option<S> {

@@ -40,6 +40,8 @@ pub struct Args {
     pub termination_log: PathBuf,
     /// Whether the program locks itself in.
     pub sandbox: bool,
+    /// Whether the sockets of a running process are asked for.
+    pub take_over: bool,
 }
 
 const SHARED: &[(&str, &str)] = &[
@@ -60,6 +62,10 @@ const SHARED: &[(&str, &str)] = &[
     ("-V, --version", "print the version and exit"),
 ];
 
+/// Only for programs that hand over.
+const TAKE_OVER: (&str, &str) =
+    ("--take-over", "take the sockets over from the process that listens at --socket, if there is one; it drains");
+
 pub fn help<P: Program>() -> String {
     let mut out = format!("{}: {}\n\nUsage: {} [FLAGS]\n", P::NAME, P::ABOUT, P::NAME);
     for (usage, _) in P::COMMANDS {
@@ -74,7 +80,8 @@ pub fn help<P: Program>() -> String {
     out.push_str("\nFlags:\n");
     let own: Vec<(String, &str)> =
         P::FLAGS.iter().map(|flag| (format!("--{} {}", flag.name, flag.value), flag.help)).collect();
-    let shared = SHARED.iter().map(|(flag, help)| ((*flag).to_owned(), *help));
+    let shared =
+        P::HANDS_OVER.then_some(&TAKE_OVER).into_iter().chain(SHARED).map(|(flag, help)| ((*flag).to_owned(), *help));
     for (flag, help) in own.into_iter().chain(shared) {
         let _ = writeln!(out, "  {flag:26} {help}");
     }
@@ -100,6 +107,7 @@ pub fn parse(
         drain: DRAIN,
         termination_log: PathBuf::from("/dev/termination-log"),
         sandbox: true,
+        take_over: false,
     };
     let mut parser = lexopt::Parser::from_args(arguments);
     while let Some(argument) = parser.next().map_err(|error| error.to_string())? {
@@ -121,6 +129,7 @@ pub fn parse(
             "print-defaults" => args.verb = Verb::PrintDefaults,
             "print-schema" => args.verb = Verb::PrintSchema,
             "print-reference" => args.verb = Verb::PrintReference,
+            "take-over" => args.take_over = true,
             "help" => args.verb = Verb::Help,
             "version" => args.verb = Verb::Version,
             "config" => args.config = Some(PathBuf::from(value("config")?)),

@@ -14,6 +14,7 @@ pub mod budget;
 pub mod config;
 pub mod drain;
 pub mod exit;
+pub mod hand_over;
 pub mod health;
 pub mod log;
 pub mod metrics;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::ffi::OsString;
 use std::future::Future;
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use tokio::sync::mpsc;
 use crate::config::{Decoder, Document, Loaded};
 use crate::drain::Drain;
 use crate::exit::Exit;
+use crate::hand_over::Inherited;
 use crate::health::Report;
 use crate::metrics::Exposition;
 use crate::sandbox::Sandbox;
@@ -27,10 +29,12 @@ pub struct Flag {
 }
 
 /// What a program is given to build its parts with.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Context {
     /// The memory limit around this process in bytes, if there is one.
     pub memory_limit: Option<u64>,
+    /// Sockets of the process this one takes over from.
+    pub inherited: Inherited,
 }
 
 /// Why the parts cannot be built; on a reload the old ones go on.
@@ -72,6 +76,8 @@ pub trait Program: Sized + 'static {
     const FLAGS: &'static [Flag];
     /// Commands of its own: how one is called, and what it does.
     const COMMANDS: &'static [(&'static str, &'static str)] = &[];
+    /// Whether a new process can take its sockets over (`--take-over`).
+    const HANDS_OVER: bool = false;
     type Spec: Document + Clone;
 
     /// The `spec` that flags alone stand for. An error is one sentence.
@@ -86,6 +92,12 @@ pub trait Program: Sized + 'static {
     fn serve(&self, drain: Drain) -> impl Future<Output = Ending>;
     fn ready(&self, report: &mut Report);
     fn metrics(&self, out: &mut Exposition);
+
+    /// Its listening sockets by name, for a new process that takes over; it finds them in [`Context::inherited`]. When that
+    /// one is ready, the drain begins and says [`Drain::is_handed_over`].
+    fn sockets(&self) -> Vec<(String, OwnedFd)> {
+        Vec::new()
+    }
 
     /// What it writes besides its streams, so that it can be locked in; `None`: it is not.
     fn sandbox(_loaded: &Loaded<Self::Spec>) -> Option<Sandbox> {

@@ -1,5 +1,8 @@
 //! The story of a program's life.
 
+use std::cell::RefCell;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -7,10 +10,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{Pid, PidfdFlags, Signal as ProcessSignal};
 use serde_json::{Map, Value};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::task::LocalSet;
+use tokio::task::{JoinHandle, LocalSet};
 
 use crate::admin::{self, Command, Endpoints};
 use crate::args::{self, Args, Verb};
@@ -18,6 +24,7 @@ use crate::config::schema::{Presence, Schema, Shape};
 use crate::config::{Document as _, Loaded, Problem, envelope, print};
 use crate::drain::{Drain, Trigger};
 use crate::exit::{Exit, termination_message};
+use crate::hand_over::{self, Inherited, READY};
 use crate::log::{self, chain};
 use crate::otlp::{self, Exporter};
 use crate::program::{Context, Ending, Program};
@@ -40,6 +47,10 @@ pub fn run<P: Program>() -> ExitCode {
             return Exit::Usage.into();
         }
     };
+    if args.take_over && !P::HANDS_OVER {
+        say(&mut std::io::stderr(), &format!("{}: unknown flag --take-over; see --help\n", P::NAME));
+        return Exit::Usage.into();
+    }
     let printed = match args.verb {
         Verb::Help => args::help::<P>(),
         Verb::Version => format!("{} {}\n", P::NAME, env!("CARGO_PKG_VERSION")),
@@ -115,7 +126,6 @@ fn live<P: Program>(args: &Args, loaded: Loaded<P::Spec>, text: String) -> Exit 
     log::start(args.log_level, args.log_json);
     // A program that execs nothing needs no set-user-ID binaries; old kernels may refuse, which changes nothing.
     let _ = rustix::thread::set_no_new_privs(true);
-    let context = Context { memory_limit: budget::memory_limit() };
     let (export, refused) = otlp::Settings::from_environment(P::NAME);
     for reason in refused {
         warn!("OpenTelemetry export left out", reason = reason);
@@ -126,12 +136,14 @@ fn live<P: Program>(args: &Args, loaded: Loaded<P::Spec>, text: String) -> Exit 
         // Before anything is built: the first process of a container has no default handlers, and a signal that came
         // too early would be lost.
         let signals = runtime.block_on(async { Signals::listen() })?;
+        let (inherited, predecessor) = take_over::<P>(args)?;
+        let context = Context { memory_limit: budget::memory_limit(), inherited };
         let program = P::build(&loaded, &context).map_err(|error| chain(&error))?;
         let walls = args.sandbox.then(|| P::sandbox(&loaded)).flatten().map(|sandbox| enter(&sandbox, args, P::NAME));
         let local = LocalSet::new();
         local.block_on(&runtime, async {
             let mut exporter = None;
-            let start = Start { text, context, signals, walls, export };
+            let start = Start { text, context, predecessor, signals, walls, export };
             let ending = serve(Arc::new(program), args, start, &mut exporter).await;
             let exit = last_words(args, ending);
             if let Some(exporter) = exporter {
@@ -155,6 +167,21 @@ fn last_words(args: &Args, ending: Result<Ending, String>) -> Exit {
     }
     termination_message(&args.termination_log, &ending.message);
     ending.exit
+}
+
+/// Asks a running process for its sockets, if that is wanted and there is one.
+fn take_over<P: Program>(args: &Args) -> Result<(Inherited, Option<StdUnixStream>), String> {
+    if !args.take_over {
+        return Ok((Inherited::default(), None));
+    }
+    let path = args.socket.clone().unwrap_or_else(|| default_socket(P::NAME));
+    match hand_over::take(&path).map_err(|error| chain(&error))? {
+        Some(taken) => Ok((taken.inherited, Some(taken.stream))),
+        None => {
+            info!("nobody to take over from", path = path.display());
+            Ok((Inherited::default(), None))
+        }
+    }
 }
 
 /// Before the first thread: it holds for those that are started from now on.
@@ -196,6 +223,8 @@ impl Signals {
 struct Start {
     text: String,
     context: Context,
+    /// Waits for the word that this process serves.
+    predecessor: Option<StdUnixStream>,
     signals: Signals,
     walls: Option<Walls>,
     export: Option<otlp::Settings>,
@@ -207,11 +236,24 @@ async fn serve<P: Program>(
     start: Start,
     exporter: &mut Option<Rc<Exporter>>,
 ) -> Result<Ending, String> {
-    let Start { text, context, mut signals, walls, export } = start;
+    let Start { text, context, predecessor, mut signals, walls, export } = start;
     let (trigger, drain) = Trigger::new();
     let (sender, mut commands) = mpsc::channel(4);
     let reloads = Arc::new(Reloads { last_good: AtomicBool::new(true), count: AtomicU64::new(0) });
-    let endpoints = start_admin(&program, args, &drain, sender, &reloads).await?;
+    let mut doors = start_admin(&program, args, &drain, sender, &reloads, &context.inherited).await?;
+    let endpoints = Rc::clone(&doors.endpoints);
+    let mut successor = None;
+    if let Some(predecessor) = predecessor {
+        let endpoints = Rc::clone(&endpoints);
+        tokio::task::spawn_local(async move {
+            while !endpoints.is_ready() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            info!("taken over");
+            // It may have ended in the meantime, which is what it is to do anyway.
+            let _ = std::io::Write::write_all(&mut &predecessor, READY);
+        });
+    }
     if let Some(settings) = export {
         let started = Rc::new(Exporter::new(settings, P::NAME, endpoints));
         *exporter = Some(Rc::clone(&started));
@@ -219,20 +261,25 @@ async fn serve<P: Program>(
     }
 
     let mut watch = args.config.as_ref().map(|path| Watch::new(path, text));
+    // The drain has begun without a deadline, because another process has taken over.
+    let mut at_leisure = false;
     let mut work = std::pin::pin!(program.serve(drain.clone()));
     loop {
         let command = tokio::select! {
             // Cancelling any of the others is safe: signals and changes stay pending, commands stay queued.
-            ending = &mut work => return Ok(ending),
+            ending = &mut work => {
+                stay(successor, &mut signals).await;
+                return Ok(ending);
+            }
             () = either(&mut signals.terminate, &mut signals.interrupt) => {
-                if drain.deadline().is_some() {
+                if drain.deadline().is_some() && !std::mem::take(&mut at_leisure) {
                     return Ok(Ending { exit: Exit::Aborted, message: "a second signal ended the drain".to_owned() });
                 }
                 Command::Drain
             }
             _ = signals.hangup.recv() => Command::Reload,
             Some(command) = commands.recv() => command,
-            text = change(&mut watch) => {
+            text = change(&mut watch), if !at_leisure => {
                 apply(&*program, &text, args.config.as_deref(), &context, &reloads, walls.as_ref());
                 continue;
             }
@@ -242,8 +289,43 @@ async fn serve<P: Program>(
                 info!("draining", timeout = format_args!("{:?}", args.drain));
                 trigger.pull(args.drain);
             }
+            Command::HandedOver(to) => {
+                info!("handed over; ending with the last connection", to = to.unwrap_or_default());
+                doors.close();
+                at_leisure = true;
+                successor = to;
+                trigger.hand_over();
+            }
+            Command::Reload if at_leisure => warn!("not reloaded: another process has taken over"),
             Command::Reload => reread(&*program, args, &context, &reloads, walls.as_ref()),
         }
+    }
+}
+
+/// Between two looks at whether the one that took over is still there.
+const STAY_LOOK: Duration = Duration::from_millis(100);
+
+/// The first process of a container may not end before the one that has taken over: all others end with it. So it stays,
+/// passes signals on, and does nothing else.
+async fn stay(successor: Option<i32>, signals: &mut Signals) {
+    let first = rustix::process::getpid().as_raw_nonzero().get() == 1;
+    let Some(successor) = successor.filter(|_| first).and_then(Pid::from_raw) else { return };
+    let Ok(watched) = rustix::process::pidfd_open(successor, PidfdFlags::empty()) else { return };
+    info!("drained; staying for the process that took over", successor = successor.as_raw_nonzero());
+    loop {
+        let signal = tokio::select! {
+            () = tokio::time::sleep(STAY_LOOK) => {
+                let mut ended = [PollFd::new(&watched, PollFlags::IN)];
+                if rustix::event::poll(&mut ended, Some(&Timespec::default())) == Ok(0) {
+                    continue;
+                }
+                return;
+            }
+            () = either(&mut signals.terminate, &mut signals.interrupt) => ProcessSignal::TERM,
+            _ = signals.hangup.recv() => ProcessSignal::HUP,
+        };
+        // It may just have ended; the next round sees it.
+        let _ = rustix::process::pidfd_send_signal(&watched, signal);
     }
 }
 
@@ -309,7 +391,15 @@ async fn start_admin<P: Program>(
     drain: &Drain,
     commands: mpsc::Sender<Command>,
     reloads: &Arc<Reloads>,
-) -> Result<Rc<Endpoints>, String> {
+    inherited: &Inherited,
+) -> Result<Doors, String> {
+    let own = Rc::<RefCell<Vec<(String, OwnedFd)>>>::default();
+    let (for_sockets, own_sockets) = (Arc::clone(program), Rc::clone(&own));
+    let sockets: admin::Sockets = Box::new(move || {
+        let own = own_sockets.borrow();
+        let own = own.iter().filter_map(|(name, fd)| Some((name.clone(), fd.try_clone().ok()?)));
+        own.chain(for_sockets.sockets()).collect()
+    });
     let for_streams = Arc::clone(program);
     let (for_ready, for_metrics, for_pages) = (Arc::clone(program), Arc::clone(program), Arc::clone(program));
     let (drain, reloads) = (drain.clone(), Arc::clone(reloads));
@@ -327,25 +417,63 @@ async fn start_admin<P: Program>(
         }),
         pages: Box::new(move |path| for_pages.page(path)),
         streams: Box::new(move |path, query| for_streams.stream(path, query)),
+        sockets: P::HANDS_OVER.then_some(sockets),
         prefix: P::METRICS,
         commands,
     });
+    let mut doors = Doors { endpoints: Rc::clone(&endpoints), tasks: Vec::new(), own };
     if let Some(address) = &args.admin {
-        let listener = admin::bind(address).await.map_err(|error| format!("failed to listen on {address}: {error}"))?;
+        let name = format!("admin {address}");
+        let listener = match inherited.take(&name) {
+            Some(socket) => TcpListener::from_std(socket.into()),
+            None => admin::bind(address).await,
+        };
+        let listener = listener.map_err(|error| format!("failed to listen on {address}: {error}"))?;
         let bound = listener.local_addr().map_err(|error| error.to_string())?;
         info!("serving health and metrics", address = bound);
-        tokio::task::spawn_local(admin::serve(listener, Rc::clone(&endpoints)));
+        doors.keep::<P>(name, listener.as_fd());
+        doors.tasks.push(tokio::task::spawn_local(admin::serve(listener, Rc::clone(&endpoints))));
     }
     let path = args.socket.clone().unwrap_or_else(|| default_socket(P::NAME));
-    match admin::bind_socket(&path) {
+    let name = format!("commands {}", path.display());
+    let bound = match inherited.take(&name) {
+        Some(socket) => UnixListener::from_std(socket.into()),
+        None => admin::bind_socket(&path),
+    };
+    match bound {
         Ok(listener) => {
-            tokio::task::spawn_local(admin::serve_socket(listener, Rc::clone(&endpoints)));
+            doors.keep::<P>(name, listener.as_fd());
+            doors.tasks.push(tokio::task::spawn_local(admin::serve_socket(listener, Rc::clone(&endpoints))));
         }
         Err(error) if args.socket.is_some() => return Err(format!("failed to listen on {}: {error}", path.display())),
         // A read-only root without the directory mounted: signals still work.
         Err(error) => warn!("no command socket", path = path.display(), reason = error),
     }
-    Ok(endpoints)
+    Ok(doors)
+}
+
+/// Where health, metrics and commands come in.
+struct Doors {
+    endpoints: Rc<Endpoints>,
+    tasks: Vec<JoinHandle<()>>,
+    /// The listening sockets, kept to be handed over.
+    own: Rc<RefCell<Vec<(String, OwnedFd)>>>,
+}
+
+impl Doors {
+    fn keep<P: Program>(&self, name: String, socket: BorrowedFd<'_>) {
+        if P::HANDS_OVER
+            && let Ok(socket) = socket.try_clone_to_owned()
+        {
+            self.own.borrow_mut().push((name, socket));
+        }
+    }
+
+    /// Somebody else answers now.
+    fn close(&mut self) {
+        self.tasks.drain(..).for_each(|task| task.abort());
+        self.own.borrow_mut().clear();
+    }
 }
 
 /// Where a program listens for commands without a flag.

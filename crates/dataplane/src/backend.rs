@@ -177,6 +177,11 @@ impl Backend {
         Backend { name: name.to_owned(), endpoints, settings, in_flight: AtomicU64::new(0), identity }
     }
 
+    /// Whether so many workers can count in it.
+    pub fn has_room(&self, workers: usize) -> bool {
+        self.endpoints.iter().all(|endpoint| endpoint.counters.len() >= workers)
+    }
+
     /// Takes note of how a request ended.
     pub fn note(&self, endpoint: usize, good: bool, now: u64) {
         let health = &self.endpoints[endpoint].health;

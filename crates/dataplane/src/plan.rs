@@ -2,7 +2,7 @@
 //! middle of something ends it by the old one.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use rustls::ServerConfig;
 
@@ -68,7 +68,10 @@ pub enum Serves {
 pub struct Listener {
     pub name: String,
     pub address: String,
-    pub socket: Arc<OwnedFd>,
+    /// Whoever accepts keeps it open, and nobody else: connections outlive it.
+    pub socket: Weak<OwnedFd>,
+    /// For what the application itself asks of others: at a drain its connections are left alone.
+    pub outbound: bool,
     pub tls: Option<Arc<ServerConfig>>,
     pub serves: Serves,
     pub http1: bool,

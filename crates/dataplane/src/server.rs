@@ -1,8 +1,8 @@
 //! The workers together.
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 
 use crate::plan::Plan;
@@ -11,38 +11,72 @@ use crate::worker::{Shared, Worker};
 /// A worker's stack; its buffers are on the heap.
 const STACK: usize = 256 << 10;
 
+type Ended = Arc<dyn Fn() + Send + Sync>;
+
 /// Running workers.
-#[derive(Debug)]
 pub struct Server {
+    /// Also those that have retired: what they counted still counts.
     pub workers: Vec<Arc<Shared>>,
     threads: Vec<JoinHandle<io::Result<()>>>,
-    running: Arc<AtomicUsize>,
+    /// Called when a worker has ended.
+    ended: Ended,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("workers", &self.workers).finish_non_exhaustive()
+    }
 }
 
 impl Server {
     /// Starts `count` workers with the plan.
-    pub fn start(count: usize, plan: &Arc<Plan>, ended: impl Fn() + Clone + Send + 'static) -> io::Result<Server> {
-        let running = Arc::new(AtomicUsize::new(count));
-        let mut server = Server { workers: Vec::new(), threads: Vec::new(), running };
+    pub fn start(count: usize, plan: &Arc<Plan>, ended: impl Fn() + Send + Sync + 'static) -> io::Result<Server> {
+        let mut server = Server { workers: Vec::new(), threads: Vec::new(), ended: Arc::new(ended) };
         for index in 0..count {
-            let shared = Arc::new(Shared::new(index)?);
-            let (for_thread, plan, ended) = (Arc::clone(&shared), Arc::clone(plan), ended.clone());
-            let running = Arc::clone(&server.running);
-            let builder = thread::Builder::new().name(format!("worker-{index}")).stack_size(STACK);
-            let thread = builder.spawn(move || {
-                let result = Worker::new(for_thread, plan).and_then(Worker::run);
-                running.fetch_sub(1, Ordering::AcqRel);
-                ended();
-                result
-            })?;
-            server.workers.push(shared);
-            server.threads.push(thread);
+            server.spawn(index, plan)?;
         }
         Ok(server)
     }
 
-    pub fn apply(&self, plan: &Arc<Plan>) {
-        self.workers.iter().for_each(|worker| worker.apply(Arc::clone(plan)));
+    fn spawn(&mut self, index: usize, plan: &Arc<Plan>) -> io::Result<()> {
+        let shared = match self.workers.iter().find(|one| one.index == index && !one.is_running()) {
+            Some(retired) => Arc::clone(retired),
+            None => {
+                let fresh = Arc::new(Shared::new(index)?);
+                self.workers.push(Arc::clone(&fresh));
+                fresh
+            }
+        };
+        shared.begin();
+        let (for_thread, plan, ended) = (Arc::clone(&shared), Arc::clone(plan), Arc::clone(&self.ended));
+        let builder = thread::Builder::new().name(format!("worker-{index}")).stack_size(STACK);
+        let spawned = builder.spawn(move || {
+            let result = Worker::new(Arc::clone(&for_thread), plan).and_then(Worker::run);
+            for_thread.end();
+            ended();
+            result
+        });
+        match spawned {
+            Ok(thread) => self.threads.push(thread),
+            Err(error) => {
+                shared.end();
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes over to a plan, and to another number of workers: those that are too many end with their last connection.
+    pub fn apply(&mut self, count: usize, plan: &Arc<Plan>) -> io::Result<()> {
+        let active = |one: &&Arc<Shared>| one.is_running() && !one.is_draining();
+        self.workers.iter().filter(active).for_each(|worker| worker.apply(Arc::clone(plan)));
+        for index in 0..count {
+            if !self.workers.iter().filter(active).any(|one| one.index == index) {
+                self.spawn(index, plan)?;
+            }
+        }
+        self.workers.iter().filter(active).filter(|one| one.index >= count).for_each(|one| one.retire());
+        Ok(())
     }
 
     /// See [`Shared::drain`].
@@ -50,8 +84,19 @@ impl Server {
         self.workers.iter().for_each(|worker| worker.drain(deadline));
     }
 
+    /// Somebody else accepts from now on; every worker ends with its last connection.
+    pub fn retire(&self) {
+        self.workers.iter().for_each(|worker| worker.retire());
+    }
+
+    /// Whether any worker, also one that is to end, has not ended yet.
     pub fn is_running(&self) -> bool {
-        self.running.load(Ordering::Acquire) > 0
+        self.workers.iter().any(|worker| worker.is_running())
+    }
+
+    /// A worker has ended without having been told to.
+    pub fn has_failed(&self) -> bool {
+        self.workers.iter().any(|worker| !worker.is_running() && !worker.is_draining())
     }
 
     /// Connections that were cut at the end, or why a worker failed.

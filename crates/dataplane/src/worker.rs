@@ -25,6 +25,7 @@ use crate::timer::{Deadline, Timers};
 
 mod announce;
 mod client;
+mod drain;
 mod finish;
 mod multiplex;
 mod request;
@@ -54,7 +55,12 @@ const LOG_BYTES: usize = 16 << 10;
 pub struct Shared {
     pub index: usize,
     next: Mutex<Option<Arc<Plan>>>,
+    running: AtomicBool,
     draining: AtomicBool,
+    /// Somebody else accepts.
+    retired: AtomicBool,
+    /// The end has a deadline, so that nobody waits longer than needed.
+    hurried: AtomicBool,
     /// Nanoseconds of the clock after which everything is cut; `u64::MAX`: not yet known.
     deadline: AtomicU64,
     waker: OwnedFd,
@@ -74,7 +80,10 @@ impl Shared {
         Ok(Shared {
             index,
             next: Mutex::new(None),
+            running: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
+            hurried: AtomicBool::new(false),
             deadline: AtomicU64::new(u64::MAX),
             waker,
             phases: Phases::default(),
@@ -97,8 +106,37 @@ impl Shared {
     /// The worker ends when its last connection has, or at `deadline`.
     pub fn drain(&self, deadline: u64) {
         self.deadline.store(deadline, Ordering::Relaxed);
+        self.hurried.store(true, Ordering::Relaxed);
         self.draining.store(true, Ordering::Release);
         self.wake();
+    }
+
+    /// Others accept from now on; the worker ends when its last connection has.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+        self.draining.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    pub(crate) fn begin(&self) {
+        for flag in [&self.draining, &self.retired, &self.hurried] {
+            flag.store(false, Ordering::Relaxed);
+        }
+        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.deadline.store(u64::MAX, Ordering::Relaxed);
+        self.running.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn end(&self) {
+        self.running.store(false, Ordering::Release);
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.running.load(Ordering::Acquire)
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
     }
 
     fn wake(&self) {
@@ -113,12 +151,19 @@ struct Door {
     listener: Arc<Listener>,
 }
 
+/// A door that is open.
+#[derive(Debug)]
+struct Entrance {
+    door: Rc<Door>,
+    socket: Arc<OwnedFd>,
+}
+
 #[derive(Debug)]
 pub struct Worker {
     shared: Arc<Shared>,
     epoll: OwnedFd,
     local: Rc<Local>,
-    doors: Slab<Rc<Door>>,
+    doors: Slab<Entrance>,
     downs: Slab<Down>,
     ups: Slab<Up>,
     exchanges: Vec<Option<Box<Exchange>>>,
@@ -144,6 +189,8 @@ pub struct Worker {
     log: Vec<u8>,
     log_since: u64,
     draining: bool,
+    /// Draining, but nobody has to hurry.
+    leisurely: bool,
 }
 
 impl Worker {
@@ -176,6 +223,7 @@ impl Worker {
             log: Vec::new(),
             log_since: 0,
             draining: false,
+            leisurely: false,
             shared,
         };
         worker.open_doors()?;
@@ -316,11 +364,8 @@ impl Worker {
         if let Some(plan) = next {
             self.change_to(plan);
         }
-        if self.shared.draining.load(Ordering::Acquire) && !self.draining {
-            self.draining = true;
-            for d in self.downs.indices() {
-                self.let_go_if_idle(d);
-            }
+        if self.shared.is_draining() {
+            self.begin_to_end();
         }
     }
 
@@ -351,53 +396,27 @@ impl Worker {
     /// Waits at the plan's sockets, and no longer at those it has not.
     fn open_doors(&mut self) -> io::Result<()> {
         let plan = Arc::clone(&self.local.plan);
+        let mut wanted: Vec<_> = plan.listeners.iter().filter_map(|one| Some((one, one.socket.upgrade()?))).collect();
         for index in self.doors.indices() {
-            let Some(door) = self.doors.get(index) else { continue };
-            let socket = Arc::clone(&door.listener.socket);
-            let same = plan.listeners.iter().find(|other| Arc::ptr_eq(&other.socket, &socket));
-            match same {
-                Some(listener) => {
-                    let door = Rc::new(Door { listener: Arc::clone(listener) });
-                    if let Some(slot) = self.doors.get_mut(index) {
-                        *slot = door;
-                    }
+            let Some(entrance) = self.doors.get_mut(index) else { continue };
+            match wanted.iter().position(|(_, socket)| Arc::ptr_eq(socket, &entrance.socket)) {
+                Some(position) => {
+                    let (listener, _) = wanted.swap_remove(position);
+                    entrance.door = Rc::new(Door { listener: Arc::clone(listener) });
                 }
                 None => {
-                    epoll::delete(&self.epoll, &*socket)?;
-                    self.doors.remove(index);
+                    // Whoever has been waiting is still let in.
+                    self.knock(self.doors.token(index));
+                    self.close_door(index);
                 }
             }
         }
-        for listener in &plan.listeners {
-            let known = self.doors.indices();
-            let open = |index: &u32| {
-                self.doors.get(*index).is_some_and(|door| Arc::ptr_eq(&door.listener.socket, &listener.socket))
-            };
-            if known.iter().any(open) {
-                continue;
-            }
-            let door = Rc::new(Door { listener: Arc::clone(listener) });
-            let token = self.doors.insert(Box::new(door));
-            let flags = epoll::EventFlags::IN | epoll::EventFlags::EXCLUSIVE;
-            epoll::add(&self.epoll, &*listener.socket, epoll::EventData::new_u64(token.0), flags)?;
+        for (listener, socket) in wanted {
+            let data = epoll::EventData::new_u64(self.doors.next().0);
+            epoll::add(&self.epoll, &*socket, data, epoll::EventFlags::IN | epoll::EventFlags::EXCLUSIVE)?;
+            self.doors.insert(Box::new(Entrance { door: Rc::new(Door { listener: Arc::clone(listener) }), socket }));
         }
         Ok(())
-    }
-
-    fn is_over(&mut self) -> bool {
-        let deadline = self.shared.deadline.load(Ordering::Relaxed);
-        if self.tick >= deadline {
-            self.shared.cut.add(self.downs.len() as u64);
-            return true;
-        }
-        if !self.downs.is_empty() {
-            return false;
-        }
-        // Whoever is waiting to be let in is served still.
-        for index in self.doors.indices() {
-            self.knock(self.doors.token(index));
-        }
-        self.downs.is_empty()
     }
 
     fn hand_over_log(&mut self, now: bool) {

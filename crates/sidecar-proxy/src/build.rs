@@ -25,7 +25,9 @@ mod tls;
 /// What goes on from one plan to the next.
 #[derive(Debug)]
 pub struct Kept {
+    /// What counters have room for; it only grows.
     pub workers: usize,
+    /// Their owner: whoever accepts has a share besides, for as long as it accepts.
     sockets: HashMap<String, Arc<OwnedFd>>,
     backends: Vec<Arc<Backend>>,
     counters: HashMap<String, Arc<[RouteCounters]>>,
@@ -34,15 +36,28 @@ pub struct Kept {
 }
 
 impl Kept {
-    pub fn new(workers: usize) -> Kept {
+    /// `sockets` by address: those of a process that is to be followed.
+    pub fn new(workers: usize, sockets: Vec<(String, OwnedFd)>) -> Kept {
         Kept {
             workers,
-            sockets: HashMap::new(),
+            sockets: sockets.into_iter().map(|(address, socket)| (address, Arc::new(socket))).collect(),
             backends: Vec::new(),
             counters: HashMap::new(),
             log: None,
             gates: filter::Gates::new(),
         }
+    }
+}
+
+impl Kept {
+    /// Another process listens now.
+    pub fn forget_sockets(&mut self) {
+        self.sockets.clear();
+    }
+
+    /// Listening sockets by address.
+    pub fn sockets(&self) -> impl Iterator<Item = (&str, &Arc<OwnedFd>)> {
+        self.sockets.iter().map(|(address, socket)| (address.as_str(), socket))
     }
 }
 
@@ -57,6 +72,7 @@ pub fn workers(spec: &Spec) -> usize {
 /// Makes the plan; `kept` is changed only if everything is good.
 pub fn build(spec: &Spec, kept: &mut Kept) -> Result<Plan, BuildError> {
     let mut sockets = HashMap::new();
+    kept.workers = kept.workers.max(workers(spec));
     let backends = spec.backends.iter().map(|one| build_backend(one, kept)).collect::<Result<Vec<_>, _>>()?;
     let mut listeners = Vec::new();
     for listener in &spec.listeners {
@@ -79,7 +95,8 @@ pub fn build(spec: &Spec, kept: &mut Kept) -> Result<Plan, BuildError> {
         listeners.push(Arc::new(Listener {
             name: listener.name.clone(),
             address: listener.address.clone(),
-            socket,
+            socket: Arc::downgrade(&socket),
+            outbound: listener.outbound,
             tls,
             serves,
             http1: listener.http1,
@@ -92,7 +109,8 @@ pub fn build(spec: &Spec, kept: &mut Kept) -> Result<Plan, BuildError> {
     let mut routes = Vec::new();
     for one in &spec.routes {
         let fresh = || (0..kept.workers).map(|_| RouteCounters::default()).collect();
-        let own = kept.counters.get(&one.name).map_or_else(fresh, Arc::clone);
+        let known = kept.counters.get(&one.name).filter(|own| own.len() >= kept.workers);
+        let own = known.map_or_else(fresh, Arc::clone);
         counters.insert(one.name.clone(), Arc::clone(&own));
         let filters = filter::build(one, &kept.gates, &mut gates)?;
         routes.push(Arc::new(build_route(spec, one, filters, own)));
@@ -229,7 +247,9 @@ fn build_backend(one: &config::Backend, kept: &Kept) -> Result<Arc<Backend>, Bui
     let (tls, fingerprint) =
         tls.map_err(|error| BuildError::new(format!("TLS of the backend `{}`", one.name), error))?.unzip();
     let identity = format!("{one:?} {addresses:?} {}", fingerprint.unwrap_or_default());
-    if let Some(same) = kept.backends.iter().find(|backend| backend.identity == identity) {
+    if let Some(same) =
+        kept.backends.iter().find(|backend| backend.identity == identity && backend.has_room(kept.workers))
+    {
         return Ok(Arc::clone(same));
     }
     let passive = &one.passive_health;

@@ -33,7 +33,8 @@ document! {
         dot_segments: DotSegments = default(DotSegments::Refuse),
         /// A line for every request. Without, there is none.
         access_log: Option<AccessLog> = optional,
-        /// Threads, each with its own connections; 0: as many as CPUs may be used.
+        /// Threads, each with its own connections; 0: as many as CPUs may be used. Threads that a reload makes superfluous end
+        /// with their last connection.
         workers: u16 = default(0),
     }
 }
@@ -54,6 +55,9 @@ document! {
         /// Whether every connection begins with a PROXY protocol header, version 1 or 2, that says where it came from. One
         /// without is cut; whoever can reach such a listener is believed.
         proxy_protocol: bool = default(false),
+        /// Whether it is the application that connects here, to reach others. When the proxy ends, such connections are not asked
+        /// to end: it waits until the application has closed them, or for the deadline.
+        outbound: bool = default(false),
         /// Encryption.
         tls: Option<ServerTls> = optional,
     }

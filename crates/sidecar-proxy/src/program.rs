@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -24,6 +26,9 @@ use crate::command;
 use crate::config::{Spec, check};
 use crate::probe::LOOK;
 
+/// What a listener's socket is called when it is handed over, before its address.
+const LISTENER: &str = "listener ";
+
 #[derive(Debug)]
 pub struct Proxy {
     inner: Arc<Inner>,
@@ -33,6 +38,10 @@ pub struct Proxy {
 pub(crate) struct Inner {
     state: Mutex<State>,
     pub(crate) server: Mutex<Option<Server>>,
+    /// Addresses that have been announced in the log.
+    listening: Mutex<Vec<String>>,
+    /// Another process has the sockets.
+    handed_over: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -51,16 +60,44 @@ impl Inner {
     fn renew(&self, spec: &Spec) -> Result<(), BuildError> {
         let mut state = lock(&self.state);
         let plan = Arc::new(build::build(spec, &mut state.kept)?);
-        if build::workers(spec) != state.kept.workers {
-            warn!("the number of workers changes only at the next start");
-        }
         state.spec = spec.clone();
         state.plan = Arc::clone(&plan);
         drop(state);
-        if let Some(server) = &*lock(&self.server) {
-            server.apply(&plan);
+        if let Some(server) = &mut *lock(&self.server) {
+            server
+                .apply(build::workers(spec), &plan)
+                .map_err(|error| BuildError::new("the workers; some have gone over", error))?;
         }
+        self.announce();
         Ok(())
+    }
+
+    /// Says where new listeners are.
+    fn announce(&self) {
+        let plan = self.plan();
+        let mut known = lock(&self.listening);
+        known.retain(|address| plan.listeners.iter().any(|one| one.address == *address));
+        for listener in &plan.listeners {
+            if known.contains(&listener.address) {
+                continue;
+            }
+            known.push(listener.address.clone());
+            let bound = listener.socket.upgrade().and_then(|socket| dataplane::sock::local_address(&socket));
+            let address = bound.map_or_else(|| listener.address.clone(), |address| address.to_string());
+            info!("listening", listener = listener.name, at = address, tls = listener.tls.is_some());
+        }
+    }
+
+    fn begin_to_end(&self, deadline: Instant, handed_over: bool) {
+        if handed_over {
+            self.handed_over.store(true, Ordering::Relaxed);
+            lock(&self.state).kept.forget_sockets();
+        }
+        if let Some(server) = &*lock(&self.server) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let at = clock::now() + u64::try_from(left.as_nanos()).unwrap_or(u64::MAX / 2);
+            if handed_over { server.retire() } else { server.drain(at) }
+        }
     }
 
     pub(crate) fn plan(&self) -> Arc<Plan> {
@@ -83,6 +120,7 @@ impl Program for Proxy {
         Flag { name: "access-log", value: "FORMAT", help: "text or json, to standard output (none)" },
     ];
     const COMMANDS: &'static [(&'static str, &'static str)] = command::COMMANDS;
+    const HANDS_OVER: bool = true;
     type Spec = Spec;
 
     fn spec_of_flags(flags: &BTreeMap<&'static str, Vec<String>>) -> Result<serde_json::Value, String> {
@@ -126,16 +164,28 @@ impl Program for Proxy {
         check(spec, decoder);
     }
 
-    fn build(loaded: &Loaded<Spec>, _: &Context) -> Result<Proxy, BuildError> {
+    fn build(loaded: &Loaded<Spec>, context: &Context) -> Result<Proxy, BuildError> {
         let spec = loaded.spec.clone();
-        let mut kept = Kept::new(build::workers(&spec));
+        let mut kept = Kept::new(build::workers(&spec), context.inherited.take_all(LISTENER));
         let plan = Arc::new(build::build(&spec, &mut kept)?);
         let state = Mutex::new(State { spec, kept, plan });
-        Ok(Proxy { inner: Arc::new(Inner { state, server: Mutex::new(None) }) })
+        let (server, listening, handed_over) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
+        Ok(Proxy { inner: Arc::new(Inner { state, server, listening, handed_over }) })
     }
 
     fn reload(&self, loaded: &Loaded<Spec>, _: &Context) -> Result<(), BuildError> {
         self.inner.renew(&loaded.spec)
+    }
+
+    fn sockets(&self) -> Vec<(String, OwnedFd)> {
+        let state = lock(&self.inner.state);
+        let cloned = state.kept.sockets().filter_map(|(address, socket)| {
+            let clone = socket.try_clone().inspect_err(|error| {
+                warn!("a listener is not handed over", address = address, reason = error);
+            });
+            Some((format!("{LISTENER}{address}"), clone.ok()?))
+        });
+        cloned.collect()
     }
 
     async fn serve(&self, mut drain: Drain) -> Ending {
@@ -143,7 +193,7 @@ impl Program for Proxy {
         let for_workers = Arc::clone(&ended);
         let (workers, plan) = {
             let state = lock(&self.inner.state);
-            (state.kept.workers, Arc::clone(&state.plan))
+            (build::workers(&state.spec), Arc::clone(&state.plan))
         };
         let started = Server::start(workers, &plan, move || for_workers.notify_one());
         match started {
@@ -152,29 +202,30 @@ impl Program for Proxy {
                 return Ending { exit: Exit::Failure, message: format!("failed to start the workers: {error}") };
             }
         }
-        for listener in &plan.listeners {
-            let bound = dataplane::sock::local_address(&listener.socket);
-            let address = bound.map_or_else(|| listener.address.clone(), |address| address.to_string());
-            info!("listening", listener = listener.name, at = address, tls = listener.tls.is_some());
-        }
+        self.inner.announce();
         self.keep_up();
-        let begun = tokio::select! {
-            deadline = drain.begun() => Some(deadline),
+        let mut begun = false;
+        loop {
+            // Cancelling any of these is safe: they only say that there is something to look at.
+            let deadline = tokio::select! {
+                deadline = drain.next() => Some(deadline),
+                () = ended.notified() => None,
+            };
+            if let Some(deadline) = deadline {
+                self.inner.begin_to_end(deadline, !begun && drain.is_handed_over());
+                begun = true;
+            }
+            let server = lock(&self.inner.server);
+            let Some(server) = &*server else { break };
             // A worker never ends by itself.
-            () = ended.notified() => None,
-        };
-        if let (Some(deadline), Some(server)) = (begun, &*lock(&self.inner.server)) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let at = clock::now() + u64::try_from(left.as_nanos()).unwrap_or(u64::MAX / 2);
-            server.drain(at);
-        }
-        while begun.is_some() && lock(&self.inner.server).as_ref().is_some_and(Server::is_running) {
-            ended.notified().await;
+            if server.has_failed() || begun && !server.is_running() {
+                break;
+            }
         }
         let Some(server) = lock(&self.inner.server).take() else {
             return Ending { exit: Exit::Failure, message: "the workers are gone".to_owned() };
         };
-        if begun.is_none() {
+        if server.is_running() {
             // The others would go on for ever; the process ends without them.
             return Ending { exit: Exit::Failure, message: "a worker ended".to_owned() };
         }
@@ -217,7 +268,9 @@ impl Proxy {
         let spawned = builder.spawn(move || {
             let mut seen = Seen::default();
             loop {
-                let Some(inner) = inner.upgrade() else { return };
+                let Some(inner) = inner.upgrade().filter(|inner| !inner.handed_over.load(Ordering::Relaxed)) else {
+                    return;
+                };
                 let spec = lock(&inner.state).spec.clone();
                 if seen.has_changed(&spec) {
                     match inner.renew(&spec) {

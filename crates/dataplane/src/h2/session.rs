@@ -104,12 +104,17 @@ pub struct Session {
     patience: Patience,
     most_head: usize,
     leaving: bool,
+    /// It has been said that the connection will end.
+    warned: bool,
     gone: bool,
     /// Bytes to be written.
     pub out: Vec<u8>,
     /// The last head or trailers read.
     pub text: Vec<u8>,
 }
+
+/// A PING that no other can be taken for.
+const FAREWELL: &[u8; 8] = b"farewell";
 
 impl Session {
     /// `tunnels`: a server takes streams that become WebSocket connections.
@@ -149,6 +154,7 @@ impl Session {
             patience: Patience::default(),
             most_head,
             leaving: false,
+            warned: false,
             gone: false,
             out,
             text: Vec::new(),
@@ -495,7 +501,11 @@ impl Session {
         if frame.stream != 0 {
             return Err(Code::Protocol);
         }
-        if !frame.has(frame::ACK) {
+        if frame.has(frame::ACK) {
+            if self.warned && payload == FAREWELL {
+                self.leave();
+            }
+        } else {
             frame::begin(8, frame::PING, frame::ACK, 0, &mut self.out);
             self.out.extend_from_slice(payload);
             self.patience.answered(frame::HEADER + payload.len());
@@ -612,6 +622,16 @@ impl Session {
         }
         if stream.local_closed {
             self.patience.completed();
+        }
+    }
+
+    /// Says that the connection will end, and asks for a sign that this has been read: until then streams may still come
+    /// that were begun before (RFC 9113 §6.8).
+    pub fn leave_soon(&mut self) {
+        if !self.leaving && !std::mem::replace(&mut self.warned, true) {
+            frame::put_goaway(0x7fff_ffff, Code::None, &mut self.out);
+            frame::begin(8, frame::PING, 0, 0, &mut self.out);
+            self.out.extend_from_slice(FAREWELL);
         }
     }
 

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use rustix::event::epoll::EventFlags;
 
 use super::{Door, Worker, multiplex, set_deadline, watch};
-use crate::clock::{MILLISECOND, SECOND};
+use crate::clock::SECOND;
 use crate::exchange::{Answer, Failure};
 use crate::h2::Session;
 use crate::head::{self, Refusal};
@@ -59,6 +59,8 @@ pub(super) struct Down {
     /// Where it comes from and went to, if somebody in front has said so.
     pub(super) from: Option<SocketAddr>,
     pub(super) to: Option<SocketAddr>,
+    /// When its last answer was given.
+    pub(super) idle_since: u64,
     /// Of an announcement, bytes that are still to be skipped.
     pub(super) skip: usize,
     lingered: usize,
@@ -95,8 +97,9 @@ impl Worker {
     pub(super) fn knock(&mut self, token: Token) {
         let Some(index) = self.doors.find(token) else { return };
         for _ in 0..KNOCKS {
-            let Some(door) = self.doors.get(index).map(Rc::clone) else { return };
-            match sock::accept(&door.listener.socket) {
+            let Some(entrance) = self.doors.get(index) else { return };
+            let (accepted, door) = (sock::accept(&entrance.socket), Rc::clone(&entrance.door));
+            match accepted {
                 Ok(Some((fd, address))) => self.admit(fd, address, door),
                 Ok(None) => return,
                 Err(error) => {
@@ -139,6 +142,7 @@ impl Worker {
             identity: Box::default(),
             from: address,
             to: None,
+            idle_since: 0,
             skip: 0,
             lingered: 0,
             peer,
@@ -392,23 +396,6 @@ impl Worker {
             }
             _ if down.h2.is_some() => self.multiplex_timeout(d),
             _ => self.drop_down(d),
-        }
-    }
-
-    /// Ends an idle connection when the worker drains.
-    pub(super) fn let_go_if_idle(&mut self, d: u32) {
-        let Some(down) = self.downs.get_mut(d) else { return };
-        if let Some(session) = down.h2.as_deref_mut() {
-            session.leave();
-            return self.soil(d);
-        }
-        // One that has never asked anything may just be about to.
-        if down.exchange.is_none() && down.stage != Stage::Lingering && down.sock.left.is_empty() {
-            if down.requests > 0 {
-                self.close_down(d);
-            } else {
-                self.down_deadline(d, 500 * MILLISECOND);
-            }
         }
     }
 

@@ -27,6 +27,7 @@ impl Worker {
         self.keep_spare(exchange);
         let Some(down) = self.downs.get_mut(d) else { return };
         down.exchange = None;
+        down.idle_since = now;
         if !request_done {
             return self.linger(d);
         }

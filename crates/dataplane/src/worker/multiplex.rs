@@ -3,7 +3,7 @@
 
 use super::Worker;
 use crate::body::{Body, chunk};
-use crate::clock;
+use crate::clock::{self, SECOND};
 use crate::exchange::{Answer, Failure};
 use crate::h2::frame::{Code, PREFACE};
 use crate::h2::session::Role;
@@ -372,16 +372,16 @@ impl Worker {
 
     /// A stream's exchange has ended.
     pub(super) fn close_stream(&mut self, d: u32, stream: u32, code: Code) {
-        let draining = self.draining;
+        let goodbye = self.says_goodbye(d);
         let Some(session) = self.session(d) else { return };
         session.close(stream, code);
-        if draining {
-            session.leave();
+        if goodbye {
+            session.leave_soon();
         }
         let empty = session.is_empty();
         self.soil(d);
         if empty {
-            let idle = self.local.plan.settings.idle_timeout;
+            let idle = if goodbye { SECOND } else { self.local.plan.settings.idle_timeout };
             self.down_deadline(d, idle);
         }
     }

@@ -420,12 +420,12 @@ impl Worker {
     }
 
     pub(super) fn answer(&mut self, x: u32, status: u16, lines: &[u8], body: &[u8], content_type: &str) {
-        let draining = self.draining;
+        let goodbye = self.draining && self.exchange(x).map(|one| one.down).is_some_and(|d| self.says_goodbye(d));
         let mut out = std::mem::take(&mut self.output);
         out.clear();
         let Some(exchange) = self.exchange(x) else { return };
         // After a refusal nobody knows where the next request would begin.
-        exchange.keep &= exchange.request.is_done() && !draining;
+        exchange.keep &= exchange.request.is_done() && !goodbye;
         exchange.status = status;
         exchange.answer = Answer::Read;
         let bodiless = status == 204 || status == 304 || status < 200;

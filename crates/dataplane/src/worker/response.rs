@@ -176,6 +176,7 @@ impl Worker {
     }
 
     pub(super) fn answer_final(&mut self, x: u32, bytes: &[u8], response: &Response, fields: &mut [Field]) -> Turn {
+        let goodbye = self.draining && self.exchange(x).map(|one| one.down).is_some_and(|d| self.says_goodbye(d));
         let now = self.tick;
         let index = self.shared.index;
         let Some(exchange) = self.exchanges.get_mut(x as usize).and_then(Option::as_deref_mut) else {
@@ -210,7 +211,7 @@ impl Worker {
         exchange.response = Body::new(response.length);
         let delimited = matches!(response.length, Length::Chunked | Length::Close);
         exchange.response_chunked = delimited && exchange.minor == 1 && exchange.stream == 0;
-        exchange.keep &= !self.draining && (!delimited || exchange.minor == 1);
+        exchange.keep &= !goodbye && (!delimited || exchange.minor == 1);
         if let Some(up) = exchange.up.and_then(|u| self.ups.get_mut(u))
             && let Some(seconds) = response.idle
         {

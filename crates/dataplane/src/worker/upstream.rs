@@ -350,6 +350,7 @@ impl Worker {
     /// Takes the backend's connection from the exchange: into the pool if it can be used again.
     pub(super) fn release(&mut self, x: u32, reusable: bool) {
         let now = self.tick;
+        let goodbye = self.draining && self.exchange(x).map(|one| one.down).is_some_and(|d| self.says_goodbye(d));
         let Some(exchange) = self.exchanges.get_mut(x as usize).and_then(Option::as_deref_mut) else { return };
         let Some(pool) = exchange.pool.as_ref() else { return };
         let endpoint = exchange.endpoint;
@@ -369,7 +370,7 @@ impl Worker {
         let Some(up) = self.ups.get_mut(u) else { return };
         let mut idle = pool.members[endpoint].idle.borrow_mut();
         let known = self.local.pools.iter().any(|other| Rc::ptr_eq(other, &pool));
-        let fits = idle.len() < settings.idle_most && !up.sock.hangup && known && !self.draining;
+        let fits = idle.len() < settings.idle_most && !up.sock.hangup && known && !goodbye;
         if reusable && fits && !up.sock.blocked() && up.sock.left.is_empty() {
             up.exchange = None;
             up.idle_since = now;

@@ -21,6 +21,9 @@ pub fn check(spec: &Spec, decoder: &mut Decoder) {
         if let Err(message) = build::listen_address(&listener.address) {
             decoder.refuse_at(&format!("{at}.address"), message);
         }
+        if let Some(other) = spec.listeners[..index].iter().find(|other| other.address == listener.address) {
+            decoder.refuse_at(&format!("{at}.address"), format!("`{}` listens there already", other.name));
+        }
         if let Some(name) = listener.tcp.as_ref().filter(|name| !backend(name)) {
             decoder.refuse_at(&format!("{at}.tcp"), format!("there is no backend `{name}`"));
         }

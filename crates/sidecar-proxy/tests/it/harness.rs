@@ -59,20 +59,46 @@ impl World {
         path
     }
 
-    pub(crate) fn start(&mut self, spec: &str) {
-        let config = self.configure(spec);
-        let log = File::create(self.path("stderr")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_outrigger-proxy"))
+    fn launch(&self, more: &[&str]) -> Child {
+        Command::new(env!("CARGO_BIN_EXE_outrigger-proxy"))
             .arg("--config")
-            .arg(config)
+            .arg(self.path("proxy.yaml"))
             .args(["--admin", "127.0.0.1:0", "--log-format", "json", "--drain-timeout", "20s", "--socket"])
             .arg(self.path("sock"))
+            .args(more)
             .stdin(Stdio::null())
             .stdout(File::create(self.path("stdout")).unwrap())
-            .stderr(log)
+            .stderr(File::create(self.path("stderr")).unwrap())
             .spawn()
-            .unwrap();
-        self.child = Some(child);
+            .unwrap()
+    }
+
+    pub(crate) fn start(&mut self, spec: &str) {
+        self.configure(spec);
+        self.child = Some(self.launch(&[]));
+        self.await_start();
+    }
+
+    /// Starts a second process that takes over from the first, which is returned, with a copy of its log.
+    pub(crate) fn take_over(&mut self) -> (Child, PathBuf) {
+        let before = self.path(&format!("stderr-{}", self.child.as_ref().unwrap().id()));
+        fs::rename(self.path("stderr"), &before).unwrap();
+        let old = self.child.replace(self.launch(&["--take-over"])).unwrap();
+        self.await_start();
+        (old, before)
+    }
+
+    /// As [`World::take_over`], when it is expected to fail: how the second process ended, and what it said.
+    pub(crate) fn fail_to_take_over(&mut self) -> (ExitStatus, String) {
+        let (log, aside) = (self.path("stderr"), self.path("stderr-aside"));
+        fs::rename(&log, &aside).unwrap();
+        let status = self.launch(&["--take-over"]).wait().unwrap();
+        let said = fs::read_to_string(&log).unwrap();
+        fs::rename(&aside, &log).unwrap();
+        (status, said)
+    }
+
+    fn await_start(&mut self) {
         self.listeners.clear();
         eventually("the proxy's start", || {
             if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
@@ -96,9 +122,12 @@ impl World {
             if line.contains("\"listening\"")
                 && let (Some(name), Some(Ok(address))) =
                     (field(line, "listener"), field(line, "at").map(|at| at.parse()))
-                && !self.listeners.iter().any(|(known, _)| *known == name)
             {
-                self.listeners.push((name, address));
+                match self.listeners.iter_mut().find(|(known, _)| *known == name) {
+                    // It has come back elsewhere.
+                    Some((_, before)) => *before = address,
+                    None => self.listeners.push((name, address)),
+                }
             }
         }
     }
@@ -109,6 +138,17 @@ impl World {
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.listeners[0].1
+    }
+
+    /// The address of a listener by its name; waits until it listens.
+    pub(crate) fn listener(&mut self, name: &str) -> SocketAddr {
+        let mut found = None;
+        eventually("the listener", || {
+            self.look();
+            found = self.listeners.iter().find(|(known, _)| known == name).map(|(_, address)| *address);
+            found.is_some()
+        });
+        found.unwrap()
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -131,6 +171,10 @@ impl World {
 
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(self.child.as_ref().unwrap()), signal).unwrap();
+    }
+
+    pub(crate) fn process(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
     }
 
     pub(crate) fn wait(&mut self) -> ExitStatus {

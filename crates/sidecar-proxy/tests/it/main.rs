@@ -11,5 +11,6 @@ mod filter;
 mod harness;
 mod multiplex;
 mod operate;
+mod restart;
 mod smuggling;
 mod tls;
