@@ -186,6 +186,14 @@ impl World {
         status.unwrap()
     }
 
+    /// Bytes of its own in memory: PSS without what is shared (proc(5)).
+    pub(crate) fn memory(&self) -> usize {
+        let id = self.child.as_ref().unwrap().id();
+        let text = fs::read_to_string(format!("/proc/{id}/smaps_rollup")).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("Pss_Anon:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
+    }
+
     pub(crate) fn is_running(&mut self) -> bool {
         self.child.as_mut().unwrap().try_wait().unwrap().is_none()
     }

@@ -5,12 +5,15 @@
 mod announce;
 mod balance;
 mod config;
-
 mod exchange;
 mod filter;
+mod floods;
 mod harness;
 mod multiplex;
 mod operate;
 mod restart;
+mod sections;
 mod smuggling;
+mod streams;
 mod tls;
+mod wire;
