@@ -23,6 +23,7 @@ pub mod program;
 pub mod reload;
 mod run;
 pub mod sandbox;
+pub mod span;
 
 pub use drain::Drain;
 pub use exit::Exit;

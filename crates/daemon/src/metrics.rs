@@ -103,6 +103,15 @@ impl Exposition {
     }
 }
 
+/// One measurement that stands for others (OpenMetrics 1.0, "Exemplars"): a value with the trace it was seen in.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Exemplar {
+    pub labels: Vec<(&'static str, String)>,
+    pub value: f64,
+    /// Seconds since 1970.
+    pub time: f64,
+}
+
 /// The samples of one name.
 #[derive(Debug)]
 pub struct Family<'a> {
@@ -124,6 +133,49 @@ impl Family<'_> {
         self.point(labels, Measured::Histogram(bounds.to_vec(), counts.to_vec(), sum))
     }
 
+    /// As [`Family::histogram`], with an exemplar for some of the buckets; only OpenMetrics shows them.
+    pub fn histogram_with(
+        &mut self,
+        labels: &[(&str, &str)],
+        bounds: &[f64],
+        counts: &[u64],
+        sum: f64,
+        exemplars: &[Option<Exemplar>],
+    ) -> &mut Self {
+        if !self.out.open_metrics || self.out.collected.is_some() {
+            return self.histogram(labels, bounds, counts, sum);
+        }
+        self.buckets(labels, bounds, counts, sum, exemplars);
+        self
+    }
+
+    fn buckets(
+        &mut self,
+        labels: &[(&str, &str)],
+        bounds: &[f64],
+        counts: &[u64],
+        sum: f64,
+        exemplars: &[Option<Exemplar>],
+    ) {
+        let mut total = 0;
+        let bounds = bounds.iter().map(f64::to_string).chain(std::iter::once("+Inf".to_owned()));
+        for (index, (bound, count)) in bounds.zip(counts).enumerate() {
+            total += count;
+            self.line("_bucket", labels, Some(&bound), &total.to_string());
+            if let Some(Some(exemplar)) = exemplars.get(index) {
+                let out = &mut self.out.text;
+                out.pop();
+                out.push_str(" # {");
+                for (index, (name, text)) in exemplar.labels.iter().enumerate() {
+                    let _ = write!(out, "{}{name}=\"{text}\"", if index == 0 { "" } else { "," });
+                }
+                let _ = writeln!(out, "}} {} {:.3}", exemplar.value, exemplar.time);
+            }
+        }
+        self.line("_sum", labels, None, &sum.to_string());
+        self.line("_count", labels, None, &total.to_string());
+    }
+
     fn point(&mut self, labels: &[(&str, &str)], value: Measured) -> &mut Self {
         if let Some(family) = self.out.collected.as_mut().and_then(|families| families.last_mut()) {
             let labels = labels.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
@@ -133,16 +185,7 @@ impl Family<'_> {
         match value {
             Measured::Whole(value) => self.line("", labels, None, &value.to_string()),
             Measured::Number(value) => self.line("", labels, None, &value.to_string()),
-            Measured::Histogram(bounds, counts, sum) => {
-                let mut total = 0;
-                let bounds = bounds.iter().map(f64::to_string).chain(std::iter::once("+Inf".to_owned()));
-                for (bound, count) in bounds.zip(counts) {
-                    total += count;
-                    self.line("_bucket", labels, Some(&bound), &total.to_string());
-                }
-                self.line("_sum", labels, None, &sum.to_string());
-                self.line("_count", labels, None, &total.to_string());
-            }
+            Measured::Histogram(bounds, counts, sum) => self.buckets(labels, &bounds, &counts, sum, &[]),
         }
         self
     }
@@ -178,6 +221,21 @@ mod tests {
         );
         assert!(text(true).starts_with("# HELP logs_lines Lines read.\n# TYPE logs_lines counter\nlogs_lines_total{"));
         assert!(text(true).ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn exemplars_only_where_they_are_understood() {
+        let exemplar = Exemplar { labels: vec![("trace_id", "ab".to_owned())], value: 0.25, time: 1.5 };
+        let text = |open_metrics| {
+            let mut out = Exposition::new("x", open_metrics);
+            out.histogram("took", "T.").histogram_with(&[], &[0.5], &[1, 0], 0.25, &[Some(exemplar.clone()), None]);
+            out.finish()
+        };
+        assert!(
+            text(true)
+                .contains("x_took_bucket{le=\"0.5\"} 1 # {trace_id=\"ab\"} 0.25 1.500\nx_took_bucket{le=\"+Inf\"} 1\n")
+        );
+        assert!(!text(false).contains("trace_id"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Exporting metrics and log lines to a collector, told by OpenTelemetry's own variables (`OTEL_*`; opentelemetry.io,
+//! Exporting metrics, log lines and spans to a collector, told by OpenTelemetry's own variables (`OTEL_*`; opentelemetry.io,
 //! "OpenTelemetry Environment Variable Specification"). OTLP over HTTP with protobuf; what is asked for beyond that is
 //! said and left out. Nothing is exported unless an endpoint is named.
 
@@ -17,13 +17,15 @@ use tokio::net::TcpStream;
 use crate::admin::Endpoints;
 use crate::log::{self, Line};
 use crate::metrics::Exposition;
-use crate::warn;
+use crate::{span, warn};
 
 /// Where to and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Settings {
     metrics: Option<Uri>,
     logs: Option<Uri>,
+    traces: Option<Uri>,
+    batch: Batch,
     headers: Vec<(String, String)>,
     timeout: Duration,
     interval: Duration,
@@ -31,8 +33,18 @@ pub(crate) struct Settings {
     resource: Vec<(String, String)>,
 }
 
+/// How spans are gathered ("Batch Span Processor" in the same specification).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Batch {
+    delay: Duration,
+    queue: usize,
+    most: usize,
+}
+
 /// Log lines are sent this often.
 const LOGS: Duration = Duration::from_secs(2);
+/// How often the spans' queue is looked at, at least.
+const SPANS: Duration = Duration::from_millis(500);
 
 impl Settings {
     /// From the environment; also what could not be honoured. Log lines are kept for export from now on, if there is one.
@@ -40,6 +52,9 @@ impl Settings {
         let found = Settings::read(service, |name| std::env::var(name).ok().filter(|text| !text.trim().is_empty()));
         if found.0.as_ref().is_some_and(|settings| settings.logs.is_some()) {
             log::keep_lines();
+        }
+        if let Some(settings) = found.0.as_ref().filter(|settings| settings.traces.is_some()) {
+            span::keep_spans(settings.batch.queue);
         }
         found
     }
@@ -77,19 +92,31 @@ impl Settings {
             }
         };
         let (metrics, logs) = (endpoint("METRICS", "/v1/metrics"), endpoint("LOGS", "/v1/logs"));
+        let traces = endpoint("TRACES", "/v1/traces");
         if variable("OTEL_EXPORTER_OTLP_COMPRESSION").is_some_and(|text| text != "none") {
             refused.push("OTEL_EXPORTER_OTLP_COMPRESSION: sent uncompressed".to_owned());
         }
         let millis = |name: &str, default: u64| {
             Duration::from_millis(variable(name).and_then(|text| text.trim().parse().ok()).unwrap_or(default).max(10))
         };
+        let number = |name: &str, default: usize| {
+            variable(name).and_then(|text| text.trim().parse().ok()).filter(|number| *number > 0).unwrap_or(default)
+        };
+        let queue = number("OTEL_BSP_MAX_QUEUE_SIZE", 2048);
+        let batch = Batch {
+            delay: millis("OTEL_BSP_SCHEDULE_DELAY", 5000),
+            queue,
+            most: number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512).min(queue),
+        };
         let mut resource: BTreeMap<String, String> =
             pairs(&variable("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default()).into_iter().collect();
         let name = variable("OTEL_SERVICE_NAME").or_else(|| resource.remove("service.name"));
         resource.insert("service.name".to_owned(), name.unwrap_or_else(|| service.to_owned()));
-        let settings = (metrics.is_some() || logs.is_some()).then(|| Settings {
+        let settings = (metrics.is_some() || logs.is_some() || traces.is_some()).then(|| Settings {
             metrics,
             logs,
+            traces,
+            batch,
             headers: pairs(&variable("OTEL_EXPORTER_OTLP_HEADERS").unwrap_or_default()),
             timeout: millis("OTEL_EXPORTER_OTLP_TIMEOUT", 10_000),
             interval: millis("OTEL_METRIC_EXPORT_INTERVAL", 60_000),
@@ -143,7 +170,10 @@ impl Exporter {
     pub(crate) async fn run(&self) {
         let mut metrics = tokio::time::interval(self.settings.interval);
         let mut logs = tokio::time::interval(LOGS);
-        let mut failing = [false; 2];
+        // Looked at more often than sent: a full batch does not wait for the delay.
+        let mut spans = tokio::time::interval(self.settings.batch.delay.min(SPANS));
+        let mut sent_spans = tokio::time::Instant::now();
+        let mut failing = [false; 3];
         // The first tick is at once; there is nothing to say yet.
         metrics.tick().await;
         logs.tick().await;
@@ -152,8 +182,15 @@ impl Exporter {
             let (index, sent) = tokio::select! {
                 _ = metrics.tick() => (0, self.send_metrics().await),
                 _ = logs.tick() => (1, self.send_logs(log::kept_lines()).await),
+                _ = spans.tick(), if self.settings.traces.is_some() => {
+                    if span::waiting() < self.settings.batch.most && sent_spans.elapsed() < self.settings.batch.delay {
+                        continue;
+                    }
+                    sent_spans = tokio::time::Instant::now();
+                    (2, self.send_spans().await)
+                }
             };
-            let what = ["metrics", "log lines"][index];
+            let what = ["metrics", "log lines", "spans"][index];
             match sent {
                 Ok(()) => failing[index] = false,
                 // Once, not every time.
@@ -169,6 +206,21 @@ impl Exporter {
     pub(crate) async fn finish(&self) {
         let _ = self.send_metrics().await;
         let _ = self.send_logs(log::kept_lines()).await;
+        let _ = self.send_spans().await;
+    }
+
+    /// All that wait, batch by batch. A batch that is not taken is given up: the next ones are as important.
+    async fn send_spans(&self) -> Result<(), String> {
+        let Some(url) = &self.settings.traces else { return Ok(()) };
+        loop {
+            let spans = span::take(self.settings.batch.most);
+            if spans.is_empty() {
+                return Ok(());
+            }
+            let sent = self.post(url, encode::spans(&spans, &self.settings.resource, self.program)).await;
+            span::count(spans.len(), sent.is_ok());
+            sent?;
+        }
     }
 
     async fn send_metrics(&self) -> Result<(), String> {
@@ -235,11 +287,14 @@ mod tests {
             ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://d/l"),
             ("OTEL_EXPORTER_OTLP_HEADERS", "a=b%20c, X-Key = v"),
             ("OTEL_METRIC_EXPORT_INTERVAL", "500"),
+            ("OTEL_BSP_MAX_QUEUE_SIZE", "100"),
             ("OTEL_RESOURCE_ATTRIBUTES", "service.name=web,k8s.pod.name=p"),
         ]);
         let settings = settings.unwrap();
         assert_eq!(settings.metrics.unwrap().to_string(), "http://c:4318/v1/metrics");
         assert_eq!(settings.logs.unwrap().to_string(), "http://d/l");
+        assert_eq!(settings.traces.unwrap().to_string(), "http://c:4318/v1/traces");
+        assert_eq!(settings.batch, Batch { delay: Duration::from_secs(5), queue: 100, most: 100 });
         let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
         assert_eq!(settings.headers, [pair("a", "b c"), pair("X-Key", "v")]);
         assert_eq!((settings.interval, settings.timeout), (Duration::from_millis(500), Duration::from_secs(10)));
@@ -248,12 +303,14 @@ mod tests {
 
         let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318");
         assert_eq!(read(&[endpoint, ("OTEL_SDK_DISABLED", "true")]).0, None);
-        let none = [endpoint, ("OTEL_METRICS_EXPORTER", "none"), ("OTEL_LOGS_EXPORTER", "none")];
+        let none = ["METRICS", "LOGS", "TRACES"].map(|signal| (format!("OTEL_{signal}_EXPORTER"), "none"));
+        let none: Vec<_> =
+            none.iter().map(|(name, value)| (name.as_str(), *value)).chain(std::iter::once(endpoint)).collect();
         assert_eq!(read(&none), (None, Vec::new()));
         let (settings, refused) = read(&[endpoint, ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")]);
-        assert_eq!((settings, refused.len()), (None, 2));
+        assert_eq!((settings, refused.len()), (None, 3));
         let (settings, refused) = read(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "https://c")]);
-        assert_eq!((settings, refused.len()), (None, 2));
+        assert_eq!((settings, refused.len()), (None, 3));
         let named = read(&[endpoint, ("OTEL_SERVICE_NAME", "s")]).0.unwrap();
         assert_eq!(named.resource, [pair("service.name", "s")]);
     }

@@ -1,6 +1,7 @@
 //! Counters that one worker writes and anybody reads: a load and a store, no locked instruction.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -68,14 +69,41 @@ pub struct Histogram {
 
 impl Histogram {
     pub fn add(&self, nanos: u64) {
-        let above = (nanos / 16_000).checked_ilog2().map_or(0, |log| log as usize + 1);
-        self.buckets[above.min(BUCKETS - 1)].add(1);
+        self.buckets[Histogram::bucket(nanos)].add(1);
         self.sum.add(nanos);
+    }
+
+    fn bucket(nanos: u64) -> usize {
+        (nanos / 16_000).checked_ilog2().map_or(0, |log| log as usize + 1).min(BUCKETS - 1)
     }
 
     /// How many fell into each bucket (not cumulative), and the sum in nanoseconds.
     pub fn read(&self) -> ([u64; BUCKETS], u64) {
         (std::array::from_fn(|bucket| self.buckets[bucket].value()), self.sum.value())
+    }
+}
+
+/// Of each bucket the last traced request: what an exemplar is made of. Only sampled requests take the lock.
+#[derive(Debug, Default)]
+pub struct Exemplars(Mutex<Option<Box<[Option<Seen>; BUCKETS]>>>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    pub trace: [u8; 16],
+    pub nanos: u64,
+    /// Nanoseconds since 1970.
+    pub wall: u64,
+}
+
+impl Exemplars {
+    pub fn note(&self, nanos: u64, trace: [u8; 16], wall: u64) {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = seen.get_or_insert_with(|| Box::new([None; BUCKETS]));
+        seen[Histogram::bucket(nanos)] = Some(Seen { trace, nanos, wall });
+    }
+
+    pub fn read(&self) -> Option<[Option<Seen>; BUCKETS]> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_deref().copied()
     }
 }
 

@@ -3,12 +3,14 @@
 
 use std::rc::Rc;
 
+use crate::attempt::Attempt;
 use crate::body::Body;
 use crate::filter::NotesSlot;
-use crate::head::{Method, Span};
+use crate::head::{Field, Method, Name, Span};
 use crate::ledger::Ledger;
 use crate::plan::Plan;
 use crate::pool::Pool;
+use crate::tracing::Traced;
 use std::sync::Arc;
 
 /// A plan with what one worker knows of its backends.
@@ -157,10 +159,19 @@ pub struct Exchange {
     pub method_span: Span,
     pub host_span: Span,
     pub path_span: Span,
+    /// `User-Agent` and `Referer`, if the log wants them.
+    pub agent_span: Span,
+    pub referer_span: Span,
     pub bytes_in: u64,
     pub bytes_out: u64,
     pub failure: Option<Failure>,
     pub timing: bool,
+    /// Whose work this is, if there is tracing.
+    pub traced: Option<Box<Traced>>,
+    /// Tries that have ended.
+    pub attempts: Vec<Attempt>,
+    /// When the present try began; 0: there is none.
+    pub attempt_began: u64,
     pub expires: u64,
     /// The backend was entered and must be left.
     pub entered: bool,
@@ -215,10 +226,15 @@ impl Exchange {
             method_span: Span::default(),
             host_span: Span::default(),
             path_span: Span::default(),
+            agent_span: Span::default(),
+            referer_span: Span::default(),
             bytes_in: 0,
             bytes_out: 0,
             failure: None,
             timing: false,
+            traced: None,
+            attempts: Vec::new(),
+            attempt_began: 0,
             expires: u64::MAX,
             entered: false,
             notes: None,
@@ -243,13 +259,47 @@ impl Exchange {
         self.tunnel && self.stream != 0
     }
 
+    /// The present try as it would be if it ended at `at`, with what the exchange knows of its answer.
+    pub fn open_attempt(&self, at: u64) -> Option<Attempt> {
+        (self.attempt_began != 0).then(|| Attempt {
+            endpoint: self.endpoint,
+            began: self.attempt_began,
+            ended: at,
+            status: self.status,
+            failure: self.failure,
+            reused: self.reused,
+            span: self.traced.as_ref().map_or([0; 8], |traced| traced.attempt),
+        })
+    }
+
+    /// A try has ended and is not the last, or has failed.
+    pub fn end_attempt(&mut self, at: u64, status: u16, failure: Option<Failure>) {
+        if let Some(attempt) = self.open_attempt(at) {
+            self.attempts.push(Attempt { status, failure, ..attempt });
+            self.attempt_began = 0;
+        }
+    }
+
+    fn put(&mut self, part: &[u8]) -> Span {
+        let start = self.text.len();
+        self.text.extend_from_slice(part);
+        Span { start: start as u16, end: self.text.len() as u16 }
+    }
+
     /// Notes what the request was, for the log.
     pub fn describe(&mut self, method: &[u8], host: &[u8], path: &[u8]) {
-        let mut put = |part: &[u8]| {
-            let start = self.text.len();
-            self.text.extend_from_slice(part);
-            Span { start: start as u16, end: self.text.len() as u16 }
-        };
-        (self.method_span, self.host_span, self.path_span) = (put(method), put(host), put(path));
+        (self.method_span, self.host_span, self.path_span) = (self.put(method), self.put(host), self.put(path));
+    }
+
+    /// Notes who asks and from where, for the log.
+    pub fn describe_client(&mut self, bytes: &[u8], fields: &[Field]) {
+        for field in fields.iter().filter(|field| field.name == Name::Other) {
+            let name = field.name_span.of(bytes);
+            if name.eq_ignore_ascii_case(b"user-agent") {
+                self.agent_span = self.put(field.value.of(bytes));
+            } else if name.eq_ignore_ascii_case(b"referer") {
+                self.referer_span = self.put(field.value.of(bytes));
+            }
+        }
     }
 }

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod announce;
+pub mod attempt;
 pub mod backend;
 pub mod body;
 pub mod chunk;
@@ -32,4 +33,5 @@ pub mod slab;
 pub mod slowest;
 pub mod sock;
 pub mod timer;
+pub mod tracing;
 pub mod worker;

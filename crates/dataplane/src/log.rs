@@ -1,30 +1,131 @@
-//! The access log: one line a request, as text or as JSON with OpenTelemetry's names. Workers hand over whole buffers; a
-//! thread of its own writes, so that a full pipe stops nobody. What does not fit is dropped and counted.
+//! The access log: one line a request. Workers hand over whole buffers; a thread of its own writes, so that a full pipe stops
+//! nobody. What does not fit is dropped and counted. A file that was renamed or removed is made anew.
 
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
-use crate::forward::civil;
-use crate::ledger::{Ledger, NAMES};
+mod record;
+
+pub use record::{Key, Record, time};
 
 /// Bytes that may wait for the writer.
 const WAITING: usize = 1 << 20;
 
+/// How often the file's name is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     Text,
-    Json,
+    /// Apache's combined log format.
+    Combined,
+    /// JSON with OpenTelemetry's attribute names, or with short ones.
+    Json {
+        short: bool,
+    },
 }
 
 #[derive(Clone, Debug)]
 pub struct AccessLog {
     pub format: Format,
+    /// Which fields JSON has, one bit for each [`Key`].
+    pub fields: u32,
+    /// Of requests by the first digit of their status (0: without), one in so many has a line; 0: none has.
+    pub one_in: [u32; 6],
+    /// Lines a second of one worker; 0: any number.
+    pub rate: u32,
     pub writer: Writer,
+}
+
+/// What one worker remembers for [`AccessLog::wants`].
+#[derive(Debug, Default)]
+pub struct Sampling {
+    seen: [u32; 6],
+    second: u64,
+    lines: u32,
+}
+
+impl AccessLog {
+    /// Whether fields of the request's head are needed.
+    pub fn wants_agent(&self) -> bool {
+        self.format == Format::Combined || self.fields & (Key::UserAgent.bit() | Key::Referer.bit()) != 0
+    }
+
+    /// Whether a request with this status has a line now.
+    pub fn wants(&self, status: u16, now: u64, sampling: &mut Sampling) -> bool {
+        let class = usize::from(status / 100).min(5);
+        match self.one_in[class] {
+            1 => {}
+            0 => return false,
+            many => {
+                let seen = &mut sampling.seen[class];
+                *seen = if *seen + 1 >= many { 0 } else { *seen + 1 };
+                // The first, and then every so many.
+                if *seen != 1 % many {
+                    return false;
+                }
+            }
+        }
+        if self.rate != 0 {
+            let second = now / 1_000_000_000;
+            if sampling.second != second {
+                (sampling.second, sampling.lines) = (second, 0);
+            }
+            if sampling.lines >= self.rate {
+                return false;
+            }
+            sampling.lines += 1;
+        }
+        true
+    }
+}
+
+/// Where lines go.
+#[derive(Debug)]
+enum Out {
+    Stdout(io::Stdout),
+    /// With its name, and when that was last looked at.
+    File(File, PathBuf, Instant),
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    File::options().append(true).create(true).open(path)
+}
+
+impl Out {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Out::Stdout(out) => out.write_all(bytes).and_then(|()| out.flush()),
+            Out::File(file, ..) => file.write_all(bytes),
+        }
+    }
+
+    /// Somebody may have renamed the file (logrotate(8)): lines go where the name is.
+    fn look(&mut self, now: bool) {
+        let Out::File(file, path, looked) = self else { return };
+        if !now && looked.elapsed() < LOOK {
+            return;
+        }
+        *looked = Instant::now();
+        let identity = |meta: &std::fs::Metadata| (meta.dev(), meta.ino());
+        let same =
+            matches!((std::fs::metadata(&*path), file.metadata()), (Ok(a), Ok(b)) if identity(&a) == identity(&b));
+        if !same {
+            match open(path) {
+                Ok(new) => *file = new,
+                // The old one goes on: lines are somewhere, at least.
+                Err(error) => {
+                    daemon::warn!("failed to open the access log anew", path = path.display(), reason = error)
+                }
+            }
+        }
+    }
 }
 
 /// Hands buffers to the writing thread.
@@ -39,14 +140,15 @@ struct Shared {
     more: Condvar,
     dropped: AtomicU64,
     writing: AtomicBool,
+    reopen: AtomicBool,
 }
 
 impl Writer {
     /// To a file that is appended to, or to standard output.
     pub fn open(path: Option<&Path>) -> io::Result<Writer> {
-        let mut out: Box<dyn io::Write + Send> = match path {
-            Some(path) => Box::new(File::options().append(true).create(true).open(path)?),
-            None => Box::new(io::stdout()),
+        let mut out = match path {
+            Some(path) => Out::File(open(path)?, path.to_owned(), Instant::now()),
+            None => Out::Stdout(io::stdout()),
         };
         let shared = Arc::new(Shared::default());
         let of_thread = Arc::clone(&shared);
@@ -60,8 +162,14 @@ impl Writer {
                 let closed = waiting.1;
                 of_thread.writing.store(true, Ordering::Release);
                 drop(waiting);
-                // Nobody can be told that the log cannot be written but by the log.
-                let _ = out.write_all(&bytes).and_then(|()| out.flush());
+                out.look(of_thread.reopen.swap(false, Ordering::AcqRel));
+                if let Err(error) = out.write(&bytes) {
+                    let lines = bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
+                    // Said once, not for every line.
+                    if of_thread.dropped.fetch_add(lines, Ordering::Relaxed) == 0 {
+                        daemon::warn!("failed to write the access log", reason = error);
+                    }
+                }
                 of_thread.writing.store(false, Ordering::Release);
                 if closed {
                     return;
@@ -96,8 +204,13 @@ impl Writer {
             if bytes == 0 && !writing {
                 return;
             }
-            thread::sleep(std::time::Duration::from_millis(5));
+            thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// Before the next line the file's name is looked at.
+    pub fn reopen(&self) {
+        self.shared.reopen.store(true, Ordering::Release);
     }
 
     pub fn dropped(&self) -> u64 {
@@ -115,179 +228,42 @@ impl Drop for AccessLog {
     }
 }
 
-/// What is known of a finished request.
-#[derive(Debug)]
-pub struct Record<'a> {
-    /// Nanoseconds since 1970, at the end.
-    pub wall: u64,
-    pub client: &'a [u8],
-    pub method: &'a [u8],
-    pub host: &'a [u8],
-    pub path: &'a [u8],
-    pub protocol: &'static str,
-    /// 0: no answer was given.
-    pub status: u16,
-    pub bytes_in: u64,
-    pub bytes_out: u64,
-    pub listener: &'a str,
-    pub route: &'a str,
-    pub backend: &'a str,
-    pub endpoint: &'a str,
-    pub tries: u32,
-    /// Why it went wrong here.
-    pub failure: Option<&'a str>,
-    /// `grpc-status`.
-    pub grpc: Option<u8>,
-    pub ledger: &'a Ledger,
-}
-
-pub fn time(wall: u64, out: &mut String) {
-    let seconds = wall / 1_000_000_000;
-    let (year, month, day) = civil(seconds / 86400);
-    let rest = seconds % 86400;
-    let _ = write!(
-        out,
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:03}Z",
-        rest / 3600,
-        rest / 60 % 60,
-        rest % 60,
-        wall / 1_000_000 % 1000
-    );
-}
-
-/// Inside quotes, for JSON and for text alike.
-fn escaped(bytes: &[u8], out: &mut String) {
-    for chunk in bytes.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            match c {
-                '"' => out.push_str("\\\""),
-                '\\' => out.push_str("\\\\"),
-                c if u32::from(c) < 0x20 || u32::from(c) == 0x7f => {
-                    let _ = write!(out, "\\u{:04x}", u32::from(c));
-                }
-                c => out.push(c),
-            }
-        }
-        for _ in chunk.invalid() {
-            out.push('\u{fffd}');
-        }
-    }
-}
-
-impl Record<'_> {
-    /// Appends the line.
-    pub fn render(&self, format: Format, buffer: &mut Vec<u8>) {
-        let mut line = String::with_capacity(512);
-        match format {
-            Format::Json => self.json(&mut line),
-            Format::Text => self.text(&mut line),
-        }
-        line.push('\n');
-        buffer.extend_from_slice(line.as_bytes());
-    }
-
-    fn text(&self, line: &mut String) {
-        time(self.wall, line);
-        line.push(' ');
-        escaped(self.client, line);
-        line.push_str(" \"");
-        escaped(self.method, line);
-        line.push(' ');
-        escaped(self.host, line);
-        escaped(self.path, line);
-        let _ = write!(line, " {}\" {} {} {}", self.protocol, self.status, self.bytes_in, self.bytes_out);
-        let dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
-        let _ = write!(line, " route={} to={} tries={}", dash(self.route), dash(self.endpoint), self.tries);
-        if let Some(code) = self.grpc {
-            let _ = write!(line, " grpc={code}");
-        }
-        if let Some(failure) = self.failure {
-            let _ = write!(line, " failure=\"{failure}\"");
-        }
-        let _ = write!(line, " total={}us", self.ledger.total() / 1000);
-        for (name, spent) in NAMES.iter().zip(self.ledger.spent).filter(|(_, spent)| *spent >= 1000) {
-            let _ = write!(line, " {name}={}us", spent / 1000);
-        }
-    }
-
-    fn json(&self, line: &mut String) {
-        line.push_str("{\"time\":\"");
-        time(self.wall, line);
-        let text = |name: &str, value: &[u8], line: &mut String| {
-            if !value.is_empty() {
-                let _ = write!(line, ",\"{name}\":\"");
-                escaped(value, line);
-                line.push('"');
-            }
-        };
-        line.push('"');
-        text("client.address", self.client, line);
-        text("http.request.method", self.method, line);
-        text("server.address", self.host, line);
-        let end = self.path.iter().position(|byte| *byte == b'?').unwrap_or(self.path.len());
-        text("url.path", &self.path[..end], line);
-        text("url.query", self.path.get(end + 1..).unwrap_or_default(), line);
-        let version = self.protocol.strip_prefix("HTTP/").unwrap_or("");
-        text("network.protocol.version", version.as_bytes(), line);
-        let _ = write!(line, ",\"http.response.status_code\":{}", self.status);
-        let _ = write!(line, ",\"http.request.body.size\":{}", self.bytes_in);
-        let _ = write!(line, ",\"http.response.body.size\":{}", self.bytes_out);
-        if let Some(code) = self.grpc {
-            let _ = write!(line, ",\"rpc.grpc.status_code\":{code}");
-        }
-        text("listener", self.listener.as_bytes(), line);
-        text("http.route", self.route.as_bytes(), line);
-        text("backend", self.backend.as_bytes(), line);
-        text("endpoint", self.endpoint.as_bytes(), line);
-        let _ = write!(line, ",\"tries\":{}", self.tries);
-        text("error.type", self.failure.unwrap_or_default().as_bytes(), line);
-        let _ = write!(line, ",\"duration_us\":{}", self.ledger.total() / 1000);
-        for (name, spent) in NAMES.iter().zip(self.ledger.spent).filter(|(_, spent)| *spent > 0) {
-            let _ = write!(line, ",\"{name}_us\":{}.{}", spent / 1000, spent / 100 % 10);
-        }
-        line.push('}');
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::Phase;
+
+    fn log(one_in: [u32; 6], rate: u32) -> AccessLog {
+        AccessLog { format: Format::Text, fields: 0, one_in, rate, writer: Writer { shared: Arc::default() } }
+    }
 
     #[test]
-    fn one_line_each() {
-        let mut ledger = Ledger::begin(0);
-        ledger.note(Phase::Parse, 2_500);
-        ledger.note(Phase::App, 1_002_500);
-        let record = Record {
-            wall: 784_111_777_042_000_000,
-            client: b"10.0.0.9",
-            method: b"GET",
-            host: b"h",
-            path: b"/a\"b\x01\xff?q=1",
-            protocol: "HTTP/1.1",
-            status: 200,
-            bytes_in: 0,
-            bytes_out: 5,
-            listener: "http",
-            route: "all",
-            backend: "app",
-            endpoint: "127.0.0.1:3000",
-            tries: 1,
-            failure: None,
-            grpc: None,
-            ledger: &ledger,
-        };
-        let mut out = Vec::new();
-        record.render(Format::Text, &mut out);
-        assert_eq!(
-            String::from_utf8(std::mem::take(&mut out)).unwrap(),
-            "1994-11-06T08:49:37.042Z 10.0.0.9 \"GET h/a\\\"b\\u0001\u{fffd}?q=1 HTTP/1.1\" 200 0 5 route=all to=127.0.0.1:3000 tries=1 total=1002us parse=2us app=1000us\n"
-        );
-        record.render(Format::Json, &mut out);
-        assert_eq!(
-            String::from_utf8(out).unwrap(),
-            "{\"time\":\"1994-11-06T08:49:37.042Z\",\"client.address\":\"10.0.0.9\",\"http.request.method\":\"GET\",\"server.address\":\"h\",\"url.path\":\"/a\\\"b\\u0001\u{fffd}\",\"url.query\":\"q=1\",\"network.protocol.version\":\"1.1\",\"http.response.status_code\":200,\"http.request.body.size\":0,\"http.response.body.size\":5,\"listener\":\"http\",\"http.route\":\"all\",\"backend\":\"app\",\"endpoint\":\"127.0.0.1:3000\",\"tries\":1,\"duration_us\":1002,\"parse_us\":2.5,\"app_us\":1000.0}\n"
-        );
+    fn lines_are_left_out() {
+        let mut sampling = Sampling::default();
+        let log_2xx = log([1, 1, 3, 1, 1, 1], 0);
+        let wanted: Vec<bool> = (0..7).map(|_| log_2xx.wants(204, 0, &mut sampling)).collect();
+        assert_eq!(wanted, [true, false, false, true, false, false, true]);
+        assert!((0..7).all(|_| log_2xx.wants(500, 0, &mut sampling)));
+        assert!(!log([1, 1, 0, 1, 1, 1], 0).wants(200, 0, &mut sampling));
+        let bounded = log([1; 6], 2);
+        let at = |second: u64, sampling: &mut Sampling| bounded.wants(200, second * 1_000_000_000, sampling);
+        let wanted: Vec<bool> = [5, 5, 5, 6, 6, 6].map(|second| at(second, &mut sampling)).to_vec();
+        assert_eq!(wanted, [true, true, false, true, true, false]);
+    }
+
+    #[test]
+    fn a_renamed_file_is_made_anew() {
+        let directory = std::env::temp_dir().join(format!("outrigger-access-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let (path, old) = (directory.join("log"), directory.join("log.1"));
+        let writer = Writer::open(Some(&path)).unwrap();
+        writer.write(&mut b"one\n".to_vec());
+        writer.flush();
+        std::fs::rename(&path, &old).unwrap();
+        writer.reopen();
+        writer.write(&mut b"two\n".to_vec());
+        writer.flush();
+        let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
+        assert_eq!((read(&old), read(&path)), ("one\n".to_owned(), "two\n".to_owned()));
+        std::fs::remove_dir_all(&directory).unwrap();
     }
 }

@@ -11,6 +11,7 @@ use crate::filter::network::Networks;
 use crate::head::Bounds;
 use crate::log::AccessLog;
 use crate::route::{Route, Table};
+use crate::tracing::Tracing;
 
 /// Everything.
 #[derive(Debug)]
@@ -20,6 +21,7 @@ pub struct Plan {
     pub backends: Vec<Arc<Backend>>,
     pub settings: Settings,
     pub log: Option<AccessLog>,
+    pub tracing: Option<Tracing>,
     /// Some backend is told where clients come from.
     pub announces: bool,
     /// Proxies whose `X-Forwarded-For` is believed.

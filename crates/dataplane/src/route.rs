@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use regex::bytes::Regex;
 
-use crate::count::{Counter, Histogram};
+use crate::count::{Counter, Exemplars, Histogram};
 use crate::filter::Filter;
 use crate::head::{Field, Method};
 
@@ -163,6 +163,7 @@ pub struct RouteCounters {
     pub bytes_in: Counter,
     pub bytes_out: Counter,
     pub latency: Histogram,
+    pub exemplars: Exemplars,
 }
 
 impl Route {

@@ -22,6 +22,9 @@ pub struct Slow {
     pub endpoint: String,
     pub tries: u32,
     pub failure: Option<&'static str>,
+    /// If one has failed: each try's endpoint, outcome and nanoseconds.
+    pub attempts: Vec<(String, String, u64)>,
+    pub trace: Option<[u8; 16]>,
     pub ledger: Ledger,
 }
 
@@ -106,6 +109,8 @@ mod tests {
                     endpoint: text(),
                     tries: 1,
                     failure: None,
+                    attempts: Vec::new(),
+                    trace: None,
                     ledger,
                 };
                 slowest.add(slow, at);

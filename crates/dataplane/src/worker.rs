@@ -22,6 +22,7 @@ use crate::pool::{Dice, Pool};
 use crate::slab::{Kind, Slab, Token};
 use crate::slowest::Slowest;
 use crate::timer::{Deadline, Timers};
+use crate::tracing::Identities;
 
 mod announce;
 mod client;
@@ -31,6 +32,7 @@ mod multiplex;
 mod request;
 mod response;
 mod sharing;
+mod tracing;
 mod tunnel;
 mod upstream;
 
@@ -72,6 +74,8 @@ pub struct Shared {
     pub handshake_failures: Counter,
     pub announcement_failures: Counter,
     pub cut: Counter,
+    /// Lines the access log was configured to leave out.
+    pub unlogged: Counter,
 }
 
 impl Shared {
@@ -94,6 +98,7 @@ impl Shared {
             handshake_failures: Counter::default(),
             announcement_failures: Counter::default(),
             cut: Counter::default(),
+            unlogged: Counter::default(),
         })
     }
 
@@ -176,6 +181,7 @@ pub struct Worker {
     dirty: Vec<Token>,
     timers: Timers,
     dice: Dice,
+    identities: Identities,
     /// When epoll returned.
     wake: u64,
     /// The last time the clock was read.
@@ -188,6 +194,7 @@ pub struct Worker {
     fields: Vec<Field>,
     log: Vec<u8>,
     log_since: u64,
+    sampling: crate::log::Sampling,
     draining: bool,
     /// Draining, but nobody has to hurry.
     leisurely: bool,
@@ -213,6 +220,7 @@ impl Worker {
             dirty: Vec::new(),
             timers: Timers::default(),
             dice: Dice::new(now ^ (shared.index as u64) << 32),
+            identities: Identities::default(),
             wake: now,
             tick: now,
             input: vec![0; ROOM].into_boxed_slice(),
@@ -222,6 +230,7 @@ impl Worker {
             fields: Vec::with_capacity(64),
             log: Vec::new(),
             log_since: 0,
+            sampling: crate::log::Sampling::default(),
             draining: false,
             leisurely: false,
             shared,

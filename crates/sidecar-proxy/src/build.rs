@@ -4,14 +4,14 @@
 use std::collections::HashMap;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use daemon::BuildError;
 use dataplane::announce::Version;
 use dataplane::backend::{self, Address, Backend, Passive};
 use dataplane::head::Bounds;
-use dataplane::log::{AccessLog, Format, Writer};
+use dataplane::log::Writer;
 use dataplane::plan::{Forwarded, Listener, Plan, Serves, Settings};
 use dataplane::route::{self, Retry, RouteCounters, Table};
 use dataplane::sock;
@@ -20,7 +20,10 @@ use regex::bytes::Regex;
 use crate::config::{self, Spec, Text};
 
 pub(crate) mod filter;
+mod telemetry;
 mod tls;
+
+pub use telemetry::status_class;
 
 /// What goes on from one plan to the next.
 #[derive(Debug)]
@@ -115,7 +118,7 @@ pub fn build(spec: &Spec, kept: &mut Kept) -> Result<Plan, BuildError> {
         let filters = filter::build(one, &kept.gates, &mut gates)?;
         routes.push(Arc::new(build_route(spec, one, filters, own)));
     }
-    let log = build_log(spec, kept)?;
+    let log = telemetry::log(spec, kept)?;
     let trusted = filter::checked_networks(&spec.trusted_proxies);
     kept.sockets = sockets;
     kept.backends = backends.clone();
@@ -123,7 +126,16 @@ pub fn build(spec: &Spec, kept: &mut Kept) -> Result<Plan, BuildError> {
     kept.gates = gates;
     kept.log = log.as_ref().map(|log| (spec.access_log.as_ref().and_then(|log| log.path.clone()), log.writer.clone()));
     let announces = spec.backends.iter().any(|one| one.proxy_protocol.is_some());
-    Ok(Plan { listeners, routes, backends, settings: settings(spec), log, announces, trusted })
+    Ok(Plan {
+        listeners,
+        routes,
+        backends,
+        settings: settings(spec),
+        log,
+        tracing: telemetry::tracing(spec),
+        announces,
+        trusted,
+    })
 }
 
 /// What the TLS handshake offers, the preferred first.
@@ -359,20 +371,6 @@ fn build_route(
         always_timing: one.server_timing,
         counters,
     }
-}
-
-fn build_log(spec: &Spec, kept: &Kept) -> Result<Option<AccessLog>, BuildError> {
-    let Some(log) = &spec.access_log else { return Ok(None) };
-    let format = match log.format {
-        config::LogFormat::Text => Format::Text,
-        config::LogFormat::Json => Format::Json,
-    };
-    let writer = match &kept.log {
-        Some((path, writer)) if *path == log.path => writer.clone(),
-        _ => Writer::open(log.path.as_deref().map(Path::new))
-            .map_err(|error| BuildError::new("the access log", error))?,
-    };
-    Ok(Some(AccessLog { format, writer }))
 }
 
 /// Files whose change makes a new plan necessary.

@@ -7,7 +7,9 @@ use daemon::{choice, document, one_of};
 
 mod check;
 pub mod filter;
+pub mod telemetry;
 pub use check::check;
+pub use telemetry::{AccessLog, LogField, LogFormat, LogNames, Propagation, Tracing};
 
 document! {
     /// Where requests come from, where they go, and what happens to them in between.
@@ -33,6 +35,9 @@ document! {
         dot_segments: DotSegments = default(DotSegments::Refuse),
         /// A line for every request. Without, there is none.
         access_log: Option<AccessLog> = optional,
+        /// Traces: read from requests or begun here, passed on, and sent to the collector that `OTEL_EXPORTER_OTLP_ENDPOINT` names.
+        /// Without, trace fields are passed on as they are.
+        tracing: Option<Tracing> = optional,
         /// Threads, each with its own connections; 0: as many as CPUs may be used. Threads that a reload makes superfluous end
         /// with their last connection.
         workers: u16 = default(0),
@@ -477,25 +482,5 @@ choice! {
         Refuse = "refuse",
         /// Passed on as they are.
         Pass = "pass",
-    }
-}
-
-document! {
-    /// A line for every request, with its latency ledger.
-    pub struct AccessLog {
-        /// How it is written.
-        format: LogFormat = default(LogFormat::Json),
-        /// A file that is appended to; without, standard output.
-        path: Option<String> = optional,
-    }
-}
-
-choice! {
-    /// How a line is written.
-    pub enum LogFormat {
-        /// For people.
-        Text = "text",
-        /// One JSON object, with OpenTelemetry's names.
-        Json = "json",
     }
 }

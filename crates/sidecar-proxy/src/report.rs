@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 use daemon::health::Report;
-use daemon::metrics::Exposition;
+use daemon::metrics::{Exemplar, Exposition};
 use dataplane::clock;
-use dataplane::count::{BUCKETS, Histogram, bound};
+use dataplane::count::{BUCKETS, Exemplars, Histogram, Seen, bound};
 use dataplane::ledger::NAMES;
 
 use crate::program::{Inner, lock};
@@ -21,6 +21,24 @@ fn total<'a>(histograms: impl Iterator<Item = &'a Histogram>) -> (Vec<f64>, Vec<
     }
     let bounds = (0..BUCKETS - 1).map(|bucket| bound(bucket) as f64 / 1e9);
     (bounds.collect(), counts.to_vec(), sum as f64 / 1e9)
+}
+
+/// Of each bucket the latest of all workers.
+fn exemplars<'a>(all: impl Iterator<Item = &'a Exemplars>) -> Vec<Option<Exemplar>> {
+    let mut latest: [Option<Seen>; BUCKETS] = [None; BUCKETS];
+    for seen in all.filter_map(Exemplars::read) {
+        for (latest, seen) in latest.iter_mut().zip(seen) {
+            if seen.map(|seen| seen.wall) > latest.map(|latest| latest.wall) {
+                *latest = seen;
+            }
+        }
+    }
+    let shown = |seen: Seen| Exemplar {
+        labels: vec![("trace_id", dataplane::tracing::hex(&seen.trace))],
+        value: seen.nanos as f64 / 1e9,
+        time: seen.wall as f64 / 1e9,
+    };
+    latest.into_iter().map(|seen| seen.map(shown)).collect()
 }
 
 const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -62,6 +80,13 @@ impl Inner {
         if let Some(log) = &plan.log {
             out.counter("access_log_dropped_lines", "Lines the log's reader was too slow for.")
                 .sample(&[], log.writer.dropped());
+            out.counter("access_log_left_out_lines", "Lines left out by `oneIn` and `linesPerSecond`.")
+                .sample(&[], sum(&|worker| worker.unlogged.value()));
+        }
+        if plan.tracing.is_some() {
+            out.counter("spans_exported", "Spans the collector has taken.").sample(&[], daemon::span::exported());
+            out.counter("spans_dropped", "Spans given up: the queue was full, or the collector did not take them.")
+                .sample(&[], daemon::span::dropped());
         }
         let mut requests = out.counter("requests", "Answered requests by route and class of status.");
         for route in &plan.routes {
@@ -101,7 +126,8 @@ impl Inner {
             out.histogram("request_duration_seconds", "From a request's first byte to its answer's last.");
         for route in &plan.routes {
             let (bounds, counts, sum) = total(route.counters.iter().map(|one| &one.latency));
-            latency.histogram(&[("route", &route.name)], &bounds, &counts, sum);
+            let exemplars = exemplars(route.counters.iter().map(|one| &one.exemplars));
+            latency.histogram_with(&[("route", &route.name)], &bounds, &counts, sum, &exemplars);
         }
         let mut phases =
             out.histogram("phase_duration_seconds", "The latency ledger: where the time of requests went.");
@@ -181,7 +207,13 @@ impl Inner {
             if let Some(failure) = slow.failure {
                 let _ = write!(out, " failure={failure}");
             }
+            if let Some(trace) = slow.trace {
+                let _ = write!(out, " trace={}", dataplane::tracing::hex(&trace));
+            }
             out.push('\n');
+            for (endpoint, outcome, spent) in &slow.attempts {
+                let _ = writeln!(out, "              try {endpoint}: {outcome} after {}", millis(*spent));
+            }
         }
         out
     }

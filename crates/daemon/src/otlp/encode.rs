@@ -1,10 +1,11 @@
-//! OTLP's protobuf messages (opentelemetry-proto, `metrics/v1/metrics.proto` and `logs/v1/logs.proto`), as far as counters,
-//! gauges, histograms and log lines need them.
+//! OTLP's protobuf messages (opentelemetry-proto, `metrics/v1/metrics.proto`, `logs/v1/logs.proto`, `trace/v1/trace.proto`),
+//! as far as counters, gauges, histograms, log lines and spans need them.
 
 use std::time::SystemTime;
 
 use crate::log::{Level, Line};
 use crate::metrics::{Collected, Kind, Measured, Point};
+use crate::span::{Span, Value};
 
 /// `AGGREGATION_TEMPORALITY_CUMULATIVE`.
 const CUMULATIVE: u8 = 2;
@@ -90,7 +91,66 @@ pub(super) fn logs(lines: &[Line], resource: &Attributes, program: &str) -> Vec<
     })
 }
 
-/// Resource and scope have the same field numbers in both requests.
+/// `SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK` and `SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK`.
+const PARENT_KNOWN: u32 = 0x100;
+const PARENT_REMOTE: u32 = 0x200;
+/// `STATUS_CODE_ERROR`.
+const ERROR: u8 = 2;
+
+pub(super) fn spans(spans: &[Span], resource: &Attributes, program: &str) -> Vec<u8> {
+    request(resource, program, |out| {
+        for span in spans {
+            nested(out, 2, |out| {
+                bytes(out, 1, &span.trace);
+                bytes(out, 2, &span.id);
+                if !span.state.is_empty() {
+                    bytes(out, 3, span.state.as_bytes());
+                }
+                if span.parent != [0; 8] {
+                    bytes(out, 4, &span.parent);
+                }
+                bytes(out, 5, span.name.as_bytes());
+                out.extend_from_slice(&[6 << 3, span.kind as u8]);
+                fixed(out, 7, span.start);
+                fixed(out, 8, span.end);
+                for (name, value) in &span.attributes {
+                    nested(out, 9, |out| {
+                        bytes(out, 1, name.as_bytes());
+                        nested(out, 2, |out| any(out, value));
+                    });
+                }
+                if let Some(error) = &span.error {
+                    nested(out, 15, |out| {
+                        if !error.is_empty() {
+                            bytes(out, 2, error.as_bytes());
+                        }
+                        out.extend_from_slice(&[3 << 3, ERROR]);
+                    });
+                }
+                // Field 16, four bytes; its tag takes two.
+                let remote = if span.remote { PARENT_REMOTE } else { 0 };
+                out.extend_from_slice(&[0x85, 0x01]);
+                out.extend_from_slice(&(u32::from(span.flags) | PARENT_KNOWN | remote).to_le_bytes());
+            });
+        }
+    })
+}
+
+/// `AnyValue` (`common/v1/common.proto`).
+fn any(out: &mut Vec<u8>, value: &Value) {
+    match value {
+        Value::Text(text) => bytes(out, 1, text.as_bytes()),
+        Value::Number(number) => {
+            out.push(3 << 3);
+            varint(out, *number as usize);
+        }
+        Value::List(list) => nested(out, 5, |out| {
+            list.iter().for_each(|text| nested(out, 1, |out| bytes(out, 1, text.as_bytes())));
+        }),
+    }
+}
+
+/// Resource and scope have the same field numbers in all three requests.
 fn request(resource: &Attributes, program: &str, inner: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut out = Vec::new();
     nested(&mut out, 1, |out| {

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use super::Worker;
+use crate::attempt::Attempt;
 use crate::clock;
 use crate::exchange::{Exchange, Failure};
 use crate::h2::frame::Code;
@@ -85,6 +86,9 @@ impl Worker {
         {
             pool.backend.leave();
         }
+        if exchange.traced.is_some() {
+            self.finish_trace(exchange);
+        }
         // A tunnel lasts as long as its users like: that says nothing about where time is lost.
         if exchange.tunnel {
             return self.log_line(exchange);
@@ -104,6 +108,13 @@ impl Worker {
                     .map_or_else(String::new, |pool| pool.backend.endpoints[exchange.endpoint].name.clone()),
                 tries: exchange.tries,
                 failure: exchange.failure.map(Failure::name),
+                attempts: named_attempts(exchange)
+                    .into_iter()
+                    .map(|(attempt, name)| {
+                        (name.to_owned(), attempt.outcome(), attempt.ended.saturating_sub(attempt.began))
+                    })
+                    .collect(),
+                trace: exchange.traced.as_ref().map(|traced| traced.trace),
                 ledger: exchange.ledger,
             };
             self.shared.slowest.add(slow, self.tick);
@@ -114,8 +125,12 @@ impl Worker {
     fn log_line(&mut self, exchange: &Exchange) {
         let local = Rc::clone(&self.local);
         let Some(log) = &local.plan.log else { return };
+        if !log.wants(exchange.status, self.tick, &mut self.sampling) {
+            return self.shared.unlogged.add(1);
+        }
         let Some(down) = self.downs.get(exchange.down) else { return };
         let plan = &exchange.local.plan;
+        let attempts = named_attempts(exchange);
         let route = exchange.route.and_then(|route| plan.routes.get(route));
         let pool = exchange.pool.as_ref().filter(|_| exchange.tries > 0);
         let record = Record {
@@ -140,11 +155,26 @@ impl Worker {
             tries: exchange.tries,
             failure: exchange.failure.map(Failure::name),
             grpc: exchange.grpc,
+            attempts: &attempts,
+            traced: exchange.traced.as_deref(),
+            agent: exchange.agent_span.of(&exchange.text),
+            referer: exchange.referer_span.of(&exchange.text),
             ledger: &exchange.ledger,
         };
         if self.log.is_empty() {
             self.log_since = self.tick;
         }
-        record.render(log.format, &mut self.log);
+        record.render(log.format, log.fields, &mut self.log);
     }
+}
+
+/// All tries with their endpoints' names, if there was more than one or one that failed.
+fn named_attempts(exchange: &Exchange) -> Vec<(Attempt, &str)> {
+    if exchange.attempts.is_empty() {
+        return Vec::new();
+    }
+    let Some(pool) = &exchange.pool else { return Vec::new() };
+    let last = exchange.open_attempt(exchange.ledger.at());
+    let name = |attempt: Attempt| (attempt, pool.backend.endpoints[attempt.endpoint].name.as_str());
+    exchange.attempts.iter().copied().chain(last).map(name).collect()
 }

@@ -11,6 +11,7 @@ use crate::filter::{Asked, Decision, Filter, decide};
 use crate::forward;
 use crate::head::{Field, Length, Method, Name, Refusal, Request};
 use crate::ledger::Phase;
+use crate::log::AccessLog;
 use crate::plan::Serves;
 use crate::route::{Route, View, without_port};
 use crate::sock::Got;
@@ -74,6 +75,13 @@ impl Worker {
         let path = if path.is_empty() { b"/" } else { path };
         let host = head.host.of(bytes);
         exchange.describe(head.method_span.of(bytes), host, if target.is_empty() { b"/" } else { target });
+        if local.plan.log.as_ref().is_some_and(AccessLog::wants_agent) {
+            exchange.describe_client(bytes, fields);
+        }
+        if local.plan.tracing.is_some() {
+            self.begin_trace(x, bytes, fields);
+        }
+        let Some(exchange) = self.exchange(x) else { return };
 
         exchange.patient = stream != 0 && fields.iter().any(|field| field.name == Name::Te && field.keep);
         // What no route may be asked about.
@@ -189,6 +197,9 @@ impl Worker {
                     (new_target.as_deref().unwrap_or(target), host_line),
                     &mut out,
                 );
+                if local.plan.tracing.is_some() {
+                    self.write_trace(x, &mut out);
+                }
                 self.output = out;
                 self.launch(x, pool, bytes, head.size, upgrade);
             }

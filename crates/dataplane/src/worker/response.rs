@@ -200,6 +200,7 @@ impl Worker {
             let may = exchange.replayable && exchange.method.is_idempotent() && exchange.tries <= route.retry.times;
             if wanted && may && exchange.request.is_done() && pool.withdraw(now) {
                 route.counters[index].retries.add(1);
+                exchange.end_attempt(now, response.status, None);
                 exchange.avoid = Some(endpoint);
                 self.release(x, false);
                 self.send_out(x);

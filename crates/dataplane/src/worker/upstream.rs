@@ -54,6 +54,10 @@ impl Worker {
         exchange.tries += 1;
         exchange.sent = false;
         exchange.try_began = now;
+        exchange.attempt_began = now;
+        if let Some(traced) = exchange.traced.as_deref_mut() {
+            traced.begin_attempt(&mut self.identities, &mut exchange.replay);
+        }
         let member = &pool.members[endpoint];
         member.active.set(member.active.get() + 1);
         let counters = &pool.backend.endpoints[endpoint].counters[self.shared.index];
@@ -402,6 +406,7 @@ impl Worker {
             counters.failures.add(1);
             pool.backend.note(endpoint, false, now);
         }
+        exchange.end_attempt(now, 0, Some(failure));
         // What the time went into, up to now.
         let phase = if unsent { Phase::Connect } else { Phase::App };
         exchange.ledger.note(phase, now);

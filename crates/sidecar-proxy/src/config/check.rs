@@ -3,7 +3,9 @@
 use daemon::config::Decoder;
 use regex::Regex;
 
-use super::{Filter, Headers, Match, PathEdit, PathMatch, Redirect, Route, Spec, Text, TextMatch};
+use super::{
+    AccessLog, Filter, Headers, LogFormat, LogNames, Match, PathEdit, PathMatch, Redirect, Route, Spec, Text, TextMatch,
+};
 use crate::build;
 
 mod filter;
@@ -88,8 +90,28 @@ pub fn check(spec: &Spec, decoder: &mut Decoder) {
         decoder.refuse_at("spec.limits.fields", "must be between 1 and 1000");
     }
     filter::networks("spec.trustedProxies", &spec.trusted_proxies, decoder);
+    if let Some(log) = &spec.access_log {
+        check_log(log, decoder);
+    }
+    if let Some(tracing) = &spec.tracing {
+        if tracing.propagation.is_empty() {
+            decoder.refuse_at("spec.tracing.propagation", "needs at least one");
+        }
+        if tracing.sample.is_some_and(|share| !(0.0..=1.0).contains(&share)) {
+            decoder.refuse_at("spec.tracing.sample", "must be from 0 to 1");
+        }
+    }
     if spec.workers > 256 {
         decoder.refuse_at("spec.workers", "must be at most 256");
+    }
+}
+
+fn check_log(log: &AccessLog, decoder: &mut Decoder) {
+    for class in log.one_in.keys().filter(|class| build::status_class(class).is_none()) {
+        decoder.refuse_at(&format!("spec.accessLog.oneIn.{class}"), "must be one of 1xx, 2xx, 3xx, 4xx, 5xx, none");
+    }
+    if log.format != LogFormat::Json && (!log.fields.is_empty() || log.names != LogNames::Otel) {
+        decoder.refuse_at("spec.accessLog", "`fields` and `names` are of `format: json` only");
     }
 }
 

@@ -60,12 +60,17 @@ impl World {
     }
 
     fn launch(&self, more: &[&str]) -> Child {
+        self.launch_with(more, &[])
+    }
+
+    fn launch_with(&self, more: &[&str], variables: &[(&str, &str)]) -> Child {
         Command::new(env!("CARGO_BIN_EXE_outrigger-proxy"))
             .arg("--config")
             .arg(self.path("proxy.yaml"))
             .args(["--admin", "127.0.0.1:0", "--log-format", "json", "--drain-timeout", "20s", "--socket"])
             .arg(self.path("sock"))
             .args(more)
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(File::create(self.path("stdout")).unwrap())
             .stderr(File::create(self.path("stderr")).unwrap())
@@ -74,8 +79,13 @@ impl World {
     }
 
     pub(crate) fn start(&mut self, spec: &str) {
+        self.start_with(spec, &[]);
+    }
+
+    /// With these environment variables.
+    pub(crate) fn start_with(&mut self, spec: &str, variables: &[(&str, &str)]) {
         self.configure(spec);
-        self.child = Some(self.launch(&[]));
+        self.child = Some(self.launch_with(&[], variables));
         self.await_start();
     }
 
@@ -156,8 +166,13 @@ impl World {
     }
 
     pub(crate) fn ask(&self, path: &str) -> String {
+        self.ask_for(path, "")
+    }
+
+    /// With these header lines.
+    pub(crate) fn ask_for(&self, path: &str, lines: &str) -> String {
         let Some(Ok(mut stream)) = self.admin.map(TcpStream::connect) else { return String::new() };
-        let _ = write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let _ = write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n{lines}Connection: close\r\n\r\n");
         let mut answer = String::new();
         let _ = stream.read_to_string(&mut answer);
         answer

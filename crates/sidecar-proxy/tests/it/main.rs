@@ -15,5 +15,6 @@ mod restart;
 mod sections;
 mod smuggling;
 mod streams;
+mod telemetry;
 mod tls;
 mod wire;
