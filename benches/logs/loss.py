@@ -9,6 +9,8 @@ kill9         20,000 lines/s for 20 s; the agent is killed with SIGKILL every 20
 diskfull      20,000 lines/s for 20 s; receiver down and disk of spool and file sink full for 10 s (needs root: a tmpfs)
 rename        20,000 lines/s for 20 s; renamed and made anew every 0.5 s
 copytruncate  20,000 lines/s for 20 s; copied and truncated every 0.5 s; what is in neither file is counted apart
+killrename    both at once: killed every 200 ms, renamed every 0.3 s, so that some files come and go while no agent runs
+spooled       as `kill9`, with every record on the spool first
 
 Written = unique line numbers the generator wrote. Lost = of those, what never arrived (copytruncate: what never arrived
 though it stands in the live file or a copy). Repeats are allowed, and counted.
@@ -219,9 +221,9 @@ class Case:
         code = self.agent.end(signal.SIGTERM)
         return result(self.receiver, range(count), exit=code, caught_up_s=round(caught_up, 2), peak_rss_kib=peak)
 
-    def kill9(self):
+    def kill9(self, **more):
         count = 400_000
-        self.agent = Agent(self.binary, self.root, spec(self.root, self.receiver.port))
+        self.agent = Agent(self.binary, self.root, spec(self.root, self.receiver.port, **more))
         self.agent.start()
         self.write(count, 20_000)
         while self.writer.is_alive():
@@ -231,6 +233,38 @@ class Case:
         arrived(self.receiver, count, 30)
         code = self.agent.end(signal.SIGTERM)
         return result(self.receiver, range(count), exit=code, kills=self.agent.starts - 1)
+
+    def spooled(self):
+        return self.kill9(state={"spool": "always"})
+
+    def killrename(self):
+        count, rotations, rotated = 400_000, 0, time.monotonic()
+        self.agent = Agent(self.binary, self.root, spec(self.root, self.receiver.port))
+        self.agent.start()
+        self.write(count, 20_000, True)
+        killed = time.monotonic()
+        while self.writer.is_alive():
+            time.sleep(0.01)
+            if time.monotonic() - rotated >= 0.3:
+                rotated = time.monotonic()
+                rotations += self.rotate(100)
+            if time.monotonic() - killed >= 0.2:
+                self.agent.end(signal.SIGKILL)
+                self.agent.start()
+                killed = time.monotonic()
+        arrived(self.receiver, count, 30)
+        code = self.agent.end(signal.SIGTERM)
+        return result(self.receiver, range(count), exit=code, kills=self.agent.starts - 1, rotations=rotations)
+
+    def rotate(self, keep):
+        """logrotate's way."""
+        for n in range(keep - 1, 0, -1):
+            if os.path.exists(f"{self.log}.{n}"):
+                os.rename(f"{self.log}.{n}", f"{self.log}.{n + 1}")
+        if not os.path.exists(self.log):
+            return 0
+        os.rename(self.log, f"{self.log}.1")
+        return 1
 
     def diskfull(self):
         count, small = 400_000, f"{self.root}/small"
@@ -275,13 +309,7 @@ class Case:
         rotations = 0
         while self.writer.is_alive():
             time.sleep(0.5)
-            # logrotate's way, seven kept.
-            for n in range(6, 0, -1):
-                if os.path.exists(f"{self.log}.{n}"):
-                    os.rename(f"{self.log}.{n}", f"{self.log}.{n + 1}")
-            if os.path.exists(self.log):
-                os.rename(self.log, f"{self.log}.1")
-                rotations += 1
+            rotations += self.rotate(7)
         arrived(self.receiver, count, 15)
         code = self.agent.end(signal.SIGTERM)
         return result(self.receiver, range(count), exit=code, rotations=rotations)
@@ -311,7 +339,7 @@ class Case:
                       truncated_unseen=int(unseen[1]) if unseen else 0)
 
 
-CASES = ["sigterm", "outage", "kill9", "diskfull", "rename", "copytruncate"]
+CASES = ["sigterm", "outage", "kill9", "spooled", "diskfull", "rename", "copytruncate", "killrename"]
 
 
 def main():

@@ -116,6 +116,17 @@ pub struct Origin {
     pub identity: Vec<u8>,
 }
 
+/// How records lie in [`Batch::frames`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Layout {
+    /// A header, the text and the fields, one record after the other.
+    #[default]
+    Framed,
+    /// Lines as they stood in a file, each with its newline, all of one time: nothing was found in them, so nothing needs
+    /// to be written beside them, and who wants lines can have them all at once.
+    Lines { time: i64 },
+}
+
 /// A stretch `start..end` of an origin, as records.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
@@ -127,21 +138,25 @@ pub struct Batch {
     /// How the source recognises the place `end` later; saved with it.
     pub mark: u64,
     pub count: u32,
+    pub layout: Layout,
     pub frames: Vec<u8>,
 }
 
 impl Batch {
     pub fn new(origin: Arc<Origin>, start: u64) -> Batch {
-        Batch { sequence: 0, origin, start, end: start, mark: 0, count: 0, frames: Vec::new() }
+        Batch { sequence: 0, origin, start, end: start, mark: 0, count: 0, layout: Layout::Framed, frames: Vec::new() }
     }
 
     /// Everything but the records.
     pub fn clone_head(&self) -> Batch {
-        Batch { count: 0, frames: Vec::new(), origin: Arc::clone(&self.origin), ..*self }
+        Batch { count: 0, layout: Layout::Framed, frames: Vec::new(), origin: Arc::clone(&self.origin), ..*self }
     }
 
     /// Appends a record. Bodies and fields are shorter than 4 GiB.
     pub fn push(&mut self, record: &Record<'_>) {
+        if self.layout != Layout::Framed {
+            self.frame();
+        }
         let mut header = [0u8; HEADER];
         header[0..8].copy_from_slice(&record.time.to_le_bytes());
         header[8..12].copy_from_slice(&(record.body.len() as u32).to_le_bytes());
@@ -154,8 +169,29 @@ impl Batch {
         self.count += 1;
     }
 
+    /// Takes lines as they are: whole ones, each with its newline, `count` of them. Only into an empty batch.
+    pub fn take_lines(&mut self, lines: &[u8], count: u32, time: i64) {
+        debug_assert!(self.frames.is_empty() && lines.last().is_none_or(|byte| *byte == b'\n'));
+        self.layout = Layout::Lines { time };
+        self.frames.reserve_exact(lines.len());
+        self.frames.extend_from_slice(lines);
+        self.count = count;
+    }
+
+    /// The text of all records if that is all there is: lines with their newlines.
+    pub fn lines(&self) -> Option<&[u8]> {
+        matches!(self.layout, Layout::Lines { .. }).then_some(&self.frames)
+    }
+
+    /// Something else follows the lines.
+    fn frame(&mut self) {
+        let lines = std::mem::replace(self, self.clone_head());
+        self.frames.reserve(lines.frames.len() + lines.count as usize * HEADER);
+        lines.records().for_each(|record| self.push(&record));
+    }
+
     pub fn records(&self) -> Records<'_> {
-        Records { rest: &self.frames }
+        Records { rest: &self.frames, layout: self.layout }
     }
 
     /// Bytes it holds in memory, about.
@@ -167,12 +203,19 @@ impl Batch {
 #[derive(Clone, Debug)]
 pub struct Records<'a> {
     rest: &'a [u8],
+    layout: Layout,
 }
 
 impl<'a> Iterator for Records<'a> {
     type Item = Record<'a>;
 
     fn next(&mut self) -> Option<Record<'a>> {
+        if let Layout::Lines { time } = self.layout {
+            let end = memchr::memchr(b'\n', self.rest)?;
+            let body = &self.rest[..end];
+            self.rest = &self.rest[end + 1..];
+            return Some(Record { time, flags: Flags(0), severity: Severity::Unknown, body, fields: b"" });
+        }
         let (header, rest) = self.rest.split_first_chunk::<HEADER>()?;
         let word =
             |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]) as usize;
@@ -201,6 +244,21 @@ mod tests {
         assert_eq!(batch.count, 2);
         batch.frames.pop();
         assert_eq!(batch.records().count(), 1, "a torn end is no record");
+    }
+
+    #[test]
+    fn lines_are_records_too() {
+        let mut batch = Batch::new(Arc::default(), 0);
+        batch.take_lines(b"a\n\nb\n", 3, 7);
+        let record =
+            |body: &'static [u8]| Record { time: 7, flags: Flags(0), severity: Severity::Unknown, body, fields: b"" };
+        assert_eq!(batch.records().collect::<Vec<_>>(), [record(b"a"), record(b""), record(b"b")]);
+        assert_eq!(batch.lines(), Some(&b"a\n\nb\n"[..]));
+        // What has fields needs a frame, and so does everything before it.
+        let more = Record { fields: b"\"x\":1", ..record(b"c") };
+        batch.push(&more);
+        assert_eq!(batch.records().collect::<Vec<_>>(), [record(b"a"), record(b""), record(b"b"), more]);
+        assert_eq!((batch.count, batch.lines()), (4, None));
     }
 
     #[test]

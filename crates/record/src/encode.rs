@@ -63,6 +63,10 @@ impl Encoder {
         }
         let mut first = true;
         for batch in batches {
+            if let Some(lines) = batch.lines().filter(|_| self.encoding == Encoding::Text) {
+                out.extend_from_slice(lines);
+                continue;
+            }
             for record in batch.records() {
                 match self.encoding {
                     Encoding::Text => text(out, &record),

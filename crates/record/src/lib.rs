@@ -20,5 +20,5 @@ pub mod queue;
 pub mod sink;
 pub mod spool;
 
-pub use batch::{Batch, Flags, Origin, Record, Severity};
+pub use batch::{Batch, Flags, Layout, Origin, Record, Severity};
 pub use queue::{Consumer, Queue};

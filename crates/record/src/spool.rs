@@ -12,12 +12,14 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::batch::{Batch, Origin};
+use crate::batch::{Batch, Layout, Origin};
 
 const MAGIC: u32 = 0x4f52_4731;
 const HEADER: usize = 12;
 /// No entry is longer; what claims to be is damage.
 const MAX_ENTRY: usize = 64 << 20;
+/// In the number of records: lines follow as they are, behind their time.
+const LINES: u64 = 1 << 63;
 const SUFFIX: &str = ".seg";
 
 /// One file of the spool.
@@ -261,7 +263,12 @@ fn encode(out: &mut Vec<u8>, batch: &Batch) {
     out.clear();
     out.resize(HEADER, 0);
     let origin = &*batch.origin;
-    for number in [batch.sequence, batch.start, batch.end, batch.mark, u64::from(batch.count), origin.id] {
+    let (mark, time) = match batch.layout {
+        Layout::Framed => (0, None),
+        Layout::Lines { time } => (LINES, Some(time)),
+    };
+    let count = u64::from(batch.count) | mark;
+    for number in [batch.sequence, batch.start, batch.end, batch.mark, count, origin.id] {
         out.extend_from_slice(&number.to_le_bytes());
     }
     let mut text = |bytes: &[u8]| {
@@ -275,6 +282,9 @@ fn encode(out: &mut Vec<u8>, batch: &Batch) {
     for (name, value) in &origin.labels {
         text(name.as_bytes());
         text(value.as_bytes());
+    }
+    if let Some(time) = time {
+        text(&time.to_le_bytes());
     }
     text(&batch.frames);
     let length = ((out.len() - HEADER) as u32).to_le_bytes();
@@ -307,9 +317,13 @@ fn decode(payload: &[u8]) -> Option<Batch> {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         labels.push((text(bytes()?), text(bytes()?)));
     }
+    let layout = match count & LINES {
+        0 => Layout::Framed,
+        _ => Layout::Lines { time: i64::from_le_bytes(bytes()?.try_into().ok()?) },
+    };
     let frames = bytes()?.to_vec();
     let origin = Arc::new(Origin { id, name, fields, labels, identity });
-    Some(Batch { sequence, origin, start, end, mark, count: u32::try_from(count).ok()?, frames })
+    Some(Batch { sequence, origin, start, end, mark, count: u32::try_from(count & !LINES).ok()?, layout, frames })
 }
 
 #[cfg(test)]
@@ -339,6 +353,15 @@ mod tests {
         let mut found = Vec::new();
         let spool = Spool::open(directory, 400, |batch| found.push(batch)).unwrap();
         (spool, found)
+    }
+
+    #[test]
+    fn lines_come_back_as_lines() {
+        let mut batch = Batch { sequence: 1, ..Batch::new(Arc::default(), 3) };
+        batch.take_lines(b"one\ntwo\n", 2, -5);
+        let mut entry = Vec::new();
+        encode(&mut entry, &batch);
+        assert_eq!(decode(&entry[HEADER..]), Some(batch));
     }
 
     #[test]

@@ -107,6 +107,8 @@ pub struct Follower {
     first_start: bool,
     scratch: PathBuf,
     buffer: Vec<u8>,
+    /// Made into one batch at most.
+    chunk: usize,
     rescan: bool,
     scanned: Option<Instant>,
     finished: (u64, u64),
@@ -179,6 +181,7 @@ impl Follower {
             first_start,
             scratch: start.scratch,
             buffer: Vec::new(),
+            chunk: read::FIRST_CHUNK,
             rescan: true,
             scanned: None,
             finished: (0, 0),

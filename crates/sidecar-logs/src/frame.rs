@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 
 use logfile::{Stream, parse};
-use memchr::memchr_iter;
+use memchr::{memchr_iter, memchr3, memrchr};
 use record::{Batch, Flags, Record, Severity};
 
 use crate::config::Format;
@@ -88,9 +88,12 @@ impl Framer {
     }
 
     fn frame_text(&self, bytes: &[u8], end: End, now: i64, batch: &mut Batch) -> usize {
-        let used = if self.groups() {
+        let used = if let Some(used) = self.take_lines(bytes, now, batch) {
+            used
+        } else if self.groups() {
             self.frame_groups(bytes, end, now, batch)
         } else {
+            batch.frames.reserve(bytes.len() + bytes.len() / 4);
             let mut at = 0;
             for newline in memchr_iter(b'\n', bytes) {
                 self.line(&bytes[at..newline], now, batch);
@@ -122,6 +125,32 @@ impl Framer {
         }
     }
 
+    /// All whole lines at once, when there is nothing to be found, cut or cleaned in them.
+    fn take_lines(&self, bytes: &[u8], now: i64, batch: &mut Batch) -> Option<usize> {
+        if !matches!(self.parser, Parser::None) || self.groups() || batch.count > 0 {
+            return None;
+        }
+        let used = memrchr(b'\n', bytes)? + 1;
+        let lines = &bytes[..used];
+        // A carriage return, a hole, or perhaps the mark of a beginning.
+        if memchr3(b'\r', 0, 0xef, lines).is_some() || !self.fits(lines) {
+            return None;
+        }
+        let count = u32::try_from(memchr_iter(b'\n', lines).count()).ok()?;
+        batch.take_lines(lines, count, now);
+        Some(used)
+    }
+
+    /// Whether no line is too long: the last newline within reach of a line's beginning begins the next to look at.
+    fn fits(&self, lines: &[u8]) -> bool {
+        let mut rest = lines;
+        while rest.len() > self.max_line {
+            let Some(newline) = memrchr(b'\n', &rest[..=self.max_line.min(rest.len() - 1)]) else { return false };
+            rest = &rest[newline + 1..];
+        }
+        true
+    }
+
     fn clean<'a>(&self, line: &'a [u8]) -> &'a [u8] {
         clean_start(line.strip_suffix(b"\r").unwrap_or(line))
     }
@@ -145,6 +174,7 @@ impl Framer {
     fn frame_groups(&self, bytes: &[u8], end: End, now: i64, batch: &mut Batch) -> usize {
         let mut groups = Groups::default();
         let mut hold: Option<Hold> = None;
+        batch.frames.reserve(bytes.len() + bytes.len() / 4);
         let mut at = 0;
         for newline in memchr_iter(b'\n', bytes) {
             let line = self.clean(&bytes[at..newline]);

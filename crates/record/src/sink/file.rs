@@ -62,7 +62,7 @@ impl FileSink {
         FileSink { encoder: Encoder::new(options.encoding), options, buffer: Vec::new(), file: None }
     }
 
-    fn write(&mut self) -> io::Result<()> {
+    fn write(&mut self, batches: &[Arc<Batch>]) -> io::Result<()> {
         if self.file.as_ref().is_some_and(|(_, size)| self.options.max_bytes > 0 && *size >= self.options.max_bytes) {
             self.file = None;
             rotate(&self.options.path, self.options.keep)?;
@@ -76,12 +76,19 @@ impl FileSink {
             self.file = Some((file, size));
         }
         let Some((file, size)) = &mut self.file else { return Ok(()) };
-        if let Err(error) = file.write_all(&self.buffer) {
+        let text = self.encoder.encoding == Encoding::Text;
+        // Lines that nobody changed are written from where they are.
+        let pieces: Option<Vec<&[u8]>> = batches.iter().map(|batch| batch.lines().filter(|_| text)).collect();
+        let pieces = pieces.unwrap_or_else(|| {
+            self.encoder.append(&mut self.buffer, batches);
+            vec![&self.buffer]
+        });
+        if let Err(error) = pieces.iter().try_for_each(|piece| file.write_all(piece)) {
             // A full disk must not leave half a line in front of the next try.
             file.set_len(*size)?;
             return Err(error);
         }
-        *size += self.buffer.len() as u64;
+        *size += pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
         if self.options.sync { file.sync_data() } else { Ok(()) }
     }
 }
@@ -89,8 +96,7 @@ impl FileSink {
 impl Sink for FileSink {
     fn deliver(&mut self, batches: &[Arc<Batch>]) -> Result<(), Failure> {
         self.buffer.clear();
-        self.encoder.append(&mut self.buffer, batches);
-        let written = self.write();
+        let written = self.write(batches);
         self.buffer.shrink_to(KEPT);
         written.map_err(|error| {
             self.file = None;

@@ -98,6 +98,9 @@ pub struct HttpSink {
     tls: Option<Tls>,
     connection: Option<SendRequest<Full<Bytes>>>,
     encoder: Encoder,
+    /// Room for the next body, and the last one, to have its room back once it is sent.
+    spare: Vec<u8>,
+    sent: Bytes,
 }
 
 impl HttpSink {
@@ -108,11 +111,20 @@ impl HttpSink {
             Protocol::Json(encoding) => *encoding,
             _ => Encoding::NdJson,
         };
-        Ok(HttpSink { options, runtime, tls, connection: None, encoder: Encoder::new(encoding) })
+        Ok(HttpSink {
+            options,
+            runtime,
+            tls,
+            connection: None,
+            encoder: Encoder::new(encoding),
+            spare: Vec::new(),
+            sent: Bytes::new(),
+        })
     }
 
     fn body(&mut self, batches: &[Arc<Batch>]) -> Vec<u8> {
-        let mut out = Vec::new();
+        let mut out = std::mem::take(&mut self.spare);
+        out.clear();
         match &self.options.protocol {
             Protocol::Json(_) | Protocol::S3(_) => self.encoder.append(&mut out, batches),
             Protocol::Bulk { action } => self.encoder.bulk(&mut out, batches, action),
@@ -146,7 +158,8 @@ impl HttpSink {
                 headers.insert(name, value(&text)?);
             }
         }
-        let mut request = Request::new(Full::new(Bytes::from(body)));
+        self.sent = Bytes::from(body);
+        let mut request = Request::new(Full::new(self.sent.clone()));
         *request.method_mut() = method;
         *request.uri_mut() = target.parse().map_err(|_| Failure::Refused("the URL's path is unusable".to_owned()))?;
         *request.headers_mut() = headers;
@@ -206,8 +219,29 @@ pub(super) fn header_map(options: &HttpOptions) -> Result<HeaderMap, Failure> {
     Ok(headers)
 }
 
+impl HttpSink {
+    /// Fresh memory for every body costs as much as filling it. After a rush it is given back.
+    fn take_back(&mut self) {
+        let Ok(mut room) = std::mem::take(&mut self.sent).try_into_mut() else { return };
+        let used = room.len();
+        room.clear();
+        let room = Vec::from(room);
+        if self.options.compression == Compression::None && room.capacity() / 8 <= used {
+            self.spare = room;
+        }
+    }
+}
+
 impl Sink for HttpSink {
     fn deliver(&mut self, batches: &[Arc<Batch>]) -> Result<(), Failure> {
+        let outcome = self.post(batches);
+        self.take_back();
+        outcome
+    }
+}
+
+impl HttpSink {
+    fn post(&mut self, batches: &[Arc<Batch>]) -> Result<(), Failure> {
         let request = self.request(batches)?;
         let reused = self.connection.is_some();
         let config = if self.connection.is_none() { self.tls.as_mut().map(Tls::config) } else { None };

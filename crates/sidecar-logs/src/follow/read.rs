@@ -15,6 +15,9 @@ use crate::frame::End;
 
 /// Bytes read at once; thousands of lines, and one turn of a file among many.
 const CHUNK: usize = 256 * 1024;
+/// Of the first; each after it doubles. What is under way when a crash comes is delivered again, and who crashes often
+/// begins often.
+pub(super) const FIRST_CHUNK: usize = 32 * 1024;
 
 /// A file that was begun empty and looked at again only after this long may have been put away meanwhile.
 const LATE: Duration = Duration::from_millis(50);
@@ -145,10 +148,18 @@ impl Follower {
             }
         };
         let mut batch = Batch::new(file.origin.clone(), file.position);
-        batch.frames.reserve(data.len() + data.len() / 4 + 64);
-        let used = source.framer.frame(encoding, data, end, now(), &mut batch);
-        file.pending = data.len() - used;
-        file.idled |= end == End::Idle;
+        let some = &data[..data.len().min(self.chunk)];
+        let mut part = some.len() < data.len();
+        let mut used = if part { source.framer.frame(encoding, some, End::Open, now(), &mut batch) } else { 0 };
+        if used > 0 {
+            self.chunk = (self.chunk * 2).min(wanted);
+            file.pending = 0;
+        } else {
+            part = false;
+            used = source.framer.frame(encoding, data, end, now(), &mut batch);
+            file.pending = data.len() - used;
+            file.idled |= end == End::Idle;
+        }
         if used > 0 {
             batch.end += used as u64;
             let before = &buffer[..overlap + used];
@@ -161,6 +172,9 @@ impl Follower {
                 file.parked = Some(batch);
                 return Ok(Turn::Blocked);
             }
+        }
+        if part {
+            return Ok(Turn::Read(used));
         }
         if over {
             file.ended = true;

@@ -39,6 +39,23 @@ fn plain_lines() {
     assert_eq!((records, used), (vec![format!("{}…", "x".repeat(64)), "x".repeat(36)], 101));
 }
 
+proptest! {
+    /// Lines taken as they are, or one by one: the same records.
+    #[test]
+    fn the_short_way_is_the_long_way(pieces in proptest::collection::vec("[ab\\n\\r\\x00é\u{feff}]{0,3}|c{60,70}", 0..40)) {
+        let (plain, text) = (framer(Format::Plain, Parse::None, None), pieces.concat());
+        for end in [End::Open, End::Idle, End::Full, End::Final] {
+            let (mut short, mut long) = (Batch::new(Arc::default(), 0), Batch::new(Arc::default(), 0));
+            let record = Record { time: 7, flags: Flags(0), severity: Severity::Unknown, body: b"", fields: b"" };
+            long.push(&record);
+            let used = plain.frame(Encoding::Utf8, text.as_bytes(), end, 7, &mut short);
+            prop_assert_eq!(plain.frame(Encoding::Utf8, text.as_bytes(), end, 7, &mut long), used);
+            prop_assert_eq!(short.records().collect::<Vec<_>>(), long.records().skip(1).collect::<Vec<_>>());
+            prop_assert_eq!(short.count + 1, long.count);
+        }
+    }
+}
+
 #[test]
 fn runtime_entries() {
     let cri = framer(Format::Cri, Parse::None, None);
