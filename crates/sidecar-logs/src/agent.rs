@@ -21,6 +21,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::checkpoint::{Checkpoint, Store};
 use crate::config::{Spec, Spooling, check};
+use crate::follow::open::Place;
 use crate::follow::{Follower, Start, positions};
 use crate::receipt::Receipt;
 use crate::stages::Counts;
@@ -33,6 +34,8 @@ const SMALL: usize = 64 * 1024;
 const REST: Duration = Duration::from_millis(4);
 /// Between two notes of what was acknowledged, at least; and noting takes no more than a twentieth of the time.
 const NOTE: Duration = Duration::from_millis(5);
+/// How long a reload waits for the receivers if there is no spool.
+const WITHOUT_SPOOL: Duration = Duration::from_secs(5);
 /// Between two updates of what others see.
 const SHOW: Duration = Duration::from_millis(200);
 
@@ -46,6 +49,8 @@ pub struct Logs {
 struct Shared {
     /// Parts that wait to take over.
     next: Mutex<Option<Parts>>,
+    /// What the running parts have open that is no file.
+    places: Mutex<Vec<Place>>,
     waker: Mutex<Option<Waker>>,
     deadline: Mutex<Option<Instant>>,
     draining: AtomicBool,
@@ -149,6 +154,7 @@ impl Program for Logs {
         Ok(Logs {
             shared: Arc::new(Shared {
                 next: Mutex::new(Some(parts)),
+                places: Mutex::default(),
                 waker: Mutex::new(None),
                 deadline: Mutex::new(None),
                 draining: AtomicBool::new(false),
@@ -160,10 +166,17 @@ impl Program for Logs {
     }
 
     fn reload(&self, loaded: &Loaded<Spec>, context: &Context) -> Result<(), BuildError> {
-        let parts = build(&loaded.spec, context.memory_limit)?;
-        *lock(&self.shared.next) = Some(parts);
-        self.shared.wake();
-        Ok(())
+        let shared = &self.shared;
+        let swap = || -> Result<(), BuildError> {
+            let mut parts = build(&loaded.spec, context.memory_limit)?;
+            parts.open_streams(&lock(&shared.places))?;
+            *lock(&shared.next) = Some(parts);
+            shared.wake();
+            Ok(())
+        };
+        // Sinks bring a runtime of their own, and none may be dropped inside of another: neither by what refuses here
+        // nor by parts that never got their turn.
+        thread::scope(|scope| scope.spawn(swap).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
     async fn serve(&self, mut drain: Drain) -> Ending {
@@ -263,7 +276,7 @@ impl Program for Logs {
 
 /// Why one run of the parts ended.
 enum Next {
-    Swap(Parts),
+    Swap(Box<Parts>),
     Done(Ending),
 }
 
@@ -274,7 +287,7 @@ fn work(shared: &Arc<Shared>) -> Ending {
     loop {
         let failed = |message: String| Next::Done(Ending { exit: Exit::Failure, message });
         match Run::start(parts, shared).map_or_else(failed, |run| run.go(shared)) {
-            Next::Swap(next) => parts = next,
+            Next::Swap(next) => parts = *next,
             Next::Done(ending) => return ending,
         }
     }
@@ -311,6 +324,7 @@ struct Settings {
 
 impl Run {
     fn start(parts: Parts, shared: &Arc<Shared>) -> Result<Run, String> {
+        *lock(&shared.places) = parts.places();
         let directory = &parts.directory;
         let guard = claim(directory)?;
         let mut store = Store::new(directory);
@@ -345,7 +359,7 @@ impl Run {
         queue.on_progress(move || waker.wake());
         let settings = Settings { save_every: parts.save_every, settle: parts.settle, reserve: parts.reserve };
         let mut follower = Follower::new(parts.sources, Arc::clone(&queue), watch, start);
-        follower.open_streams().map_err(|error| daemon::log::chain(&error))?;
+        follower.open_streams(parts.streams).map_err(|error| daemon::log::chain(&error))?;
         let now = Instant::now();
         Ok(Run {
             follower,
@@ -512,14 +526,21 @@ impl Run {
     }
 
     fn swap(mut self, shared: &Shared) -> Next {
-        self.queue.spill();
+        let Some(mut next) = lock(&shared.next).take() else {
+            return Next::Done(Ending { exit: Exit::Failure, message: "nothing to run".to_owned() });
+        };
+        let wanted = next.places();
+        self.follower.finish_streams(&wanted);
+        if !self.queue.spill() && self.follower.has_streams() {
+            // Without a spool, what cannot be read again is in memory alone.
+            self.queue.drain();
+            self.queue.wait_until_empty(WITHOUT_SPOOL);
+        }
         self.queue.close();
         self.join();
         self.save(shared);
-        match lock(&shared.next).take() {
-            Some(parts) => Next::Swap(parts),
-            None => Next::Done(Ending { exit: Exit::Failure, message: "nothing to run".to_owned() }),
-        }
+        next.streams.take_over(self.follower.hand_over(&wanted));
+        Next::Swap(Box::new(next))
     }
 
     fn join(&mut self) {

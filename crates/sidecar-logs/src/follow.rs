@@ -11,6 +11,7 @@
 //! last byte, so a deleted file's text stays readable as long as this process lives.
 
 pub mod copy;
+pub mod open;
 mod read;
 pub mod stream;
 mod unseen;
@@ -35,7 +36,8 @@ use crate::glob::Selection;
 use crate::receipt::{Line, Receipt};
 use crate::stages::Stages;
 use crate::watch::{Changes, Watch};
-use stream::{Door, Input, StreamKind};
+use open::StreamKind;
+use stream::{Door, Input};
 use unseen::PastTexts;
 
 /// A source, ready to be followed.

@@ -21,7 +21,8 @@ use record::sink::{Failure, Sink};
 use crate::config::{self, Body, BulkAction, Client, Lines, OtlpProtocol, Receiver, Spec, Spooling};
 use crate::enrich;
 use crate::follow::Source;
-use crate::follow::stream::StreamKind;
+use crate::follow::open::{Place, StreamKind, open};
+use crate::follow::stream::Streams;
 use crate::frame::Framer;
 use crate::glob::Selection;
 use crate::multiline::Rule;
@@ -32,6 +33,7 @@ const MIB: u64 = 1 << 20;
 
 /// One run's worth of everything.
 pub(crate) struct Parts {
+    pub(crate) streams: Streams,
     pub(crate) sources: Vec<Source>,
     pub(crate) stages: Stages,
     pub(crate) sinks: Vec<SinkParts>,
@@ -46,6 +48,24 @@ pub(crate) struct Parts {
 impl std::fmt::Debug for Parts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Parts").field("directory", &self.directory).finish_non_exhaustive()
+    }
+}
+
+impl Parts {
+    /// Everything that is no file.
+    pub(crate) fn places(&self) -> Vec<Place> {
+        self.sources.iter().filter_map(|source| source.stream.as_ref()).flat_map(StreamKind::places).collect()
+    }
+
+    /// Opens what is not in `present`: whatever refuses does so before anything was given up.
+    pub(crate) fn open_streams(&mut self, present: &[Place]) -> Result<(), BuildError> {
+        for source in &self.sources {
+            for place in source.stream.iter().flat_map(StreamKind::places).filter(|place| !present.contains(place)) {
+                let opened = open(&place, &source.name).map_err(|error| BuildError::new("the sources", error))?;
+                self.streams.opened.push((place, opened));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -96,6 +116,7 @@ pub(crate) fn build(spec: &Spec, memory_limit: Option<u64>) -> Result<Parts, Bui
     let volatile = sources.iter().any(|source| source.stream.is_some());
     let spool = if volatile && spec.state.spool == Spooling::Overflow { Spooling::Always } else { spec.state.spool };
     Ok(Parts {
+        streams: Streams::default(),
         sources,
         stages,
         sinks,

@@ -4,23 +4,19 @@
 //! are taken out, so that a killed agent leaves in the pipe what it had not stored. What a socket has delivered is out of
 //! the sender's hands: it can only be stored as soon as it is read.
 
-use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
-use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
-use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use daemon::{info, warn};
+use daemon::warn;
 use record::queue::Position;
 use record::{Batch, Origin};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, tee};
+use rustix::pipe::{SpliceFlags, tee};
 
 use super::Follower;
+use super::open::{Framing, Listener, OpenError, Opened, Place, Reader, StreamKind, open};
 use super::read::{BLOCKED, now};
 use crate::encoding::Encoding;
 use crate::frame::End;
@@ -28,50 +24,15 @@ use crate::receipt::Line;
 
 /// Read at once.
 const CHUNK: usize = 256 * 1024;
-/// Wanted of a pipe; the most an unprivileged process gets by default (pipe(7)).
-const PIPE: usize = 1 << 20;
 /// Datagrams in one batch.
 const DATAGRAMS: usize = 256;
 /// Without news of a pipe whose last line is not finished, it is looked at again after this long.
 const GLANCE: Duration = Duration::from_millis(25);
 
-/// What to open, ready to be used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StreamKind {
-    Stdin,
-    Fifo(PathBuf),
-    Socket { path: PathBuf, connections: usize },
-    Syslog { udp: Option<String>, tcp: Option<String>, socket: Option<PathBuf>, connections: usize },
-}
-
-/// Where bytes come from.
-#[derive(Debug)]
-enum Reader {
-    /// The pipe, and one of our own that its content is copied to.
-    Pipe {
-        pipe: OwnedFd,
-        copy: (OwnedFd, OwnedFd),
-        capacity: usize,
-    },
-    Plain(File),
-    Unix(UnixStream),
-    Tcp(TcpStream),
-    Udp(UdpSocket),
-    Datagram(UnixDatagram),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Framing {
-    Lines,
-    /// One message each.
-    Datagrams,
-    /// RFC 6587: a length, or up to a newline.
-    Syslog,
-}
-
 #[derive(Debug)]
 pub(super) struct Input {
     source: usize,
+    place: Place,
     origin: Arc<Origin>,
     reader: Reader,
     framing: Framing,
@@ -90,123 +51,113 @@ pub(super) struct Input {
     ended: bool,
 }
 
-#[derive(Debug)]
-enum Listener {
-    Unix(UnixListener, PathBuf),
-    Tcp(TcpListener),
+/// What is open when a run begins: handed over by the one before it, or opened for it.
+#[derive(Debug, Default)]
+pub struct Streams {
+    doors: Vec<Door>,
+    inputs: Vec<Input>,
+    pub(crate) opened: Vec<(Place, Opened)>,
+}
+
+impl Streams {
+    pub(crate) fn take_over(&mut self, others: Streams) {
+        self.doors.extend(others.doors);
+        self.inputs.extend(others.inputs);
+    }
 }
 
 #[derive(Debug)]
 pub(super) struct Door {
     source: usize,
+    place: Place,
     listener: Listener,
     connections: usize,
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("failed to open source `{name}` ({what})")]
-pub struct OpenError {
-    name: String,
-    what: String,
-    #[source]
-    source: io::Error,
-}
-
-impl Reader {
-    fn fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Reader::Pipe { pipe, .. } => pipe.as_fd(),
-            Reader::Plain(file) => file.as_fd(),
-            Reader::Unix(stream) => stream.as_fd(),
-            Reader::Tcp(stream) => stream.as_fd(),
-            Reader::Udp(socket) => socket.as_fd(),
-            Reader::Datagram(socket) => socket.as_fd(),
-        }
-    }
-
-    /// A pipe, with as much room as it gets.
-    fn pipe(pipe: OwnedFd) -> io::Result<Reader> {
-        let copy = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        // Both are requests; what comes of them is asked.
-        let _ = fcntl_setpipe_size(&pipe, PIPE);
-        let _ = fcntl_setpipe_size(&copy.1, PIPE);
-        let capacity = fcntl_getpipe_size(&pipe)?.min(fcntl_getpipe_size(&copy.1)?);
-        Ok(Reader::Pipe { pipe, copy, capacity })
-    }
-
-    /// Readable, and whether the other side is gone.
-    fn state(&self) -> (bool, bool) {
-        let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let mut fds = [PollFd::from_borrowed_fd(self.fd(), PollFlags::IN)];
-        let _ = poll(&mut fds, Some(&zero));
-        let events = fds[0].revents();
-        (events.intersects(PollFlags::IN), events.intersects(PollFlags::HUP | PollFlags::ERR))
-    }
-}
-
 impl Follower {
-    /// Opens the sources that are no files.
-    pub fn open_streams(&mut self) -> Result<(), OpenError> {
+    /// Opens the sources that are no files, as far as they are not handed over.
+    pub fn open_streams(&mut self, mut streams: Streams) -> Result<(), OpenError> {
         for index in 0..self.sources.len() {
-            let Some(kind) = self.sources[index].stream.clone() else { continue };
-            let name = self.sources[index].name.clone();
-            let failed = |what: String| {
-                let name = name.clone();
-                move |source| OpenError { name, what, source }
-            };
-            match kind {
-                StreamKind::Stdin => {
-                    let reader = stdin().map_err(failed("standard input".to_owned()))?;
-                    self.add_stream(index, "stdin".to_owned(), reader, Framing::Lines);
+            let Some(kind) = &self.sources[index].stream else { continue };
+            let (places, connections) = (kind.places(), kind.connections());
+            for place in places {
+                self.adopt(index, &place, &mut streams);
+                let is_open = match place {
+                    Place::Connections(_) | Place::Tcp(_) => self.doors.iter().any(|door| door.place == place),
+                    _ => self.inputs.iter().any(|input| input.place == place),
+                };
+                if is_open {
+                    continue;
                 }
-                StreamKind::Fifo(path) => {
-                    let reader = fifo(&path).map_err(failed(path.display().to_string()))?;
-                    self.add_stream(index, path.display().to_string(), reader, Framing::Lines);
-                }
-                StreamKind::Socket { path, connections } => {
-                    let listener = listen_unix(&path).map_err(failed(path.display().to_string()))?;
-                    self.doors.push(Door { source: index, listener: Listener::Unix(listener, path), connections });
-                }
-                StreamKind::Syslog { udp, tcp, socket, connections } => {
-                    if let Some(address) = udp {
-                        let bound = UdpSocket::bind(with_host(&address)).and_then(|socket| {
-                            socket.set_nonblocking(true)?;
-                            Ok(socket)
-                        });
-                        let bound = bound.map_err(failed(format!("UDP {address}")))?;
-                        let at = bound.local_addr().map_or(address, |at| at.to_string());
-                        info!("taking datagrams", source = name, address = at);
-                        self.add_stream(index, format!("udp://{at}"), Reader::Udp(bound), Framing::Datagrams);
-                    }
-                    if let Some(path) = socket {
-                        let bound = listen_datagrams(&path).map_err(failed(path.display().to_string()))?;
-                        self.add_stream(index, path.display().to_string(), Reader::Datagram(bound), Framing::Datagrams);
-                    }
-                    if let Some(address) = tcp {
-                        let listener = TcpListener::bind(with_host(&address)).and_then(|listener| {
-                            listener.set_nonblocking(true)?;
-                            Ok(listener)
-                        });
-                        let listener = listener.map_err(failed(format!("TCP {address}")))?;
-                        let at = listener.local_addr().map_or(address, |at| at.to_string());
-                        info!("taking connections", source = name, address = at);
-                        self.doors.push(Door { source: index, listener: Listener::Tcp(listener), connections });
-                    }
+                let at = streams.opened.iter().position(|(opened, _)| *opened == place);
+                let opened = match at {
+                    Some(at) => streams.opened.remove(at).1,
+                    None => open(&place, &self.sources[index].name)?,
+                };
+                match opened {
+                    Opened::Door(listener) => self.doors.push(Door { source: index, place, listener, connections }),
+                    Opened::Stream { name, reader, framing } => self.add_stream(index, place, name, reader, framing),
                 }
             }
         }
         Ok(())
     }
 
-    fn add_stream(&mut self, source: usize, name: String, reader: Reader, framing: Framing) {
-        let id = self.next_id;
-        self.next_id += 1;
+    /// Goes on with what an earlier run had open.
+    fn adopt(&mut self, source: usize, place: &Place, streams: &mut Streams) {
+        let connections = self.sources[source].stream.as_ref().map_or(0, StreamKind::connections);
+        for door in streams.doors.extract_if(.., |door| door.place == *place) {
+            self.doors.push(Door { source, connections, ..door });
+        }
+        for mut input in streams.inputs.extract_if(.., |input| input.place == *place) {
+            (input.source, input.origin) = (source, self.stream_origin(source, input.origin.id, &input.origin.name));
+            self.past.retain(|saved| saved.id != input.origin.id);
+            self.queue.register(input.origin.id, Position::default());
+            self.next_id = self.next_id.max(input.origin.id + 1);
+            self.inputs.push(input);
+        }
+    }
+
+    /// Queues what is left of streams that nobody goes on with.
+    pub fn finish_streams(&mut self, wanted: &[Place]) {
+        for index in 0..self.inputs.len() {
+            let input = &mut self.inputs[index];
+            if let Some(batch) = input.parked.take() {
+                input.parked = self.queue.push(batch).err();
+            }
+            if !wanted.contains(&input.place) && !input.ended && input.parked.is_none() && !input.pending.is_empty() {
+                let _ = self.queue_pending(index, End::Final);
+            }
+        }
+    }
+
+    /// The streams that somebody goes on with. What found no room yet goes along.
+    pub fn hand_over(&mut self, wanted: &[Place]) -> Streams {
+        let is_wanted = |place: &Place| wanted.contains(place);
+        let doors = self.doors.extract_if(.., |door| is_wanted(&door.place)).collect();
+        let inputs = self.inputs.extract_if(.., |input| is_wanted(&input.place)).collect();
+        Streams { doors, inputs, opened: Vec::new() }
+    }
+
+    pub fn has_streams(&self) -> bool {
+        !self.inputs.is_empty()
+    }
+
+    fn stream_origin(&self, source: usize, id: u64, name: &str) -> Arc<Origin> {
         let mut fields = self.sources[source].fields.clone();
         fields.add("source", &self.sources[source].name);
-        let origin = Arc::new(Origin { id, name, fields: fields.json, labels: fields.labels, identity: Vec::new() });
+        let name = name.to_owned();
+        Arc::new(Origin { id, name, fields: fields.json, labels: fields.labels, identity: Vec::new() })
+    }
+
+    fn add_stream(&mut self, source: usize, place: Place, name: String, reader: Reader, framing: Framing) {
+        let id = self.next_id;
+        self.next_id += 1;
+        let origin = self.stream_origin(source, id, &name);
         self.queue.register(id, Position::default());
         self.inputs.push(Input {
             source,
+            place,
             origin,
             reader,
             framing,
@@ -230,7 +181,7 @@ impl Follower {
                 if open >= door.connections {
                     break;
                 }
-                let source = door.source;
+                let (source, place) = (door.source, door.place.clone());
                 let (name, reader, framing) = match &door.listener {
                     Listener::Unix(listener, path) => {
                         let Ok((stream, _)) = listener.accept() else { break };
@@ -247,7 +198,7 @@ impl Follower {
                         (format!("tcp://{peer}"), Reader::Tcp(stream), Framing::Syslog)
                     }
                 };
-                self.add_stream(source, name, reader, framing);
+                self.add_stream(source, place, name, reader, framing);
             }
         }
     }
@@ -358,6 +309,7 @@ impl Follower {
     fn take_out(&mut self, index: usize) -> io::Result<()> {
         let input = &mut self.inputs[index];
         let Reader::Pipe { pipe, .. } = &input.reader else { return Ok(()) };
+        self.buffer.resize(self.buffer.len().max(input.stored), 0);
         while input.stored > 0 {
             match rustix::io::read(pipe, &mut self.buffer[..input.stored])? {
                 0 => break,
@@ -546,73 +498,6 @@ impl Follower {
     /// Origins to be remembered, so that a spool knows what was delivered.
     pub(super) fn stream_origins(&self) -> impl Iterator<Item = (u64, &str, u64)> {
         self.inputs.iter().map(|input| (input.origin.id, input.origin.name.as_str(), input.position))
-    }
-}
-
-impl Drop for Door {
-    fn drop(&mut self) {
-        if let Listener::Unix(_, path) = &self.listener {
-            // It may be gone already.
-            let _ = fs::remove_file(path);
-        }
-    }
-}
-
-/// `:514` means every address.
-fn with_host(address: &str) -> String {
-    if address.starts_with(':') { format!("0.0.0.0{address}") } else { address.to_owned() }
-}
-
-fn stdin() -> io::Result<Reader> {
-    let fd = io::stdin().as_fd().try_clone_to_owned()?;
-    let file = File::from(fd);
-    if file.metadata()?.file_type().is_fifo() { Reader::pipe(file.into()) } else { Ok(Reader::Plain(file)) }
-}
-
-fn fifo(path: &Path) -> io::Result<Reader> {
-    use rustix::fs::{CWD, FileType, Mode, mknodat};
-    if !path.exists() {
-        if let Some(directory) = path.parent() {
-            fs::create_dir_all(directory)?;
-        }
-        let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::WGRP;
-        mknodat(CWD, path, FileType::Fifo, mode, 0)?;
-    }
-    // For writing too: without it every writer that leaves would be the end, and a writer that comes while nobody reads
-    // would be killed or block.
-    let file = OpenOptions::new().read(true).write(true).custom_flags(libc_nonblock()).open(path)?;
-    if !file.metadata()?.file_type().is_fifo() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "is no named pipe"));
-    }
-    Reader::pipe(file.into())
-}
-
-fn libc_nonblock() -> i32 {
-    i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0)
-}
-
-fn listen_unix(path: &Path) -> io::Result<UnixListener> {
-    make_way(path, || UnixStream::connect(path).map(drop))?;
-    let listener = UnixListener::bind(path)?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
-}
-
-fn listen_datagrams(path: &Path) -> io::Result<UnixDatagram> {
-    make_way(path, || UnixDatagram::unbound()?.connect(path))?;
-    let socket = UnixDatagram::bind(path)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket)
-}
-
-/// Removes a socket that nobody listens to.
-fn make_way(path: &Path, connect: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-    if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory)?;
-    }
-    match connect() {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
-        _ => Ok(()),
     }
 }
 

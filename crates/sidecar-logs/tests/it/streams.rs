@@ -151,3 +151,41 @@ fn syslog_by_every_way() {
     assert_eq!(find("line 00000200")["message"], "line 00000200\nin two");
     assert_eq!(find("line 00000100")["app"], "app");
 }
+
+#[test]
+fn a_reload_hands_streams_over() {
+    let receiver = Receiver::start();
+    let mut world = World::new();
+    let source = "  socket: {path: ROOT/in.sock}\n- name: log\n  syslog: {udp: '127.0.0.1:0'}\n";
+    let config = world.configure(&spec(source, &receiver));
+    let agent = world.start(&config);
+    let mut connection = std::os::unix::net::UnixStream::connect(world.path("in.sock")).unwrap();
+    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let text = world.read("stderr");
+    let at = text.split("taking datagrams").nth(1).unwrap().split("\"address\":\"").nth(1).unwrap();
+    sender.connect(at.split('"').next().unwrap()).unwrap();
+    let good = std::fs::read_to_string(&config).unwrap();
+    let reloads = |world: &World| world.read("stderr").matches("configuration reloaded").count();
+    for round in 0..3 {
+        let start = round * 100;
+        // Half a line before the reload, the other half after it.
+        let first = lines(start..start + 50);
+        let (before, after) = first.split_at(first.len() - 10);
+        connection.write_all(before.as_bytes()).unwrap();
+        sender.send(format!("<14>1 - - - - - - line {:08} of syslog", start + 50).as_bytes()).unwrap();
+        std::fs::write(&config, format!("{good}  fields: {{round: {{value: '{round}'}}}}\n")).unwrap();
+        connection.write_all(after.as_bytes()).unwrap();
+        sender.send(format!("<14>1 - - - - - - line {:08} of syslog", start + 51).as_bytes()).unwrap();
+        eventually("the reload", || reloads(&world) > round as usize);
+    }
+    // What cannot be opened is refused, and everything goes on.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let more = format!("- name: more\n    syslog: {{tcp: '{}'}}\n  sinks:", taken.local_addr().unwrap());
+    std::fs::write(&config, good.replace("sinks:", &more)).unwrap();
+    eventually("the refusal", || world.read("stderr").contains("configuration not reloaded"));
+    connection.write_all(lines(300..301).as_bytes()).unwrap();
+    let wanted = || (0..301).filter(|number| number % 100 < 52).collect::<Vec<u32>>();
+    eventually("every line", || wanted().iter().all(|number| receiver.seen.lock().unwrap().contains_key(number)));
+    assert!(world.terminate(agent).success(), "{}", world.read("stderr"));
+    assert_eq!(receiver.repeated(), 0, "{}", world.read("stderr"));
+}
