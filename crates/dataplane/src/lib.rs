@@ -25,6 +25,7 @@ pub mod head;
 pub mod identity;
 pub mod ledger;
 pub mod log;
+pub mod pipe;
 pub mod plan;
 pub mod pool;
 pub mod route;

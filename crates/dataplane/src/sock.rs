@@ -11,9 +11,18 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix,
 use rustls::{ClientConnection, Connection, ServerConfig, ServerConnection};
 
 use crate::backend::{Address, Outward};
+use crate::pipe::Pipe;
 
 /// The longest TLS record, with some room (RFC 8446 §5.2).
 const RECORD: usize = 18 << 10;
+
+/// A read that brings so much could be cheaper without a copy.
+const MUCH: usize = 16 << 10;
+/// After so many of them in a row a pipe is made, which costs two descriptors and three system calls.
+const BULK: u8 = 4;
+/// It is given up when, since the last that brought much, so many more have not.
+const MOST: u8 = BULK + 16;
+const NEVER: u8 = u8::MAX;
 
 /// What reading brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +46,10 @@ pub struct Sock {
     /// Read but not used yet.
     pub left: Vec<u8>,
     pub tls: Option<Box<Connection>>,
+    /// Carries what another socket gives this one, since it is much.
+    pipe: Option<Box<Pipe>>,
+    /// Reads in a row that brought much; [`NEVER`]: what they bring cannot go through a pipe.
+    bulk: u8,
     /// To be finished when everything has been written.
     finishes: bool,
     /// No byte may follow.
@@ -53,6 +66,8 @@ impl Sock {
             out_at: 0,
             left: Vec::new(),
             tls: None,
+            pipe: None,
+            bulk: 0,
             finishes: false,
             finished: false,
         }
@@ -105,7 +120,9 @@ impl Sock {
 
     /// Something written is still here: the owner should stop producing.
     pub fn blocked(&self) -> bool {
-        self.out_at < self.out.len() || self.tls.as_ref().is_some_and(|tls| tls.wants_write())
+        self.out_at < self.out.len()
+            || self.pipe.as_ref().is_some_and(|pipe| pipe.held() > 0)
+            || self.tls.as_ref().is_some_and(|tls| tls.wants_write())
     }
 
     /// Reads into `buffer`; `cipher` is room for what TLS reads first.
@@ -217,6 +234,11 @@ impl Sock {
                 sent => self.out_at += sent,
             }
         }
+        if let Some(pipe) = &mut self.pipe
+            && !pipe.drain(&self.fd)?
+        {
+            return Ok(false);
+        }
         self.out_at = 0;
         // A connection that waits for its next request keeps no buffer.
         self.out = Vec::new();
@@ -231,9 +253,66 @@ impl Sock {
         self.out.len() - self.out_at
     }
 
+    /// Moves what has come to another socket: small amounts by a copy through `room`, much through a pipe in the kernel.
+    /// `to` must not be blocked. An error of either side is the end of both.
+    pub fn pass_to(&mut self, to: &mut Sock, room: &mut [u8], cipher: &mut [u8]) -> io::Result<Got> {
+        if self.bulk >= BULK && self.bulk != NEVER {
+            return self.splice_to(to);
+        }
+        let got = self.read(room, cipher)?;
+        if let Got::Bytes(length) = got {
+            to.write(&[&room[..length]])?;
+            if length < MUCH {
+                self.bulk = if self.bulk == NEVER { NEVER } else { 0 };
+            } else if self.bulk < BULK {
+                self.bulk = match self.bulk + 1 {
+                    _ if self.tls.is_some() || to.tls.is_some() => NEVER,
+                    BULK => MOST,
+                    more => more,
+                };
+            }
+        }
+        Ok(got)
+    }
+
+    fn splice_to(&mut self, to: &mut Sock) -> io::Result<Got> {
+        if !self.readable {
+            return Ok(Got::Nothing);
+        }
+        if to.pipe.is_none() {
+            match Pipe::new() {
+                Ok(pipe) => to.pipe = Some(Box::new(pipe)),
+                // Out of descriptors: copying needs none.
+                Err(_) => {
+                    self.bulk = NEVER;
+                    return Ok(Got::Nothing);
+                }
+            }
+        }
+        let Some(pipe) = to.pipe.as_deref_mut() else { return Ok(Got::Nothing) };
+        let got = pipe.fill(&self.fd)?;
+        match got {
+            Got::Nothing => {
+                self.readable = false;
+                // It comes in small pieces now, if it comes.
+                self.bulk -= 1;
+            }
+            Got::End => {}
+            Got::Bytes(length) => {
+                pipe.drain(&to.fd)?;
+                self.bulk = if length >= MUCH { MOST } else { self.bulk - 1 };
+            }
+        }
+        if self.bulk < BULK && !to.blocked() {
+            to.pipe = None;
+            self.bulk = 0;
+        }
+        Ok(got)
+    }
+
     /// Says that nothing follows, as soon as everything has been written.
     pub fn finish_when_flushed(&mut self) {
-        if self.out_at < self.out.len() {
+        if self.blocked() {
             self.finishes = true;
         } else {
             self.finish();

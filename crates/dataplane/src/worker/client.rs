@@ -196,8 +196,13 @@ impl Worker {
             down.sock.hangup |= flags.contains(EventFlags::RDHUP) || gone;
         }
         if gone {
-            // Both directions are closed: nobody reads an answer any more.
-            return self.lost(d);
+            let tunnel = down.exchange.filter(|_| !flags.contains(EventFlags::ERR));
+            return match tunnel.filter(|x| self.exchange(*x).is_some_and(|exchange| exchange.tunnel)) {
+                // What it has sent before it ended is still the backend's.
+                Some(x) => self.pump_tunnel(x),
+                // Both directions are closed: nobody reads an answer any more.
+                None => self.lost(d),
+            };
         }
         if flags.contains(EventFlags::OUT) && down.sock.blocked() {
             match down.sock.flush() {

@@ -220,14 +220,11 @@ fn pass(from: &mut Sock, to: &mut Sock, room: &mut [u8], cipher: &mut [u8], move
         if to.blocked() {
             return Way::Waits;
         }
-        match from.read(room, cipher) {
+        match from.pass_to(to, room, cipher) {
+            // Said of the socket, unless it is to be read another way from now on.
+            Ok(Got::Nothing) if from.readable => {}
             Ok(Got::Nothing) => return Way::Waits,
-            Ok(Got::Bytes(length)) => {
-                *moved += length as u64;
-                if to.write(&[&room[..length]]).is_err() {
-                    return Way::Broken;
-                }
-            }
+            Ok(Got::Bytes(length)) => *moved += length as u64,
             Ok(Got::End) => {
                 to.finish_when_flushed();
                 return Way::Ended;

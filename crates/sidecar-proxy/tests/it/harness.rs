@@ -95,6 +95,8 @@ impl World {
         fs::rename(self.path("stderr"), &before).unwrap();
         let old = self.child.replace(self.launch(&["--take-over"])).unwrap();
         self.await_start();
+        // Until the old one has been told, it accepts, too.
+        eventually("the hand-over", || fs::read_to_string(&before).unwrap().contains("handed over; ending"));
         (old, before)
     }
 

@@ -15,6 +15,7 @@ mod restart;
 mod sections;
 mod smuggling;
 mod streams;
+mod tcp;
 mod telemetry;
 mod tls;
 mod wire;
