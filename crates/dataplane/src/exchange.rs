@@ -9,7 +9,7 @@ use crate::filter::NotesSlot;
 use crate::head::{Field, Method, Name, Span};
 use crate::ledger::Ledger;
 use crate::plan::Plan;
-use crate::pool::Pool;
+use crate::pool::{Pool, Wish};
 use crate::tracing::Traced;
 use std::sync::Arc;
 
@@ -31,10 +31,16 @@ pub enum Failure {
     Limit,
     /// A filter said no.
     Denied,
+    /// The backend has no room, and no more requests may wait for it.
+    Overflow,
+    /// It waited for room at the backend in vain.
+    PendingTimeout,
     Connect,
     ConnectTimeout,
     /// The backend closed the connection before it answered.
     Closed,
+    /// The backend refused the stream unseen (RFC 9113 §8.7).
+    RefusedStream,
     /// The backend's answer ended early.
     Truncated,
     /// The backend's answer was no HTTP.
@@ -54,9 +60,12 @@ impl Failure {
             Failure::NoEndpoint => "no_endpoint",
             Failure::Limit => "limit",
             Failure::Denied => "denied",
+            Failure::Overflow => "overflow",
+            Failure::PendingTimeout => "pending_timeout",
             Failure::Connect => "connect_failed",
             Failure::ConnectTimeout => "connect_timeout",
             Failure::Closed => "backend_closed",
+            Failure::RefusedStream => "stream_refused",
             Failure::Truncated => "answer_truncated",
             Failure::Malformed => "answer_malformed",
             Failure::AnswerTimeout => "backend_timeout",
@@ -73,6 +82,7 @@ impl Failure {
             Failure::Denied => 403,
             Failure::NoRoute => 404,
             Failure::Limit | Failure::NoEndpoint | Failure::Shutdown => 503,
+            Failure::Overflow | Failure::PendingTimeout | Failure::RefusedStream => 503,
             Failure::Connect | Failure::Closed | Failure::Truncated | Failure::Malformed => 502,
             Failure::ConnectTimeout | Failure::AnswerTimeout | Failure::RequestTimeout => 504,
             Failure::ClientTimeout => 408,
@@ -139,7 +149,20 @@ pub struct Exchange {
     pub keep_up: bool,
     pub answer: Answer,
     pub tries: u32,
-    pub avoid: Option<usize>,
+    /// Where it should go.
+    pub wish: Wish,
+    /// Which exchange it is of all this worker ever had; 0: none now.
+    pub serial: u64,
+    /// It waits for room at the backend, until then; 0: it does not.
+    pub queued_until: u64,
+    /// When this try must have an answer.
+    pub try_until: u64,
+    /// The exchange that tries the same elsewhere.
+    pub hedge: Option<u32>,
+    /// A second endpoint will be asked, or has been.
+    pub hedged: bool,
+    /// The exchange this one tries for.
+    pub twin_of: Option<u32>,
     /// On a connection that served before.
     pub reused: bool,
     /// Bytes of this try have been given to the kernel.
@@ -213,7 +236,13 @@ impl Exchange {
             keep_up: false,
             answer: Answer::Waiting,
             tries: 0,
-            avoid: None,
+            wish: Wish::default(),
+            serial: 0,
+            queued_until: 0,
+            try_until: u64::MAX,
+            hedge: None,
+            hedged: false,
+            twin_of: None,
             reused: false,
             sent: false,
             replay: Vec::new(),

@@ -12,6 +12,7 @@
 pub mod announce;
 pub mod attempt;
 pub mod backend;
+pub mod balance;
 pub mod body;
 pub mod chunk;
 pub mod clock;
@@ -28,6 +29,7 @@ pub mod log;
 pub mod pipe;
 pub mod plan;
 pub mod pool;
+pub mod retry;
 pub mod route;
 pub mod server;
 pub mod slab;

@@ -113,26 +113,6 @@ fn host_matches(wanted: &[u8], host: &[u8]) -> bool {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Retry {
-    /// Tries after the first.
-    pub times: u32,
-    /// Of 500, 502, 503, 504: bits in this order.
-    pub statuses: u8,
-}
-
-impl Retry {
-    pub const fn bit(status: u16) -> u8 {
-        match status {
-            500 => 1,
-            502 => 2,
-            503 => 4,
-            504 => 8,
-            _ => 0,
-        }
-    }
-}
-
 #[derive(Debug)]
 pub struct Route {
     pub name: String,
@@ -143,7 +123,7 @@ pub struct Route {
     pub request_timeout: u64,
     /// Nanoseconds from the request's end to the answer's head, for each try; 0: no bound.
     pub backend_timeout: u64,
-    pub retry: Retry,
+    pub retry: crate::retry::Retry,
     /// Bytes of a request's body; `u64::MAX`: no bound.
     pub body_most: u64,
     /// CONNECT becomes a tunnel to one of the backends; else it is refused.
@@ -159,6 +139,9 @@ pub struct RouteCounters {
     /// By the first digit of the status, from 1 to 5; 0: no answer was given.
     pub answers: [Counter; 6],
     pub retries: Counter,
+    /// Second tries made because the first took long, and how many of them answered first.
+    pub hedges: Counter,
+    pub hedges_won: Counter,
     pub active: Counter,
     pub bytes_in: Counter,
     pub bytes_out: Counter,

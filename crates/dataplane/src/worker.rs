@@ -18,7 +18,7 @@ use crate::exchange::{Exchange, Local};
 use crate::head::Field;
 use crate::ledger::Phases;
 use crate::plan::{Listener, Plan};
-use crate::pool::{Dice, Pool};
+use crate::pool::{Dice, Member, Pool};
 use crate::slab::{Kind, Slab, Token};
 use crate::slowest::Slowest;
 use crate::timer::{Deadline, Timers};
@@ -28,6 +28,7 @@ mod announce;
 mod client;
 mod drain;
 mod finish;
+mod hedge;
 mod multiplex;
 mod request;
 mod response;
@@ -35,9 +36,11 @@ mod sharing;
 mod tracing;
 mod tunnel;
 mod upstream;
+mod waiting;
 
 use client::Down;
 use upstream::Up;
+use waiting::Waiting;
 
 /// Room for one read. A head must fit in it with space to spare.
 const ROOM: usize = 64 << 10;
@@ -180,6 +183,7 @@ pub struct Worker {
     /// Clients whose session has something to write.
     dirty: Vec<Token>,
     timers: Timers,
+    waiting: Waiting,
     dice: Dice,
     identities: Identities,
     /// When epoll returned.
@@ -219,6 +223,7 @@ impl Worker {
             ready: VecDeque::new(),
             dirty: Vec::new(),
             timers: Timers::default(),
+            waiting: Waiting::default(),
             dice: Dice::new(now ^ (shared.index as u64) << 32),
             identities: Identities::default(),
             wake: now,
@@ -264,6 +269,9 @@ impl Worker {
             while let Some(token) = self.timers.pop(self.tick) {
                 self.expire(token);
             }
+            if !self.waiting.is_empty() {
+                self.serve_waiting();
+            }
             self.clean();
             self.hand_over_log(false);
             if self.draining && self.is_over() {
@@ -279,7 +287,7 @@ impl Worker {
         }
         let log = if self.log.is_empty() { u64::MAX } else { self.log_since + LOG_DELAY };
         let drain = if self.draining { self.shared.deadline.load(Ordering::Relaxed) } else { u64::MAX };
-        let next = self.timers.next().unwrap_or(u64::MAX).min(log).min(drain);
+        let next = self.timers.next().unwrap_or(u64::MAX).min(log).min(drain).min(self.waiting.next(self.tick));
         if next == u64::MAX {
             return None;
         }
@@ -382,12 +390,21 @@ impl Worker {
     fn change_to(&mut self, plan: Arc<Plan>) {
         let old = Rc::clone(&self.local);
         let pools = plan.backends.iter().map(|backend| {
-            let same = old.pools.iter().find(|pool| Arc::ptr_eq(&pool.backend, backend));
-            same.map_or_else(|| Rc::new(Pool::new(Arc::clone(backend))), Rc::clone)
+            let same = old.pools.iter().find(|pool| Arc::ptr_eq(&pool.backend.common, &backend.common));
+            match same {
+                Some(pool) if Arc::ptr_eq(&pool.backend, backend) => Rc::clone(pool),
+                Some(pool) => Rc::new(pool.next(Arc::clone(backend))),
+                None => Rc::new(Pool::new(Arc::clone(backend))),
+            }
         });
         let pools: Vec<Rc<Pool>> = pools.collect();
         for gone in old.pools.iter().filter(|pool| !pools.iter().any(|new| Rc::ptr_eq(new, pool))) {
-            for member in &gone.members {
+            gone.stale.set(true);
+            let stays = |member: &Rc<Member>| {
+                pools.iter().any(|pool| pool.members.iter().any(|other| Rc::ptr_eq(other, member)))
+            };
+            for member in gone.members.iter().filter(|member| !stays(member)) {
+                member.retired.set(true);
                 let idle = std::mem::take(&mut *member.idle.borrow_mut());
                 idle.into_iter().for_each(|u| self.drop_up(u));
                 // Streams go on; the connection ends with the last.
@@ -443,13 +460,15 @@ impl Worker {
     // === exchanges ===
 
     fn begin_exchange(&mut self, down: u32, at: u64) -> u32 {
-        let exchange = match self.spare.pop() {
+        let mut exchange = match self.spare.pop() {
             Some(mut exchange) => {
                 exchange.renew(down, Rc::clone(&self.local), at);
                 exchange
             }
             None => Box::new(Exchange::new(down, Rc::clone(&self.local), at)),
         };
+        self.waiting.serial += 1;
+        exchange.serial = self.waiting.serial;
         match self.free.pop() {
             Some(x) => {
                 self.exchanges[x as usize] = Some(exchange);
@@ -474,6 +493,7 @@ impl Worker {
     }
 
     fn end_exchange(&mut self, x: u32) -> Option<Box<Exchange>> {
+        self.unqueue(x);
         let exchange = self.exchanges.get_mut(x as usize)?.take()?;
         self.free.push(x);
         Some(exchange)

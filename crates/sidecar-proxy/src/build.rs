@@ -8,12 +8,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use daemon::BuildError;
-use dataplane::announce::Version;
-use dataplane::backend::{self, Address, Backend, Passive};
+use dataplane::backend::{Address, Backend};
 use dataplane::head::Bounds;
 use dataplane::log::Writer;
 use dataplane::plan::{Forwarded, Listener, Plan, Serves, Settings};
-use dataplane::route::{self, Retry, RouteCounters, Table};
+use dataplane::retry::{Conditions, Retry};
+use dataplane::route::{self, RouteCounters, Table};
 use dataplane::sock;
 use regex::bytes::Regex;
 
@@ -22,6 +22,7 @@ use crate::config::{self, Spec, Text};
 pub(crate) mod filter;
 mod telemetry;
 mod tls;
+mod upstream;
 
 pub use telemetry::status_class;
 
@@ -76,7 +77,11 @@ pub fn workers(spec: &Spec) -> usize {
 pub fn build(spec: &Spec, kept: &mut Kept) -> Result<Plan, BuildError> {
     let mut sockets = HashMap::new();
     kept.workers = kept.workers.max(workers(spec));
-    let backends = spec.backends.iter().map(|one| build_backend(one, kept)).collect::<Result<Vec<_>, _>>()?;
+    let backends = spec
+        .backends
+        .iter()
+        .map(|one| upstream::build(one, spec.zone.as_deref(), kept))
+        .collect::<Result<Vec<_>, _>>()?;
     let mut listeners = Vec::new();
     for listener in &spec.listeners {
         let socket = match kept.sockets.get(&listener.address).or_else(|| sockets.get(&listener.address)) {
@@ -240,62 +245,6 @@ pub fn resolve(text: &str) -> Vec<Address> {
     }
 }
 
-// === backends ===
-
-fn build_backend(one: &config::Backend, kept: &Kept) -> Result<Arc<Backend>, BuildError> {
-    let mut addresses = Vec::new();
-    for text in &one.endpoints {
-        let found = resolve(text);
-        if found.is_empty() {
-            daemon::warn!("an endpoint's name is not known", backend = one.name, endpoint = text);
-        }
-        let many = found.len() > 1;
-        addresses.extend(found.into_iter().map(|address| {
-            let name = if many { format!("{text} ({address})") } else { text.clone() };
-            (address, name)
-        }));
-    }
-    let tls = one.tls.as_ref().map(|tls| tls::client(tls, &one.endpoints, one.http2)).transpose();
-    let (tls, fingerprint) =
-        tls.map_err(|error| BuildError::new(format!("TLS of the backend `{}`", one.name), error))?.unzip();
-    let identity = format!("{one:?} {addresses:?} {}", fingerprint.unwrap_or_default());
-    if let Some(same) =
-        kept.backends.iter().find(|backend| backend.identity == identity && backend.has_room(kept.workers))
-    {
-        return Ok(Arc::clone(same));
-    }
-    let passive = &one.passive_health;
-    let settings = backend::Settings {
-        balance: match one.balance {
-            config::Balance::RoundRobin => backend::Balance::RoundRobin,
-            config::Balance::LeastRequest => backend::Balance::LeastRequest,
-            config::Balance::P2cEwma => backend::Balance::PeakEwma,
-        },
-        connect_timeout: nanos(one.connect_timeout),
-        idle_timeout: nanos(one.idle_timeout),
-        idle_most: one.idle_connections as usize,
-        requests_most: u64::from(one.max_requests),
-        retry_percent: one.retry_percent,
-        passive: (passive.failures > 0).then(|| Passive {
-            failures: passive.failures,
-            ejection: nanos(passive.ejection),
-            most_percent: passive.max_ejected_percent,
-        }),
-        tls,
-        http2: one.http2,
-        announce: one.proxy_protocol.map(|version| match version {
-            config::ProxyProtocol::V1 => Version::One,
-            config::ProxyProtocol::V2 => Version::Two,
-        }),
-    };
-    let backend = Arc::new(Backend::new(&one.name, addresses, settings, kept.workers, identity));
-    if let Some(health) = &one.active_health {
-        crate::probe::start(&backend, health)
-            .map_err(|error| BuildError::new(format!("health checks of the backend `{}`", one.name), error))?;
-    }
-    Ok(backend)
-}
-
 // === routes ===
 
 fn table(spec: &Spec, listener: &str) -> Result<Table, BuildError> {
@@ -347,6 +296,24 @@ fn build_match(host: &str, wanted: &config::Match) -> route::Match {
     }
 }
 
+fn build_retry(one: &config::Retries) -> Retry {
+    let on = |which| one.on.contains(&which);
+    Retry {
+        times: one.attempts,
+        on: Conditions {
+            connect: on(config::RetryOn::Connect),
+            refused: on(config::RetryOn::Refused),
+            reset: on(config::RetryOn::Reset),
+            timeout: on(config::RetryOn::Timeout),
+        },
+        statuses: one.statuses.iter().fold(0, |bits, status| bits | Retry::bit(*status)),
+        backoff: nanos(one.backoff),
+        backoff_most: nanos(one.max_backoff),
+        per_try: nanos(one.per_try_timeout),
+        hedge: nanos(one.hedge_after),
+    }
+}
+
 fn build_route(
     spec: &Spec,
     one: &config::Route,
@@ -358,19 +325,23 @@ fn build_route(
         sum += target.weight as usize;
         (number(spec, &target.name), sum)
     });
-    let statuses = one.retries.statuses.iter().fold(0, |bits, status| bits | Retry::bit(*status));
     route::Route {
         name: one.name.clone(),
         filters,
         targets: targets.collect(),
         request_timeout: nanos(one.timeouts.request),
         backend_timeout: nanos(one.timeouts.backend),
-        retry: Retry { times: one.retries.attempts, statuses },
+        retry: build_retry(&one.retries),
         body_most: if one.max_body.0 == 0 { u64::MAX } else { one.max_body.0 },
         connect: one.connect,
         always_timing: one.server_timing,
         counters,
     }
+}
+
+/// Whatever the document names as an endpoint.
+fn hosts(one: &config::Backend) -> Vec<String> {
+    one.endpoints.iter().chain(one.members.iter().map(|member| &member.address)).cloned().collect()
 }
 
 /// Files whose change makes a new plan necessary.
@@ -383,6 +354,7 @@ pub fn files(spec: &Spec) -> Vec<PathBuf> {
     for tls in spec.backends.iter().filter_map(|backend| backend.tls.as_ref()) {
         files.extend([&tls.ca_file, &tls.cert_file, &tls.key_file].into_iter().flatten());
     }
+    files.extend(spec.backends.iter().filter_map(|backend| backend.sticky.as_ref()?.secret_file.as_ref()));
     files.into_iter().map(PathBuf::from).chain(filter::files(spec)).collect()
 }
 
@@ -391,6 +363,6 @@ pub fn names(spec: &Spec) -> Vec<(String, std::time::Duration)> {
     let all = spec
         .backends
         .iter()
-        .flat_map(|backend| backend.endpoints.iter().map(move |endpoint| (endpoint.clone(), backend.resolve_every.0)));
+        .flat_map(|backend| hosts(backend).into_iter().map(move |endpoint| (endpoint, backend.resolve_every.0)));
     all.filter(|(endpoint, _)| !endpoint.starts_with("unix:") && endpoint.parse::<SocketAddr>().is_err()).collect()
 }

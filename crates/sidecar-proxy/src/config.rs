@@ -1,6 +1,7 @@
 //! The document `Proxy`.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use daemon::config::{Seconds, Size};
 use daemon::{choice, document, one_of};
@@ -33,6 +34,8 @@ document! {
         web_socket: bool = default(true),
         /// What becomes of paths with `.` or `..` segments, plain or encoded.
         dot_segments: DotSegments = default(DotSegments::Refuse),
+        /// Where this proxy is; endpoints in the same zone are preferred.
+        zone: Option<String> = optional,
         /// A line for every request. Without, there is none.
         access_log: Option<AccessLog> = optional,
         /// Traces: read from requests or begun here, passed on, and sent to the collector that `OTEL_EXPORTER_OTLP_ENDPOINT` names.
@@ -307,14 +310,48 @@ document! {
     pub struct Retries {
         /// Tries after the first.
         attempts: u32 = default(2),
-        /// Answers that are tried again: 500, 502, 503, 504. 504 is also an answer that takes too long.
+        /// Failures that are tried again.
+        on: Vec<RetryOn> = default(vec![RetryOn::Connect, RetryOn::Refused, RetryOn::Reset]),
+        /// Answers that are tried again, from 500 to 599. 504 is also an answer that takes too long.
         statuses: Vec<u16> = default(Vec::new()),
+        /// Before the second try any time up to this passes, twice as much before each further one. Where no byte was sent, another
+        /// endpoint is tried at once. 0s: no waiting.
+        backoff: Seconds = default(Seconds(Duration::from_millis(25))),
+        /// The longest such time.
+        max_backoff: Seconds = default(Seconds(Duration::from_millis(500))),
+        /// For each try, from choosing the endpoint to the answer's head; 0s: no bound.
+        per_try_timeout: Seconds = default(Seconds::new(0)),
+        /// After this time without an answer a second endpoint is asked, too; the first answer is taken, the other given up. Only
+        /// what may be done twice, and paid for like a retry. 0s: never.
+        hedge_after: Seconds = default(Seconds::new(0)),
+    }
+}
+
+choice! {
+    /// A failure that is tried again.
+    pub enum RetryOn {
+        /// No connection: no byte was sent.
+        Connect = "connect",
+        /// The backend refused the stream unseen (HTTP/2).
+        Refused = "refused",
+        /// The connection or the stream ended before the answer's head.
+        Reset = "reset",
+        /// The try took too long.
+        Timeout = "timeout",
     }
 }
 
 impl Default for Retries {
     fn default() -> Retries {
-        Retries { attempts: 2, statuses: Vec::new() }
+        Retries {
+            attempts: 2,
+            on: vec![RetryOn::Connect, RetryOn::Refused, RetryOn::Reset],
+            statuses: Vec::new(),
+            backoff: Seconds(Duration::from_millis(25)),
+            max_backoff: Seconds(Duration::from_millis(500)),
+            per_try_timeout: Seconds::new(0),
+            hedge_after: Seconds::new(0),
+        }
     }
 }
 
@@ -324,11 +361,25 @@ document! {
         /// The name.
         name: String = required,
         /// `host:port` or `unix:/path`. Every address of a name is an endpoint; names are looked up again every `resolveEvery`.
-        endpoints: Vec<String> = required,
+        endpoints: Vec<String> = default(Vec::new()),
         /// Whether HTTP/2 is spoken: over TLS, or without from the first byte (h2c). gRPC needs it.
         http2: bool = default(false),
+        /// Endpoints of which there is more to say than where they are.
+        members: Vec<Member> = default(Vec::new()),
         /// Whose turn it is.
         balance: Balance = default(Balance::RoundRobin),
+        /// What `ringHash` and `maglev` go by; without, the client's address.
+        hash_on: Option<HashOn> = optional,
+        /// A cookie that brings a client back to its endpoint as long as that is well and there.
+        sticky: Option<Sticky> = optional,
+        /// In this time a new endpoint, or one that was not well, comes to its full share, from a tenth; 0s: at once.
+        slow_start: Seconds = default(Seconds::new(0)),
+        /// Only some of the endpoints.
+        subset: Option<Subset> = optional,
+        /// While this many of a hundred endpoints in the own `zone` are well, no request leaves it; below that, in proportion.
+        zone_overflow_percent: u32 = default(70),
+        /// When fewer of a hundred endpoints are well, health is not believed and all are used; 0: only when none is.
+        panic_percent: u32 = default(0),
         /// How often names are looked up.
         resolve_every: Seconds = default(Seconds::new(30)),
         /// For connecting.
@@ -337,8 +388,10 @@ document! {
         idle_timeout: Seconds = default(Seconds::new(60)),
         /// Idle connections kept, for each endpoint and worker.
         idle_connections: u32 = default(256),
-        /// Requests in flight; more are refused with 503. 0: any number.
+        /// Requests in flight; more wait (`limits.pending`) or are refused with 503. 0: any number.
         max_requests: u32 = default(0),
+        /// What it may be burdened with besides.
+        limits: BackendLimits = default(BackendLimits::default()),
         /// Retries per hundred requests, besides ten a second.
         retry_percent: u32 = default(20),
         /// Asks endpoints whether they are well.
@@ -372,6 +425,96 @@ choice! {
         LeastRequest = "leastRequest",
         /// Of two taken by chance, the one that is expected to answer sooner.
         P2cEwma = "p2cEwma",
+        /// The same key goes to the same endpoint; who comes or goes moves no other's keys.
+        RingHash = "ringHash",
+        /// The same key goes to the same endpoint; more even than a ring, moving a little more.
+        Maglev = "maglev",
+    }
+}
+
+document! {
+    /// An endpoint of which there is more to say.
+    pub struct Member {
+        /// `host:port` or `unix:/path`.
+        address: String = required,
+        /// Its share, compared with others; 0: only what sticks to it, or when there is no other.
+        weight: u32 = default(1),
+        /// Where it is.
+        zone: Option<String> = optional,
+        /// What `subset` chooses by.
+        labels: BTreeMap<String, String> = default(BTreeMap::new()),
+    }
+}
+
+document! {
+    /// What of a request decides where it goes: the first of these, in this order, that is given and that the request has.
+    pub struct HashOn {
+        /// A header field.
+        header: Option<String> = optional,
+        /// A cookie.
+        cookie: Option<String> = optional,
+        /// The path, without the query.
+        path: bool = default(false),
+        /// The client's address.
+        client_address: bool = default(true),
+    }
+}
+
+document! {
+    /// A cookie that brings a client back to its endpoint. Its value is a digest of the endpoint's address: it survives restarts
+    /// and changes of the list, and tells nobody the address.
+    pub struct Sticky {
+        /// The cookie's name.
+        cookie: String = required,
+        /// For how long; 0s: until the client ends.
+        max_age: Seconds = default(Seconds::new(0)),
+        /// For which paths.
+        path: String = default("/".to_owned()),
+        /// Only over TLS.
+        secure: bool = default(false),
+        /// A file whose content makes values unguessable; the same for all replicas.
+        secret_file: Option<String> = optional,
+    }
+}
+
+document! {
+    /// Only some of the endpoints: those with these labels, and of them a few.
+    pub struct Subset {
+        /// Labels an endpoint must have.
+        labels: BTreeMap<String, String> = default(BTreeMap::new()),
+        /// How many; the same ones as long as they are there, others for other proxies. 0: all.
+        size: u32 = default(0),
+        /// Which proxy this is; without, the host's name, which is the pod's.
+        identity: Option<String> = optional,
+    }
+}
+
+document! {
+    /// Bounds over all workers; 0: none. A request that finds no room waits, if it may, and then gets 503; its
+    /// `X-Outrigger-Failure`, and the log, say `overflow` or `pending_timeout`.
+    pub struct BackendLimits {
+        /// Connections to all endpoints together.
+        connections: u32 = default(0),
+        /// Connections to each endpoint.
+        endpoint_connections: u32 = default(0),
+        /// Requests in flight at each endpoint.
+        endpoint_requests: u32 = default(0),
+        /// Requests that wait for room.
+        pending: u32 = default(0),
+        /// How long they wait.
+        pending_timeout: Seconds = default(Seconds::new(5)),
+    }
+}
+
+impl Default for BackendLimits {
+    fn default() -> BackendLimits {
+        BackendLimits {
+            connections: 0,
+            endpoint_connections: 0,
+            endpoint_requests: 0,
+            pending: 0,
+            pending_timeout: Seconds::new(5),
+        }
     }
 }
 

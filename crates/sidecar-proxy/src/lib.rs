@@ -10,6 +10,7 @@
 pub mod build;
 mod command;
 pub mod config;
+pub mod discovery;
 pub mod probe;
 pub mod program;
 mod report;

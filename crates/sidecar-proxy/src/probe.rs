@@ -1,5 +1,6 @@
 //! Asking endpoints whether they are well. A thread for each backend that wants it; it ends when its backend is gone.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
@@ -8,35 +9,37 @@ use std::thread;
 use std::time::Duration;
 
 use dataplane::announce::Version;
-use dataplane::backend::{Address, Backend};
+use dataplane::backend::{Address, Backend, Common};
 
 use crate::config::ActiveHealth;
 
 pub fn start(backend: &Arc<Backend>, health: &ActiveHealth) -> io::Result<()> {
-    let (backend, health) = (Arc::downgrade(backend), health.clone());
+    let (name, announce) = (backend.name.clone(), backend.settings.announce);
+    let (common, health) = (Arc::downgrade(&backend.common), health.clone());
     let builder = thread::Builder::new().name("health".to_owned()).stack_size(64 << 10);
-    builder.spawn(move || watch(&backend, &health)).map(drop)
+    builder.spawn(move || watch(&name, announce, &common, &health)).map(drop)
 }
 
-fn watch(backend: &Weak<Backend>, health: &ActiveHealth) {
-    let mut runs: Vec<(bool, u32)> = Vec::new();
+fn watch(backend: &str, announce: Option<Version>, common: &Weak<Common>, health: &ActiveHealth) {
+    let mut runs: HashMap<Address, (bool, u32)> = HashMap::new();
     loop {
-        let Some(backend) = backend.upgrade() else { return };
-        runs.resize(backend.endpoints.len(), (true, 0));
-        for (endpoint, (good, length)) in backend.endpoints.iter().zip(&mut runs) {
-            let now_good = ask(&endpoint.address, health, backend.settings.announce).is_ok_and(|good| good);
+        let Some(endpoints) = common.upgrade().map(|common| common.endpoints()) else { return };
+        runs.retain(|address, _| endpoints.iter().any(|endpoint| endpoint.address == *address));
+        for endpoint in endpoints {
+            let now_good = ask(&endpoint.address, health, announce).is_ok_and(|good| good);
+            let now = dataplane::clock::now();
+            let (good, length) = runs.entry(endpoint.address.clone()).or_insert((true, 0));
             *length = if now_good == *good { length.saturating_add(1) } else { 1 };
             *good = now_good;
             let down = endpoint.health.is_down();
             if down && now_good && *length >= health.successes {
-                endpoint.health.set_down(false);
-                daemon::info!("an endpoint is well again", backend = backend.name, endpoint = endpoint.name);
+                endpoint.health.set_down(false, now);
+                daemon::info!("an endpoint is well again", backend = backend, endpoint = endpoint.name);
             } else if !down && !now_good && *length >= health.failures {
-                endpoint.health.set_down(true);
-                daemon::warn!("an endpoint is not well", backend = backend.name, endpoint = endpoint.name);
+                endpoint.health.set_down(true, now);
+                daemon::warn!("an endpoint is not well", backend = backend, endpoint = endpoint.name);
             }
         }
-        drop(backend);
         thread::sleep(health.interval.0);
     }
 }

@@ -1,6 +1,7 @@
 //! What others are shown: readiness, metrics, the slowest requests.
 
 use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
 
 use daemon::health::Report;
 use daemon::metrics::{Exemplar, Exposition};
@@ -50,12 +51,7 @@ impl Inner {
         let now = clock::now();
         for backend in &self.plan().backends {
             for endpoint in &backend.endpoints {
-                let health = &endpoint.health;
-                let state = match (health.is_down(), health.is_ejected(now)) {
-                    (true, _) => "not well",
-                    (false, true) => "left out after failures",
-                    (false, false) => "good",
-                };
+                let state = endpoint.health.state(now).name();
                 report.note(format!("backend {} endpoint {}: {state}", backend.name, endpoint.name));
             }
         }
@@ -98,9 +94,11 @@ impl Inner {
             }
         }
         type Read<T> = fn(&T) -> u64;
-        let by_route: [(bool, &str, &str, Read<dataplane::route::RouteCounters>); 4] = [
+        let by_route: [(bool, &str, &str, Read<dataplane::route::RouteCounters>); 6] = [
             (true, "requests_active", "Requests that are being answered now.", |one| one.active.value()),
             (false, "retries", "Tries after the first.", |one| one.retries.value()),
+            (false, "hedges", "Second endpoints asked because the first took long.", |one| one.hedges.value()),
+            (false, "hedges_won", "Second endpoints that answered first.", |one| one.hedges_won.value()),
             (false, "request_bytes", "Bytes of requests' bodies.", |one| one.bytes_in.value()),
             (false, "answer_bytes", "Bytes of answers' bodies.", |one| one.bytes_out.value()),
         ];
@@ -151,6 +149,43 @@ impl Inner {
                 for endpoint in &backend.endpoints {
                     let labels = [("backend", backend.name.as_str()), ("endpoint", endpoint.name.as_str())];
                     family.sample(&labels, endpoint.counters.iter().map(read).sum());
+                }
+            }
+        }
+        type Load = fn(&dataplane::backend::Backend) -> u64;
+        let by_backend: [(bool, &str, &str, Load); 4] = [
+            (true, "backend_pending", "Requests that wait for room.", |one| one.common.pending.load(Ordering::Relaxed)),
+            (false, "backend_overflows", "Requests refused for want of room.", |one| {
+                one.common.overflows.load(Ordering::Relaxed)
+            }),
+            (false, "backend_pending_timeouts", "Requests that waited for room in vain.", |one| {
+                one.common.pending_timeouts.load(Ordering::Relaxed)
+            }),
+            (true, "backend_panic", "Whether so few endpoints are well that health is not believed.", |one| {
+                u64::from(one.panics(clock::now()))
+            }),
+        ];
+        for (gauge, name, help, read) in by_backend {
+            let mut family = if gauge { out.gauge(name, help) } else { out.counter(name, help) };
+            for backend in &plan.backends {
+                family.sample(&[("backend", backend.name.as_str())], read(backend));
+            }
+        }
+        type One = fn(&dataplane::backend::Endpoint) -> u64;
+        let by_one: [(bool, &str, &str, One); 2] = [
+            (true, "backend_connections", "Connections to an endpoint now.", |one| {
+                one.connections.load(Ordering::Relaxed)
+            }),
+            (false, "backend_ejections", "How often an endpoint was left out after failures.", |one| {
+                one.health.ejected()
+            }),
+        ];
+        for (gauge, name, help, read) in by_one {
+            let mut family = if gauge { out.gauge(name, help) } else { out.counter(name, help) };
+            for backend in &plan.backends {
+                for endpoint in &backend.endpoints {
+                    let labels = [("backend", backend.name.as_str()), ("endpoint", endpoint.name.as_str())];
+                    family.sample(&labels, read(endpoint));
                 }
             }
         }

@@ -2,32 +2,42 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::*;
-use crate::backend::{Address, Passive, Settings};
+use crate::backend::{Address, Found, Passive, Settings};
+
+fn found(n: usize) -> Found {
+    Found::new(Address::Unix(PathBuf::from(format!("/{n}"))), &n.to_string())
+}
+
+fn settings(balance: Balance) -> Settings {
+    let passive = Some(Passive { failures: 2, ejection: SECOND, most_percent: 50 });
+    Settings { balance, requests_most: 2, passive, ..Settings::default() }
+}
+
+fn with(settings: Settings, found: &[Found]) -> Pool {
+    Pool::new(Arc::new(Backend::new("b", found, settings, 1, String::new())))
+}
 
 fn pool(balance: Balance, count: usize) -> Pool {
-    let addresses = (0..count).map(|n| (Address::Unix(PathBuf::from(format!("/{n}"))), n.to_string())).collect();
-    let passive = Some(Passive { failures: 2, ejection: SECOND, most_percent: 50 });
-    let settings = Settings {
-        balance,
-        connect_timeout: SECOND,
-        idle_timeout: SECOND,
-        idle_most: 8,
-        requests_most: 2,
-        retry_percent: 20,
-        passive,
-        tls: None,
-        http2: false,
-        announce: None,
-    };
-    Pool::new(Arc::new(Backend::new("b", addresses, settings, 1, String::new())))
+    with(settings(balance), &(0..count).map(found).collect::<Vec<_>>())
+}
+
+fn at(pool: &Pool, now: u64, wish: Wish, dice: &mut Dice) -> Option<usize> {
+    match pool.pick(now, &wish, dice) {
+        Pick::At(index) => Some(index),
+        _ => None,
+    }
+}
+
+fn any(pool: &Pool, now: u64, dice: &mut Dice) -> usize {
+    at(pool, now, Wish::default(), dice).unwrap()
 }
 
 #[test]
 fn round_robin_is_even_and_avoids_what_failed() {
     let (pool, mut dice) = (pool(Balance::RoundRobin, 3), Dice::new(7));
-    let picked: Vec<_> = (0..6).map(|_| pool.pick(0, None, &mut dice).unwrap()).collect();
+    let picked: Vec<_> = (0..6).map(|_| any(&pool, 0, &mut dice)).collect();
     assert_eq!(picked, [0, 1, 2, 0, 1, 2]);
-    assert!((0..9).all(|_| pool.pick(0, Some(1), &mut dice) != Some(1)));
+    assert!((0..9).all(|_| at(&pool, 0, Wish { avoid: Some(1), ..Wish::default() }, &mut dice) != Some(1)));
 }
 
 #[test]
@@ -37,13 +47,13 @@ fn ejection_has_a_floor_and_an_end() {
         pool.backend.note(endpoint, false, 5);
     }
     // Half of three is one: the second is not ejected.
-    let seen: std::collections::BTreeSet<_> = (0..6).map(|_| pool.pick(6, None, &mut dice).unwrap()).collect();
+    let seen: std::collections::BTreeSet<_> = (0..6).map(|_| any(&pool, 6, &mut dice)).collect();
     assert_eq!(seen, [1, 2].into());
-    let seen: std::collections::BTreeSet<_> = (0..6).map(|_| pool.pick(2 * SECOND, None, &mut dice).unwrap()).collect();
+    let seen: std::collections::BTreeSet<_> = (0..6).map(|_| any(&pool, 2 * SECOND, &mut dice)).collect();
     assert_eq!(seen, [0, 1, 2].into());
     // When all are down all are tried.
-    pool.backend.endpoints.iter().for_each(|endpoint| endpoint.health.set_down(true));
-    assert!(pool.pick(0, None, &mut dice).is_some());
+    pool.backend.endpoints.iter().for_each(|endpoint| endpoint.health.set_down(true, 7));
+    assert!(at(&pool, 0, Wish::default(), &mut dice).is_some());
 }
 
 #[test]
@@ -52,7 +62,7 @@ fn least_request_and_ewma_prefer_the_less_loaded() {
     least.members[0].active.set(3);
     least.members[1].active.set(1);
     least.members[2].active.set(2);
-    assert!((0..5).all(|_| least.pick(0, None, &mut dice) == Some(1)));
+    assert!((0..5).all(|_| any(&least, 0, &mut dice) == 1));
 
     let ewma = pool(Balance::PeakEwma, 3);
     ewma.observe(0, 50_000_000, 1);
@@ -60,7 +70,7 @@ fn least_request_and_ewma_prefer_the_less_loaded() {
     ewma.observe(2, 1_000_000, 1);
     let mut counts = BTreeMap::new();
     for _ in 0..300 {
-        *counts.entry(ewma.pick(2, None, &mut dice).unwrap()).or_insert(0) += 1;
+        *counts.entry(any(&ewma, 2, &mut dice)).or_insert(0) += 1;
     }
     assert_eq!(counts.get(&0), None, "{counts:?}");
     assert!(counts[&1] > 50 && counts[&2] > 50, "{counts:?}");
@@ -83,4 +93,102 @@ fn the_bound_of_requests() {
     assert!(backend.enter() && backend.enter() && !backend.enter());
     backend.leave();
     assert!(backend.enter());
+}
+
+#[test]
+fn weights_are_kept_smoothly() {
+    let weighted: Vec<Found> = (0..3).zip([5, 1, 0]).map(|(n, weight)| Found { weight, ..found(n) }).collect();
+    let (pool, mut dice) = (with(settings(Balance::RoundRobin), &weighted), Dice::new(7));
+    let picked: Vec<_> = (0..6).map(|_| any(&pool, 0, &mut dice)).collect();
+    assert_eq!(picked, [0, 0, 0, 1, 0, 0], "the lighter one in between, not at the end");
+    // Weight 0 is for who is stuck to it, and for when nobody else is there.
+    assert_eq!(at(&pool, 0, Wish { stuck: Some(2), ..Wish::default() }, &mut dice), Some(2));
+    for balance in [Balance::LeastRequest, Balance::PeakEwma, Balance::Ring, Balance::Maglev] {
+        let pool = with(settings(balance), &weighted);
+        assert!((0..50).all(|_| any(&pool, 0, &mut dice) != 2), "{balance:?}");
+    }
+}
+
+#[test]
+fn a_key_has_its_endpoint_and_another_when_that_is_ill() {
+    let mut dice = Dice::new(7);
+    for balance in [Balance::Ring, Balance::Maglev] {
+        let pool = pool(balance, 5);
+        for key in (1..200).map(crate::balance::mix) {
+            let wish = Wish { key: Some(key), ..Wish::default() };
+            let own = at(&pool, 0, wish, &mut dice).unwrap();
+            assert_eq!(at(&pool, 0, wish, &mut dice), Some(own));
+            pool.backend.endpoints[own].health.set_down(true, 0);
+            let other = at(&pool, 0, wish, &mut dice).unwrap();
+            assert!(other != own && at(&pool, 0, wish, &mut dice) == Some(other));
+            pool.backend.endpoints[own].health.set_down(false, 0);
+        }
+    }
+}
+
+#[test]
+fn the_own_zone_first_and_overflow_when_it_is_ill() {
+    let zoned: Vec<Found> = (0..8).map(|n| Found { near: n < 4, ..found(n) }).collect();
+    let (pool, mut dice) = (with(settings(Balance::RoundRobin), &zoned), Dice::new(7));
+    assert!((0..40).all(|_| any(&pool, 0, &mut dice) < 4));
+    pool.backend.endpoints[..2].iter().for_each(|endpoint| endpoint.health.set_down(true, 0));
+    let near = (0..1000).filter(|_| any(&pool, 0, &mut dice) < 4).count();
+    // Half are good, seventy of a hundred would be enough: 71 stay.
+    assert!((660..760).contains(&near), "{near}");
+    pool.backend.endpoints[..4].iter().for_each(|endpoint| endpoint.health.set_down(true, 0));
+    assert!((0..40).all(|_| any(&pool, 0, &mut dice) >= 4));
+}
+
+#[test]
+fn who_is_new_warms_up() {
+    for balance in [Balance::RoundRobin, Balance::LeastRequest, Balance::PeakEwma] {
+        let mut dice = Dice::new(7);
+        let settings = Settings { slow_start: 10 * SECOND, ..settings(balance) };
+        let pool = with(settings, &[found(0), found(1)]);
+        pool.backend.endpoints[1].health.set_down(true, SECOND);
+        pool.backend.endpoints[1].health.set_down(false, SECOND);
+        let share = |now, dice: &mut Dice| (0..1000).filter(|_| any(&pool, now, dice) == 1).count();
+        let (cold, warm) = (share(2 * SECOND, &mut dice), share(20 * SECOND, &mut dice));
+        if balance == Balance::RoundRobin {
+            assert!((80..110).contains(&cold) && (495..506).contains(&warm), "{cold} {warm}");
+        } else {
+            assert!(cold < 200, "{balance:?} {cold}");
+        }
+    }
+}
+
+#[test]
+fn panic_believes_no_health() {
+    let settings = Settings { panic_percent: 50, ..settings(Balance::RoundRobin) };
+    let (pool, mut dice) = (with(settings, &(0..4).map(found).collect::<Vec<_>>()), Dice::new(7));
+    pool.backend.endpoints[..2].iter().for_each(|endpoint| endpoint.health.set_down(true, 0));
+    assert!((0..40).all(|_| any(&pool, 0, &mut dice) >= 2));
+    pool.backend.endpoints[2].health.set_down(true, 0);
+    let seen: std::collections::BTreeSet<_> = (0..40).map(|_| any(&pool, 0, &mut dice)).collect();
+    assert_eq!(seen.len(), 4);
+}
+
+#[test]
+fn a_full_endpoint_is_passed_over() {
+    use crate::backend::Limits;
+    let limits = Limits { endpoint_requests: 1, ..Limits::default() };
+    let (pool, mut dice) =
+        (with(Settings { limits, ..settings(Balance::RoundRobin) }, &[found(0), found(1)]), Dice::new(7));
+    pool.backend.endpoints[0].counters[0].active.add(1);
+    assert!((0..5).all(|_| any(&pool, 0, &mut dice) == 1));
+    pool.backend.endpoints[1].counters[0].active.add(1);
+    assert_eq!(pool.pick(0, &Wish::default(), &mut dice), Pick::Full);
+}
+
+#[test]
+fn who_stays_in_the_list_stays_the_same() {
+    let old = pool(Balance::PeakEwma, 3);
+    old.backend.endpoints[2].health.set_down(true, 0);
+    old.members[2].idle.borrow_mut().push(7);
+    let new = old.next(Arc::new(old.backend.with(&[found(2), found(5)])));
+    assert!(Arc::ptr_eq(&new.backend.endpoints[0], &old.backend.endpoints[2]));
+    assert!(Rc::ptr_eq(&new.members[0], &old.members[2]) && new.backend.endpoints[0].health.is_down());
+    assert!(new.members[1].idle.borrow().is_empty());
+    assert_eq!(new.backend.common.endpoints().len(), 2);
+    assert!(new.backend.has(&[found(2), found(5)]) && !new.backend.has(&[found(5), found(2)]));
 }

@@ -85,7 +85,7 @@ fn weights_split_as_told() {
         targets: vec![(4, 90), (5, 100)],
         request_timeout: 0,
         backend_timeout: 0,
-        retry: Retry { times: 0, statuses: 0 },
+        retry: crate::retry::Retry::default(),
         body_most: 0,
         connect: false,
         always_timing: false,

@@ -175,6 +175,7 @@ fn named_attempts(exchange: &Exchange) -> Vec<(Attempt, &str)> {
     }
     let Some(pool) = &exchange.pool else { return Vec::new() };
     let last = exchange.open_attempt(exchange.ledger.at());
-    let name = |attempt: Attempt| (attempt, pool.backend.endpoints[attempt.endpoint].name.as_str());
+    let name =
+        |attempt: Attempt| (attempt, pool.backend.endpoints.get(attempt.endpoint).map_or("", |one| one.name.as_str()));
     exchange.attempts.iter().copied().chain(last).map(name).collect()
 }

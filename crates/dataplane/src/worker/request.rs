@@ -167,6 +167,13 @@ impl Worker {
                     return self.respond(x, 503, "the route has no backend", &[]);
                 };
                 let pool = Rc::clone(&local.pools[backend]);
+                if pool.backend.wishes() {
+                    let client = self.downs.get(d).map(|down| down.peer()).unwrap_or_default();
+                    let wish = pool.backend.wish(bytes, fields, path, client);
+                    if let Some(exchange) = self.exchange(x) {
+                        exchange.wish = wish;
+                    }
+                }
                 if connect {
                     return self.launch_connect(x, pool);
                 }
@@ -183,7 +190,7 @@ impl Worker {
                 let host_line = match (&new_host, absolute, head.host.is_empty()) {
                     (Some(host), _, _) => Some(&host[..]),
                     (None, true, _) => Some(host),
-                    (None, false, true) => pool.backend.endpoints.first().map(|endpoint| endpoint.name.as_bytes()),
+                    (None, false, true) => pool.backend.host().map(str::as_bytes),
                     (None, false, false) => None,
                 };
                 let mut out = std::mem::take(&mut self.output);

@@ -12,7 +12,7 @@ use crate::filter::Filter;
 use crate::forward;
 use crate::head::{self, Field, Length, Response};
 use crate::ledger::Phase;
-use crate::route::Retry;
+use crate::pool::Wish;
 use crate::sock::Got;
 
 /// A body of at most this many bytes is copied behind its head, which is cheaper than a vectored write.
@@ -45,8 +45,9 @@ impl Worker {
         }
         let mut input = std::mem::take(&mut self.input);
         let mut turn = Turn::More;
+        let mut x = x;
         for _ in 0..TURNS {
-            turn = self.pump_response_once(x, &mut input);
+            turn = self.pump_response_once(&mut x, &mut input);
             if turn != Turn::More {
                 break;
             }
@@ -59,8 +60,10 @@ impl Worker {
         }
     }
 
-    fn pump_response_once(&mut self, x: u32, input: &mut [u8]) -> Turn {
+    /// The exchange becomes another one if it was the winner of two.
+    fn pump_response_once(&mut self, owner: &mut u32, input: &mut [u8]) -> Turn {
         let handled = self.tick;
+        let mut x = *owner;
         let Some(exchange) = self.exchanges.get_mut(x as usize).and_then(Option::as_deref_mut) else {
             return Turn::Over;
         };
@@ -106,6 +109,13 @@ impl Worker {
             }
         }
         up.sock.left.clear();
+        if exchange.hedge.is_some() || exchange.twin_of.is_some() {
+            x = self.decide_hedge(x);
+            *owner = x;
+        }
+        let Some(exchange) = self.exchanges.get_mut(x as usize).and_then(Option::as_deref_mut) else {
+            return Turn::Over;
+        };
         if exchange.answer == Answer::Waiting {
             exchange.ledger.note(Phase::App, self.wake.max(exchange.ledger.at()).min(handled));
             exchange.ledger.note(Phase::Queue, handled);
@@ -196,14 +206,14 @@ impl Worker {
         let local = Arc::clone(&exchange.local.plan);
         let route = exchange.route.and_then(|route| local.routes.get(route));
         if let Some(route) = route {
-            let wanted = route.retry.statuses & Retry::bit(response.status) != 0;
+            let wanted = route.retry.takes_status(response.status);
             let may = exchange.replayable && exchange.method.is_idempotent() && exchange.tries <= route.retry.times;
             if wanted && may && exchange.request.is_done() && pool.withdraw(now) {
                 route.counters[index].retries.add(1);
                 exchange.end_attempt(now, response.status, None);
-                exchange.avoid = Some(endpoint);
+                exchange.wish = Wish { avoid: Some(endpoint), stuck: None, ..exchange.wish };
                 self.release(x, false);
-                self.send_out(x);
+                self.try_again(x, false);
                 return Turn::Over;
             }
         }
@@ -232,6 +242,11 @@ impl Worker {
         if let Some(notes) = &exchange.notes {
             notes.mark(bytes, fields);
             self.extra.extend_from_slice(&notes.lines);
+        }
+        if let Some(pool) = exchange.pool.as_ref().filter(|pool| pool.backend.settings.sticky.is_some())
+            && exchange.wish.stuck != Some(endpoint)
+        {
+            pool.backend.stick(endpoint, &mut self.extra);
         }
         forward::kept(bytes, fields, out);
         out.extend_from_slice(&self.extra);

@@ -218,7 +218,8 @@ impl Worker {
                 if let Some(exchange) = self.exchange(x) {
                     exchange.up_stream = 0;
                 }
-                self.stream_failed(x, Failure::Closed, refused);
+                let failure = if refused { Failure::RefusedStream } else { Failure::Closed };
+                self.stream_failed(x, failure, refused);
             }
             Event::Reset { owner: None, .. } => {}
             Event::Writable { stream } => self.writable_up(u, stream),
@@ -249,6 +250,7 @@ impl Worker {
 
     fn stream_answers(&mut self, u: u32, x: u32, end: bool) {
         let handled = self.tick;
+        let x = self.decide_hedge(x);
         let Some(session) = self.session_up(u) else { return };
         let text = std::mem::take(&mut session.text);
         let mut fields = std::mem::take(&mut self.fields);

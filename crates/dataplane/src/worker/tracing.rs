@@ -129,8 +129,9 @@ const PHASES: [&str; NAMES.len()] = [
 /// HTTP client spans of OpenTelemetry's semantic conventions.
 fn client_span(exchange: &Exchange, traced: &Traced, attempt: &Attempt, number_of_try: usize, real: u64) -> Span {
     let (method, mut attributes) = method_of(exchange);
-    if let Some(pool) = &exchange.pool {
-        let endpoint = &pool.backend.endpoints[attempt.endpoint];
+    if let Some(pool) = &exchange.pool
+        && let Some(endpoint) = pool.backend.endpoints.get(attempt.endpoint)
+    {
         put_server(&endpoint.name, &mut attributes);
         let scheme = if pool.backend.settings.tls.is_some() { "https" } else { "http" };
         let path = text(exchange.path_span.of(&exchange.text));

@@ -6,7 +6,7 @@ use super::Worker;
 use crate::body::Body;
 use crate::exchange::{Answer, Failure};
 use crate::ledger::Phase;
-use crate::pool::{Dice, Pool};
+use crate::pool::{Dice, Pool, Wish};
 use crate::sock::{Got, Sock};
 
 /// Turns of one direction before others have theirs.
@@ -30,10 +30,15 @@ impl Worker {
             down.deadline.clear();
         }
         let pool = self.local.pools.get(backend).map(Rc::clone);
+        let wish = match (&pool, self.downs.get(d)) {
+            (Some(pool), Some(down)) if pool.backend.wishes() => pool.backend.wish(&[], &[], &[], down.peer()),
+            _ => Wish::default(),
+        };
         if let Some(exchange) = self.exchange(x) {
             exchange.tunnel = true;
             exchange.replayable = true;
             exchange.pool = pool;
+            exchange.wish = wish;
         }
         self.send_out(x);
     }

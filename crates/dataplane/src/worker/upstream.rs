@@ -1,15 +1,18 @@
 //! Connections to backends: choosing, connecting, sending, keeping, trying again.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use rustix::event::epoll::EventFlags;
 
+use super::waiting::Due;
 use super::{Worker, set_deadline, watch};
 use crate::clock;
 use crate::exchange::{Answer, Failure};
 use crate::h2::Session;
 use crate::ledger::Phase;
-use crate::pool::Pool;
+use crate::pool::{Pick, Pool, Wish};
+use crate::retry::Retry;
 use crate::slab::Token;
 use crate::sock::{self, Sock};
 use crate::timer::Deadline;
@@ -34,22 +37,74 @@ pub(super) struct Up {
     pub(super) client: Option<Token>,
 }
 
+impl Drop for Up {
+    fn drop(&mut self) {
+        self.pool.backend.count_connection(self.endpoint, false);
+    }
+}
+
+/// Nanoseconds until the earlier of two: `after` from now (0: no bound), or `until` (`u64::MAX`: no bound).
+fn sooner(after: u64, until: u64, now: u64) -> u64 {
+    if until == u64::MAX {
+        return after;
+    }
+    let left = until.saturating_sub(now).max(1);
+    if after == 0 { left } else { after.min(left) }
+}
+
 impl Worker {
     /// Chooses an endpoint and a connection, and sends.
     pub(super) fn send_out(&mut self, x: u32) {
         let now = self.tick;
         let Some(exchange) = self.exchanges.get_mut(x as usize).and_then(Option::as_deref_mut) else { return };
         let Some(pool) = exchange.pool.as_ref().map(Rc::clone) else { return };
+        let pool = if pool.stale.get() { self.renew_pool(x, pool) } else { pool };
+        let Some(exchange) = self.exchanges.get_mut(x as usize).and_then(Option::as_deref_mut) else { return };
+        let bounded = pool.backend.is_bounded();
         if !exchange.entered {
-            if !pool.backend.enter() {
-                return self.fail_with(x, Failure::Limit, 503, "the backend has too many requests");
+            let behind = bounded && exchange.queued_until == 0 && self.is_queued_for(&pool);
+            if behind || !pool.backend.enter() {
+                return self.hold_back(x, &pool);
             }
-            exchange.entered = true;
             pool.deposit();
         }
-        let Some(endpoint) = pool.pick(now, exchange.avoid, &mut self.dice) else {
-            return self.fail_with(x, Failure::NoEndpoint, 503, "the backend has no endpoint");
+        let Some(exchange) = self.exchanges.get_mut(x as usize).and_then(Option::as_deref_mut) else { return };
+        exchange.entered = true;
+        let endpoint = match pool.pick(now, &exchange.wish, &mut self.dice) {
+            Pick::At(endpoint) => endpoint,
+            Pick::Full => return self.hold_back(x, &pool),
+            Pick::Nobody if exchange.twin_of.is_some() => return self.drop_twin(x),
+            Pick::Nobody => return self.fail_with(x, Failure::NoEndpoint, 503, "the backend has no endpoint"),
         };
+        let (tunnel, careful) = (exchange.is_raw(), !exchange.method.is_idempotent());
+        let client = pool.backend.settings.announce.map(|_| self.downs.token(exchange.down));
+        let shared = pool.backend.settings.http2 && !tunnel;
+        let ready = match (shared, tunnel) {
+            (true, _) => self.take_shared(&pool, endpoint),
+            (_, true) => None,
+            _ => self.take_idle(&pool, endpoint, careful, client),
+        };
+        if bounded && ready.is_none() && !self.make_room(&pool, endpoint) {
+            return self.hold_back(x, &pool);
+        }
+        if bounded {
+            self.unqueue(x);
+        }
+        let Some(exchange) = self.exchanges.get_mut(x as usize).and_then(Option::as_deref_mut) else { return };
+        let route = exchange.route.and_then(|route| exchange.local.plan.routes.get(route));
+        exchange.try_until = match route.map_or(0, |route| route.retry.per_try) {
+            0 => u64::MAX,
+            per_try => now.saturating_add(per_try),
+        };
+        if !exchange.pool.as_ref().is_some_and(|known| Rc::ptr_eq(known, &pool)) {
+            let old = exchange.pool.replace(Rc::clone(&pool));
+            for attempt in &mut exchange.attempts {
+                let known = old.as_ref().and_then(|old| old.backend.endpoints.get(attempt.endpoint));
+                let now = known.and_then(|known| pool.backend.number_of(known));
+                // Who has gone has no name any more.
+                attempt.endpoint = now.unwrap_or(usize::MAX);
+            }
+        }
         exchange.endpoint = endpoint;
         exchange.tries += 1;
         exchange.sent = false;
@@ -63,8 +118,8 @@ impl Worker {
         let counters = &pool.backend.endpoints[endpoint].counters[self.shared.index];
         counters.requests.add(1);
         counters.active.add(1);
-        if pool.backend.settings.http2 && !exchange.is_raw() {
-            match self.take_shared(&pool, endpoint) {
+        if shared {
+            match ready {
                 Some(u) => {
                     if let Some(exchange) = self.exchange(x) {
                         exchange.up = Some(u);
@@ -81,17 +136,49 @@ impl Worker {
             }
             return self.send_stream(x);
         }
-        let careful = !exchange.method.is_idempotent();
-        let client = pool.backend.settings.announce.map(|_| self.downs.token(exchange.down));
-        let pooled = if exchange.is_raw() { None } else { self.take_idle(&pool, endpoint, careful, client) };
-        let Some(u) = pooled else { return self.connect(x, &pool, endpoint) };
+        let Some(u) = ready else { return self.connect(x, &pool, endpoint) };
         if let Some(up) = self.ups.get_mut(u) {
             up.exchange = Some(x);
+            if !Rc::ptr_eq(&up.pool, &pool) {
+                // The list of endpoints has changed since.
+                up.pool = Rc::clone(&pool);
+                up.endpoint = endpoint;
+            }
         }
         let Some(exchange) = self.exchange(x) else { return };
         exchange.up = Some(u);
         exchange.reused = true;
         self.send_request(x);
+    }
+
+    /// The newest list of the same backend's endpoints.
+    fn renew_pool(&mut self, x: u32, old: Rc<Pool>) -> Rc<Pool> {
+        let same = |pool: &&Rc<Pool>| Arc::ptr_eq(&pool.backend.common, &old.backend.common);
+        let Some(pool) = self.local.pools.iter().find(same).map(Rc::clone) else { return old };
+        if let Some(exchange) = self.exchange(x) {
+            let avoid = exchange.wish.avoid.and_then(|index| pool.backend.number_of(old.backend.endpoints.get(index)?));
+            exchange.wish = Wish { avoid, stuck: None, ..exchange.wish };
+        }
+        pool
+    }
+
+    /// Whether a connection may be made; an idle one of another endpoint ends for it.
+    fn make_room(&mut self, pool: &Rc<Pool>, endpoint: usize) -> bool {
+        if pool.backend.may_connect(endpoint) {
+            return true;
+        }
+        let idle = pool.members.iter().find_map(|member| {
+            let mut idle = member.idle.borrow_mut();
+            // The one that has been idle longest.
+            if idle.is_empty() { None } else { Some(idle.remove(0)) }
+        });
+        match idle {
+            Some(u) => {
+                self.drop_up(u);
+                pool.backend.may_connect(endpoint)
+            }
+            None => false,
+        }
     }
 
     /// A pooled connection that may still be used.
@@ -128,6 +215,7 @@ impl Worker {
         let connected = sock::connect(&pool.backend.endpoints[endpoint].address)
             .and_then(|(fd, done)| watch(&self.epoll, &fd, token).map(|()| (fd, done)));
         let Ok((fd, done)) = connected else { return self.try_failed(x, Failure::Connect) };
+        pool.backend.count_connection(endpoint, true);
         let up = Up {
             sock: Sock::new(fd),
             pool: Rc::clone(pool),
@@ -146,7 +234,8 @@ impl Worker {
         if let Some(exchange) = self.exchange(x) {
             exchange.up = Some(u);
         }
-        self.up_deadline(u, pool.backend.settings.connect_timeout);
+        let until = self.exchange(x).map_or(u64::MAX, |exchange| exchange.try_until);
+        self.up_deadline(u, sooner(pool.backend.settings.connect_timeout, until, self.tick));
         if pool.backend.settings.http2 && !self.exchange(x).is_some_and(|exchange| exchange.is_raw()) {
             self.share(u);
         }
@@ -231,13 +320,19 @@ impl Worker {
         let Some(exchange) = self.exchange(x) else { return };
         let (u, route, done) = (exchange.up, exchange.route, exchange.request.is_done());
         let (expires, by_stream, shared) = (exchange.expires, exchange.stream != 0, exchange.up_stream != 0);
+        let until = exchange.try_until;
         if let (Some(u), Some(route)) = (u, route) {
-            let timeout = self.local.plan.routes.get(route).map_or(0, |route| route.backend_timeout);
-            let mut after = if done { timeout } else { 0 };
-            if expires != u64::MAX && by_stream {
-                // A stream has no timer of its own.
-                let left = expires.saturating_sub(self.tick).max(1);
-                after = if after == 0 { left } else { after.min(left) };
+            let (timeout, hedge) = exchange
+                .local
+                .plan
+                .routes
+                .get(route)
+                .map_or((0, 0), |route| (route.backend_timeout, route.retry.hedge));
+            // A stream has no timer of its own.
+            let until = if by_stream { until.min(expires) } else { until };
+            let after = sooner(if done { timeout } else { 0 }, until, self.tick);
+            if hedge != 0 && done {
+                self.plan_hedge(x, hedge);
             }
             if shared {
                 self.answer_by(x, u, after);
@@ -355,6 +450,9 @@ impl Worker {
     pub(super) fn release(&mut self, x: u32, reusable: bool) {
         let now = self.tick;
         let goodbye = self.draining && self.exchange(x).map(|one| one.down).is_some_and(|d| self.says_goodbye(d));
+        if let Some(y) = self.exchange(x).and_then(|exchange| exchange.hedge) {
+            self.drop_twin(y);
+        }
         let Some(exchange) = self.exchanges.get_mut(x as usize).and_then(Option::as_deref_mut) else { return };
         let Some(pool) = exchange.pool.as_ref() else { return };
         let endpoint = exchange.endpoint;
@@ -373,7 +471,7 @@ impl Worker {
         let settings = &pool.backend.settings;
         let Some(up) = self.ups.get_mut(u) else { return };
         let mut idle = pool.members[endpoint].idle.borrow_mut();
-        let known = self.local.pools.iter().any(|other| Rc::ptr_eq(other, &pool));
+        let known = !pool.members[endpoint].retired.get();
         let fits = idle.len() < settings.idle_most && !up.sock.hangup && known && !goodbye;
         if reusable && fits && !up.sock.blocked() && up.sock.left.is_empty() {
             up.exchange = None;
@@ -402,46 +500,65 @@ impl Worker {
         if matches!(failure, Failure::Connect | Failure::ConnectTimeout) {
             counters.connect_failures.add(1);
         }
-        if !stale {
+        // Who refuses a stream is busy, not broken.
+        if !stale && failure != Failure::RefusedStream {
             counters.failures.add(1);
             pool.backend.note(endpoint, false, now);
         }
+        if exchange.twin_of.is_some() {
+            return self.drop_twin(x);
+        }
         exchange.end_attempt(now, 0, Some(failure));
+        if exchange.hedge.is_some() {
+            return self.adopt(x);
+        }
         // What the time went into, up to now.
         let phase = if unsent { Phase::Connect } else { Phase::App };
         exchange.ledger.note(phase, now);
         let route = exchange.route.and_then(|route| exchange.local.plan.routes.get(route));
         let times = route.map_or(1, |route| route.retry.times);
-        let by_route = match failure {
-            Failure::AnswerTimeout => {
-                route.is_some_and(|route| route.retry.statuses & crate::route::Retry::bit(504) != 0)
-            }
-            Failure::Malformed => false,
-            _ => true,
-        };
+        let plain = Retry::default();
+        let by_route = stale || route.map_or(&plain, |route| &route.retry).takes(failure);
         let harmless = unsent || exchange.method.is_idempotent();
         let may = exchange.answer == Answer::Waiting && exchange.replayable && harmless && by_route;
-        let counted = exchange.tries <= times && pool.withdraw(now);
-        let again = may && (stale && exchange.tries < 8 || counted);
-        exchange.avoid = (!stale).then_some(endpoint).or(exchange.avoid);
+        let again = may && (stale && exchange.tries < 8 || exchange.tries <= times && pool.withdraw(now));
+        if !stale {
+            exchange.wish = Wish { avoid: Some(endpoint), stuck: None, ..exchange.wish };
+        }
+        // Elsewhere nothing has gone wrong yet, and here nothing has arrived.
+        let at_once = stale || unsent && failure != Failure::RefusedStream && pool.members.len() > 1;
         let counters = route.map(|route| &route.counters[index]);
         if again && let Some(counters) = counters {
             counters.retries.add(1);
         }
         self.release(x, false);
         if again {
-            return self.send_out(x);
+            return self.try_again(x, at_once);
         }
         let text = match failure {
             Failure::Connect => "the backend cannot be reached",
             Failure::ConnectTimeout => "connecting to the backend took too long",
             Failure::Closed => "the backend closed the connection",
+            Failure::RefusedStream => "the backend refused the stream",
             Failure::Truncated => "the backend's answer ended early",
             Failure::Malformed => "the backend's answer is malformed",
             Failure::AnswerTimeout => "the backend did not answer in time",
             _ => "the backend failed",
         };
         self.fail_with(x, failure, failure.status(), text);
+    }
+
+    /// The next try: at once, or after a while.
+    pub(super) fn try_again(&mut self, x: u32, at_once: bool) {
+        let now = self.tick;
+        let Some(exchange) = self.exchanges.get_mut(x as usize).and_then(Option::as_deref_mut) else { return };
+        let route = exchange.route.and_then(|route| exchange.local.plan.routes.get(route));
+        let wait = route.filter(|_| !at_once).map_or(0, |route| route.retry.wait(exchange.tries, &mut self.dice));
+        if wait == 0 {
+            return self.send_out(x);
+        }
+        let at = now.saturating_add(wait).min(exchange.expires);
+        self.wait_until(x, at, Due::Retry);
     }
 
     /// Ends the exchange with an answer of our own if there is none yet, else by cutting it.
@@ -452,8 +569,14 @@ impl Worker {
         }
         exchange.failure = Some(failure);
         self.release(x, false);
-        let lines: &[u8] = if status == 503 { b"Retry-After: 1\r\n" } else { b"" };
-        self.respond(x, status, text, lines);
+        let mut lines = Vec::new();
+        if status >= 500 {
+            lines.extend_from_slice(if status == 503 { b"Retry-After: 1\r\n" } else { b"" });
+            lines.extend_from_slice(b"X-Outrigger-Failure: ");
+            lines.extend_from_slice(failure.name().as_bytes());
+            lines.extend_from_slice(b"\r\n");
+        }
+        self.respond(x, status, text, &lines);
     }
 
     /// The whole exchange took too long.

@@ -9,6 +9,7 @@ use super::{
 use crate::build;
 
 mod filter;
+mod upstream;
 
 pub fn check(spec: &Spec, decoder: &mut Decoder) {
     if spec.listeners.is_empty() {
@@ -45,9 +46,7 @@ pub fn check(spec: &Spec, decoder: &mut Decoder) {
     }
     for (index, one) in spec.backends.iter().enumerate() {
         let at = format!("spec.backends[{index}]");
-        if one.endpoints.is_empty() {
-            decoder.refuse_at(&format!("{at}.endpoints"), "needs at least one endpoint");
-        }
+        upstream::check(&at, one, decoder);
         for (position, endpoint) in one.endpoints.iter().enumerate() {
             if let Err(message) = build::endpoint_name(endpoint) {
                 decoder.refuse_at(&format!("{at}.endpoints[{position}]"), message);
@@ -163,8 +162,8 @@ fn check_route(at: &str, route: &Route, spec: &Spec, decoder: &mut Decoder) {
         }
     }
     for (index, status) in route.retries.statuses.iter().enumerate() {
-        if !matches!(status, 500 | 502 | 503 | 504) {
-            decoder.refuse_at(&format!("{at}.retries.statuses[{index}]"), "must be one of 500, 502, 503, 504");
+        if !(500..=599).contains(status) {
+            decoder.refuse_at(&format!("{at}.retries.statuses[{index}]"), "must be from 500 to 599");
         }
     }
     if route.retries.attempts > 10 {

@@ -114,7 +114,7 @@ F:17:49: spec.routes[0].filters[0].requestHeaders.add.X: is no field value
 F:17:67: spec.routes[0].filters[0].requestHeaders.remove[0]: belongs to the connection and cannot be removed
 F:18:26: spec.routes[0].filters[1].redirect.status: must be 301, 302, 303, 307 or 308
 F:18:39: spec.routes[0].filters[1].redirect.scheme: must be http or https
-F:19:26: spec.routes[0].retries.statuses[0]: must be one of 500, 502, 503, 504
+F:19:26: spec.routes[0].retries.statuses[0]: must be from 500 to 599
 F:19:42: spec.routes[0].retries.attempts: must be at most 10
 F:20:23: spec.routes[0].backends[0].name: there is no backend `gone`
 F:22:27: spec.backends[0].endpoints[0]: must be `HOST:PORT` or `unix:/PATH`

@@ -12,6 +12,7 @@ mod harness;
 mod multiplex;
 mod operate;
 mod restart;
+mod retry;
 mod sections;
 mod smuggling;
 mod streams;

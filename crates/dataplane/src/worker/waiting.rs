@@ -1,0 +1,156 @@
+//! Exchanges that wait for something other than a socket: for their next try, for room at a backend, for the moment at which
+//! a second endpoint is asked.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::Worker;
+use crate::clock::MILLISECOND;
+use crate::exchange::Failure;
+use crate::pool::Pool;
+
+/// Room that another worker has made is seen after this time at the latest.
+const LOOK: u64 = 2 * MILLISECOND;
+
+/// What is to be done then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Due {
+    Retry,
+    Hedge,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    /// When, for which exchange (number and serial), what.
+    due: BinaryHeap<Reverse<(u64, u32, u64, Due)>>,
+    /// Those who wait for room, the longest first.
+    queue: VecDeque<u32>,
+    pub(super) serial: u64,
+}
+
+impl Waiting {
+    /// When somebody should look.
+    pub(super) fn next(&self, now: u64) -> u64 {
+        let due = self.due.peek().map_or(u64::MAX, |entry| entry.0.0);
+        if self.queue.is_empty() { due } else { due.min(now + LOOK) }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.due.is_empty() && self.queue.is_empty()
+    }
+}
+
+impl Worker {
+    pub(super) fn wait_until(&mut self, x: u32, at: u64, due: Due) {
+        if let Some(serial) = self.exchange(x).map(|exchange| exchange.serial) {
+            self.waiting.due.push(Reverse((at, x, serial, due)));
+        }
+    }
+
+    /// Whose time has come, and who has room now.
+    pub(super) fn serve_waiting(&mut self) {
+        while let Some(Reverse((at, x, serial, due))) = self.waiting.due.peek().copied() {
+            if at > self.tick {
+                break;
+            }
+            self.waiting.due.pop();
+            if self.exchange(x).is_none_or(|exchange| exchange.serial != serial) {
+                continue;
+            }
+            match due {
+                Due::Retry => self.retry(x),
+                Due::Hedge => self.hedge(x),
+            }
+        }
+        if !self.waiting.queue.is_empty() {
+            self.serve_queue();
+        }
+    }
+
+    fn retry(&mut self, x: u32) {
+        let now = self.tick;
+        if self.exchange(x).is_some_and(|exchange| exchange.expires <= now) {
+            return self.fail_with(x, Failure::RequestTimeout, 504, "the request took too long");
+        }
+        self.send_out(x);
+    }
+
+    /// The exchange waits for room, if it may.
+    pub(super) fn hold_back(&mut self, x: u32, pool: &Rc<Pool>) {
+        let now = self.tick;
+        let common = &pool.backend.common;
+        let limits = &pool.backend.settings.limits;
+        let Some(exchange) = self.exchange(x) else { return };
+        if exchange.twin_of.is_some() {
+            return self.drop_twin(x);
+        }
+        if exchange.queued_until == 0 {
+            let room = |now: u64| (now < limits.pending).then_some(now + 1);
+            if common.pending.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_err() {
+                common.overflows.fetch_add(1, Ordering::Relaxed);
+                return self.fail_with(x, Failure::Overflow, 503, "the backend has too many requests");
+            }
+            exchange.queued_until = now.saturating_add(limits.pending_timeout).min(exchange.expires);
+        }
+        self.waiting.queue.push_back(x);
+    }
+
+    /// Whether others of this worker have been waiting for the same backend.
+    pub(super) fn is_queued_for(&self, pool: &Pool) -> bool {
+        self.waiting.queue.iter().any(|x| {
+            let exchange = self.exchanges.get(*x as usize).and_then(Option::as_deref);
+            let other = exchange.and_then(|exchange| exchange.pool.as_ref());
+            other.is_some_and(|other| Arc::ptr_eq(&other.backend.common, &pool.backend.common))
+        })
+    }
+
+    /// The longest waiting first. Whoever finds no room queues up again behind those that have not been asked, so the order
+    /// stays; whoever comes after one of the same backend that found none is not asked.
+    fn serve_queue(&mut self) {
+        let queue = std::mem::take(&mut self.waiting.queue);
+        let mut full: Vec<Rc<Pool>> = Vec::new();
+        for x in queue {
+            let now = self.tick;
+            let Some(exchange) = self.exchange(x) else { continue };
+            let Some(pool) = exchange.pool.as_ref().map(Rc::clone) else { continue };
+            if exchange.queued_until == 0 {
+                continue;
+            }
+            if exchange.queued_until <= now {
+                let whole = exchange.expires <= now;
+                self.unqueue(x);
+                if whole {
+                    self.fail_with(x, Failure::RequestTimeout, 504, "the request took too long");
+                } else {
+                    pool.backend.common.pending_timeouts.fetch_add(1, Ordering::Relaxed);
+                    self.fail_with(x, Failure::PendingTimeout, 503, "the backend had no room in time");
+                }
+                continue;
+            }
+            if full.iter().any(|other| Arc::ptr_eq(&other.backend.common, &pool.backend.common)) {
+                self.waiting.queue.push_back(x);
+                continue;
+            }
+            let before = self.waiting.queue.len();
+            self.send_out(x);
+            if self.waiting.queue.len() > before {
+                full.push(pool);
+            }
+        }
+    }
+
+    /// The exchange does not wait for room any more.
+    pub(super) fn unqueue(&mut self, x: u32) {
+        let Some(exchange) = self.exchange(x) else { return };
+        if std::mem::take(&mut exchange.queued_until) == 0 {
+            return;
+        }
+        if let Some(pool) = exchange.pool.as_ref() {
+            pool.backend.common.pending.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.waiting.queue.retain(|other| *other != x);
+    }
+}

@@ -1,0 +1,129 @@
+//! Backends: endpoints as the document names them or as they were found, and how they are used.
+
+use std::sync::Arc;
+
+use daemon::BuildError;
+use dataplane::announce::Version;
+use dataplane::backend::{self, Affinity, Backend, Balance, Limits, Passive, Sticky};
+
+use super::{Kept, hosts, nanos, tls};
+use crate::config;
+use crate::discovery::{self, Instance};
+
+/// The backend as it was, if nothing has changed; as it was with other endpoints, if only these have; or a new one.
+pub(super) fn build(one: &config::Backend, zone: Option<&str>, kept: &Kept) -> Result<Arc<Backend>, BuildError> {
+    let found = discovery::select(one, zone, &instances(one));
+    let tls = one.tls.as_ref().map(|tls| tls::client(tls, &hosts(one), one.http2)).transpose();
+    let (tls, fingerprint) =
+        tls.map_err(|error| BuildError::new(format!("TLS of the backend `{}`", one.name), error))?.unzip();
+    let sticky = one.sticky.as_ref().map(sticky).transpose();
+    let sticky = sticky.map_err(|error| BuildError::new(format!("cookies of the backend `{}`", one.name), error))?;
+    let identity = identity(one, &fingerprint.unwrap_or_default(), sticky.as_ref());
+    if let Some(same) = kept.backends.iter().find(|one| one.identity == identity && one.has_room(kept.workers)) {
+        return Ok(if same.has(&found) { Arc::clone(same) } else { Arc::new(same.with(&found)) });
+    }
+    let settings = settings(one, tls, sticky);
+    let backend = Arc::new(Backend::new(&one.name, &found, settings, kept.workers, identity));
+    if let Some(health) = &one.active_health {
+        crate::probe::start(&backend, health)
+            .map_err(|error| BuildError::new(format!("health checks of the backend `{}`", one.name), error))?;
+    }
+    Ok(backend)
+}
+
+/// All that makes it another backend: everything but where its endpoints are.
+fn identity(one: &config::Backend, fingerprint: &str, sticky: Option<&Sticky>) -> String {
+    let rest = config::Backend { endpoints: Vec::new(), members: Vec::new(), subset: None, ..one.clone() };
+    format!("{rest:?} {fingerprint} {sticky:?} {:?}", one.tls.as_ref().map(|_| hosts(one)))
+}
+
+fn settings(one: &config::Backend, tls: Option<backend::Outward>, sticky: Option<Sticky>) -> backend::Settings {
+    let passive = &one.passive_health;
+    backend::Settings {
+        balance: match one.balance {
+            config::Balance::RoundRobin => Balance::RoundRobin,
+            config::Balance::LeastRequest => Balance::LeastRequest,
+            config::Balance::P2cEwma => Balance::PeakEwma,
+            config::Balance::RingHash => Balance::Ring,
+            config::Balance::Maglev => Balance::Maglev,
+        },
+        connect_timeout: nanos(one.connect_timeout),
+        idle_timeout: nanos(one.idle_timeout),
+        idle_most: one.idle_connections as usize,
+        requests_most: u64::from(one.max_requests),
+        limits: Limits {
+            connections: u64::from(one.limits.connections),
+            endpoint_connections: u64::from(one.limits.endpoint_connections),
+            endpoint_requests: u64::from(one.limits.endpoint_requests),
+            pending: u64::from(one.limits.pending),
+            pending_timeout: nanos(one.limits.pending_timeout),
+        },
+        retry_percent: one.retry_percent,
+        passive: (passive.failures > 0).then(|| Passive {
+            failures: passive.failures,
+            ejection: nanos(passive.ejection),
+            most_percent: passive.max_ejected_percent,
+        }),
+        panic_percent: one.panic_percent,
+        slow_start: nanos(one.slow_start),
+        near_percent: one.zone_overflow_percent,
+        affinity: affinity(one),
+        sticky,
+        tls,
+        http2: one.http2,
+        announce: one.proxy_protocol.map(|version| match version {
+            config::ProxyProtocol::V1 => Version::One,
+            config::ProxyProtocol::V2 => Version::Two,
+        }),
+    }
+}
+
+fn affinity(one: &config::Backend) -> Affinity {
+    if !matches!(one.balance, config::Balance::RingHash | config::Balance::Maglev) {
+        return Affinity::default();
+    }
+    let Some(on) = &one.hash_on else { return Affinity { client: true, ..Affinity::default() } };
+    Affinity {
+        header: on.header.as_ref().map(|name| name.as_bytes().to_vec()),
+        cookie: on.cookie.as_ref().map(|name| name.as_bytes().to_vec()),
+        path: on.path,
+        client: on.client_address,
+    }
+}
+
+fn sticky(one: &config::Sticky) -> std::io::Result<Sticky> {
+    let secret = one.secret_file.as_ref().map(std::fs::read).transpose()?.unwrap_or_default();
+    let mut attributes = format!("; Path={}; HttpOnly; SameSite=Lax", one.path);
+    if !one.max_age.0.is_zero() {
+        attributes.push_str(&format!("; Max-Age={}", one.max_age.0.as_secs().max(1)));
+    }
+    if one.secure {
+        attributes.push_str("; Secure");
+    }
+    Ok(Sticky { cookie: one.cookie.as_bytes().to_vec(), attributes: attributes.into_bytes(), secret })
+}
+
+/// What the document names, with names resolved.
+fn instances(one: &config::Backend) -> Vec<Instance> {
+    let mut instances = Vec::new();
+    let plain = one.endpoints.iter().map(|address| (address, None));
+    for (text, member) in plain.chain(one.members.iter().map(|member| (&member.address, Some(member)))) {
+        let addresses = super::resolve(text);
+        if addresses.is_empty() {
+            daemon::warn!("an endpoint's name is not known", backend = one.name, endpoint = text);
+        }
+        for address in addresses {
+            // Also with a single address: the name must not change when a second comes.
+            let shown = address.to_string();
+            let name = if shown == *text { shown } else { format!("{text} ({shown})") };
+            let mut instance = Instance::new(address, name);
+            if let Some(member) = member {
+                instance.weight = member.weight;
+                instance.zone.clone_from(&member.zone);
+                instance.labels.clone_from(&member.labels);
+            }
+            instances.push(instance);
+        }
+    }
+    instances
+}

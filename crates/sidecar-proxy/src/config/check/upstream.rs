@@ -1,0 +1,49 @@
+//! What the types cannot say of backends.
+
+use daemon::config::Decoder;
+
+use super::is_token;
+use crate::build;
+use crate::config::{Backend, Balance};
+
+pub(super) fn check(at: &str, one: &Backend, decoder: &mut Decoder) {
+    if one.endpoints.is_empty() && one.members.is_empty() {
+        decoder.refuse_at(&format!("{at}.endpoints"), "needs at least one endpoint");
+    }
+    for (index, member) in one.members.iter().enumerate() {
+        if let Err(message) = build::endpoint_name(&member.address) {
+            decoder.refuse_at(&format!("{at}.members[{index}].address"), message);
+        }
+        if member.weight > 1000 {
+            decoder.refuse_at(&format!("{at}.members[{index}].weight"), "must be at most 1000");
+        }
+    }
+    let hashes = matches!(one.balance, Balance::RingHash | Balance::Maglev);
+    if let Some(hash_on) = &one.hash_on {
+        if !hashes {
+            decoder.refuse_at(&format!("{at}.hashOn"), "needs balance ringHash or maglev");
+        }
+        for (field, name) in [("header", &hash_on.header), ("cookie", &hash_on.cookie)] {
+            if name.as_ref().is_some_and(|name| !is_token(name)) {
+                decoder.refuse_at(&format!("{at}.hashOn.{field}"), "is no name");
+            }
+        }
+    }
+    if let Some(sticky) = &one.sticky {
+        if !is_token(&sticky.cookie) {
+            decoder.refuse_at(&format!("{at}.sticky.cookie"), "is no name");
+        }
+        let plain = sticky.path.bytes().all(|byte| (0x21..0x7f).contains(&byte) && byte != b';');
+        if !plain || !sticky.path.starts_with('/') {
+            decoder.refuse_at(&format!("{at}.sticky.path"), "must begin with `/` and have no blanks or semicolons");
+        }
+    }
+    for (field, percent) in [("zoneOverflowPercent", one.zone_overflow_percent), ("panicPercent", one.panic_percent)] {
+        if percent > 100 {
+            decoder.refuse_at(&format!("{at}.{field}"), "must be at most 100");
+        }
+    }
+    if one.limits.pending > 0 && one.limits.pending_timeout.0.is_zero() {
+        decoder.refuse_at(&format!("{at}.limits.pendingTimeout"), "must be longer than 0s");
+    }
+}

@@ -1,0 +1,191 @@
+//! Second tries: what is tried again and when, at another endpoint besides the first, and what waits for room.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::harness::{Does, Upstream, World, eventually, ok, simple_spec};
+
+const ALL: &str = "{route=\"all\"}";
+
+/// One worker, so that turns are predictable.
+fn spec(upstreams: &[SocketAddr], retries: &str, backend: &str) -> String {
+    simple_spec(upstreams, "workers: 1\n")
+        .replace("  backends: [{name: app}]", &format!("  retries: {{{retries}}}\n  backends: [{{name: app}}]"))
+        .replace("  endpoints:", &format!("  passiveHealth: {{failures: 0}}\n{backend}  endpoints:"))
+}
+
+fn post(world: &World) -> crate::harness::Answer {
+    let mut client = world.client();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx");
+    client.answer()
+}
+
+#[test]
+fn a_try_that_takes_too_long_is_made_elsewhere() {
+    let slow = Upstream::start(|_| Does::Waits(Duration::from_secs(50)));
+    let good = Upstream::start(|_| ok("good"));
+    let world = World::with(&spec(
+        &[slow.address, good.address],
+        "attempts: 1, on: [connect, timeout], perTryTimeout: 200ms",
+        "",
+    ));
+    let mut client = world.client();
+    (0..4).for_each(|_| assert_eq!(client.get("/").body, "good"));
+    assert_eq!((slow.count(), good.count()), (2, 4));
+    // What may happen only once is not repeated: it is told that it took too long.
+    let statuses: Vec<u16> = (0..2).map(|_| post(&world).status()).collect();
+    assert!(statuses.contains(&504) && statuses.contains(&200), "{statuses:?}");
+    assert_eq!(good.count(), 5);
+}
+
+#[test]
+fn only_failures_that_are_wanted_are_tried_again() {
+    let dies = Upstream::start(|_| Does::SaysAndCloses(String::new()));
+    let good = Upstream::start(|_| ok("good"));
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let cases = [(dies.address, "on: [connect]", 502), (dies.address, "on: [reset]", 200)];
+    for (address, on, wanted) in [cases[0], cases[1], (gone, "on: [reset]", 502), (gone, "on: [connect]", 200)] {
+        let world = World::with(&spec(&[address, good.address], on, ""));
+        let mut client = world.client();
+        let worst = (0..4).map(|_| client.get("/").status()).max().unwrap();
+        assert_eq!(worst, wanted, "{on}");
+    }
+}
+
+#[test]
+fn tries_are_spaced_and_retry_after_is_passed_on() {
+    let times = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let noted = Arc::clone(&times);
+    let busy = Upstream::start(move |_| {
+        noted.lock().unwrap().push(Instant::now());
+        Does::Says("HTTP/1.1 503 No\r\nRetry-After: 77\r\nContent-Length: 0\r\n\r\n".to_owned())
+    });
+    let world = World::with(&spec(&[busy.address], "attempts: 4, statuses: [503], backoff: 200ms, maxBackoff: 5s", ""));
+    let began = Instant::now();
+    let answer = world.client().get("/");
+    assert_eq!((answer.status(), answer.field("retry-after")), (503, Some("77")));
+    assert_eq!(answer.field("x-outrigger-failure"), None, "the answer is the application's");
+    assert_eq!(times.lock().unwrap().len(), 5);
+    // The mean of all waits together is 1.5 s; a fiftieth of that is very unlikely.
+    assert!(began.elapsed() > Duration::from_millis(30), "{:?}", began.elapsed());
+    assert_eq!(world.metric(&format!("outrigger_proxy_retries_total{ALL}")), 4);
+}
+
+#[test]
+fn a_client_that_leaves_between_tries_is_no_trouble() {
+    let busy = Upstream::start(|_| Does::Says("HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n".to_owned()));
+    let world =
+        World::with(&spec(&[busy.address], "attempts: 10, statuses: [503], backoff: 300ms, maxBackoff: 600ms", ""));
+    for _ in 0..10 {
+        world.client().send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    eventually("their end", || world.metric(&format!("outrigger_proxy_requests_active{ALL}")) == 0);
+    assert_eq!(world.client().get("/x").field("host"), None);
+}
+
+#[test]
+fn the_first_answer_of_two_is_taken() {
+    let slow = Upstream::start(|_| Does::Waits(Duration::from_secs(50)));
+    let good = Upstream::start(|_| ok("good"));
+    let world = World::with(&spec(&[slow.address, good.address], "attempts: 0, hedgeAfter: 50ms", ""));
+    let mut client = world.client();
+    for _ in 0..6 {
+        assert_eq!(client.get("/").body, "good");
+    }
+    assert_eq!((slow.count(), good.count()), (3, 6));
+    let (made, won) = ("outrigger_proxy_hedges_total", "outrigger_proxy_hedges_won_total");
+    assert_eq!((world.metric(&format!("{made}{ALL}")), world.metric(&format!("{won}{ALL}"))), (3, 3));
+    // Never what may happen only once.
+    let mut waiting = [world.client(), world.client()];
+    for client in &mut waiting {
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx");
+    }
+    eventually("both", || slow.count() + good.count() == 11);
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(world.metric(&format!("{made}{ALL}")), 3);
+    let active: u64 = [slow.address, good.address]
+        .iter()
+        .map(|address| {
+            world.metric(&format!("outrigger_proxy_backend_requests_active{{backend=\"app\",endpoint=\"{address}\"}}"))
+        })
+        .sum();
+    assert_eq!(active, 1, "losers are not counted any more");
+}
+
+#[test]
+fn a_hedge_saves_a_first_try_that_fails_and_the_first_wins_if_faster() {
+    let served = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&served);
+    // The first try breaks after a while; meanwhile the second is on its way.
+    let dies = Upstream::start(move |_| {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Does::Waits(Duration::from_millis(300))
+    });
+    let late = Upstream::start(|_| {
+        std::thread::sleep(Duration::from_millis(600));
+        ok("late")
+    });
+    let world = World::with(&spec(&[dies.address, late.address], "attempts: 0, hedgeAfter: 50ms", ""));
+    for _ in 0..2 {
+        assert_eq!(world.client().get("/").body, "late");
+    }
+    assert!(served.load(Ordering::Relaxed) >= 1);
+    assert_eq!(world.metric(&format!("outrigger_proxy_requests_active{ALL}")), 0);
+}
+
+#[test]
+fn requests_wait_for_room_in_order_and_not_for_ever() {
+    let upstream = Upstream::start(|seen| {
+        std::thread::sleep(Duration::from_millis(if seen.line().contains("slow") { 3000 } else { 20 }));
+        ok("done")
+    });
+    let limits = "  maxRequests: 1\n  limits: {pending: 3, pendingTimeout: 1s}\n";
+    let world = World::with(&spec(&[upstream.address], "attempts: 0", limits));
+    let mut clients: Vec<_> = (0..4).map(|_| world.client()).collect();
+    for client in &mut clients {
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    clients.iter_mut().for_each(|client| assert_eq!(client.answer().body, "done"));
+    // One that takes longer than the others may wait; one too many is refused at once.
+    let mut slow = world.client();
+    slow.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    eventually("the slow one", || upstream.count() == 5);
+    for client in &mut clients[..3] {
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    eventually("three that wait", || world.metric("outrigger_proxy_backend_pending{backend=\"app\"}") == 3);
+    let refused = world.client().get("/");
+    assert_eq!((refused.status(), refused.field("x-outrigger-failure")), (503, Some("overflow")));
+    for client in &mut clients[..3] {
+        let answer = client.answer();
+        assert_eq!((answer.status(), answer.field("x-outrigger-failure")), (503, Some("pending_timeout")));
+    }
+    assert_eq!(slow.answer().body, "done");
+    assert_eq!(world.metric("outrigger_proxy_backend_pending_timeouts_total{backend=\"app\"}"), 3);
+    assert_eq!(world.metric("outrigger_proxy_backend_overflows_total{backend=\"app\"}"), 1);
+    assert_eq!(upstream.count(), 5);
+}
+
+#[test]
+fn no_more_connections_than_allowed() {
+    let upstream = Upstream::start(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        ok("done")
+    });
+    for limits in ["endpointConnections: 2", "connections: 2", "endpointRequests: 2"] {
+        let before = upstream.connections.load(Ordering::Relaxed);
+        let limits = format!("  limits: {{{limits}, pending: 100, pendingTimeout: 60s}}\n");
+        let world = World::with(&spec(&[upstream.address], "attempts: 0", &limits));
+        let mut clients: Vec<_> = (0..20).map(|_| world.client()).collect();
+        for client in &mut clients {
+            client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        }
+        let connections =
+            format!("outrigger_proxy_backend_connections{{backend=\"app\",endpoint=\"{}\"}}", upstream.address);
+        assert!(world.metric(&connections) <= 2);
+        clients.iter_mut().for_each(|client| assert_eq!(client.answer().body, "done"));
+        assert!(upstream.connections.load(Ordering::Relaxed) - before <= 2, "{limits}");
+    }
+}
