@@ -102,7 +102,8 @@ impl Node {
 fn same(node: &Node, line: &str) {
     let both = || (node.kubectl(line), node.outrigger_line(line));
     let mut last = both();
-    for _ in 0..5 {
+    // What is measured between the two may have changed.
+    for _ in 0..20 {
         if is_same(&last) {
             return;
         }

@@ -89,7 +89,7 @@ fn a_client_that_leaves_closes_the_commands_input_and_leaves_it_alone() {
 #[test]
 fn clients_attach_to_a_container_that_reads() {
     world(async |world| {
-        world.run(
+        world.run_detached(
             "app",
             json!({"hostNetwork": true, "restartPolicy": "Never",
             "containers": [{"name": "m", "image": "i", "stdin": true, "stdinOnce": true,
@@ -161,6 +161,7 @@ fn the_pods_own_loopback_is_dialled() {
         assert!(refused.contains("localhost:7778") && refused.contains("refused"), "{refused}");
         let gone = world.engine.dial("default", "nobody", 1).await.unwrap_err();
         assert_eq!(gone, "pod default/nobody is not running");
+        world.until_running("app", "n").await;
         let usage = world.engine.usage("default", "app");
         assert_eq!(usage.iter().map(|(name, ..)| name.as_str()).collect::<Vec<_>>(), ["m", "n"]);
         assert!(usage.iter().all(|(_, cpu, memory)| *cpu > 0 && *memory > 0), "{usage:?}");

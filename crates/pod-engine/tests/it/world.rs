@@ -48,7 +48,16 @@ pub(crate) fn world<F: Future<Output = ()> + 'static>(test: impl FnOnce(Rc<World
 
 impl World {
     /// Names the pod and lets it end quickly.
-    pub(crate) fn run(&self, name: &str, mut spec: Value) {
+    pub(crate) fn run(&self, name: &str, spec: Value) {
+        self.run_as(name, spec, false);
+    }
+
+    /// One that stays listed, with its logs, when it has ended by itself.
+    pub(crate) fn run_detached(&self, name: &str, spec: Value) {
+        self.run_as(name, spec, true);
+    }
+
+    fn run_as(&self, name: &str, mut spec: Value, detached: bool) {
         spec["terminationGracePeriodSeconds"] = json!(1);
         let mut pod: k8s_openapi::api::core::v1::Pod =
             serde_json::from_value(json!({"metadata": {"name": name, "namespace": "default"}, "spec": spec})).unwrap();
@@ -58,7 +67,7 @@ impl World {
             objects: Default::default(),
             origin: None,
             offline: true,
-            detached: false,
+            detached,
             recreate: false,
             pids_limit: None,
             of_store: false,
