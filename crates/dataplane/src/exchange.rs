@@ -189,6 +189,8 @@ pub struct Exchange {
     pub bytes_out: u64,
     pub failure: Option<Failure>,
     pub timing: bool,
+    /// A stream's client takes no more for now.
+    pub stalled: bool,
     /// Whose work this is, if there is tracing.
     pub traced: Option<Box<Traced>>,
     /// Tries that have ended.
@@ -261,6 +263,7 @@ impl Exchange {
             bytes_out: 0,
             failure: None,
             timing: false,
+            stalled: false,
             traced: None,
             attempts: Vec::new(),
             attempt_began: 0,

@@ -13,6 +13,7 @@ use crate::exchange::{Answer, Failure};
 use crate::h2::Session;
 use crate::head::{self, Refusal};
 use crate::identity;
+use crate::ledger::Phase;
 use crate::plan::Serves;
 use crate::slab::Token;
 use crate::sock::{self, Got, Sock};
@@ -232,7 +233,10 @@ impl Worker {
             return self.writable(d, 0);
         }
         let Some(x) = down.exchange else { return };
+        let now = self.tick;
         let Some(exchange) = self.exchange(x) else { return };
+        // It was the client that was waited for.
+        exchange.ledger.note(Phase::Write, now);
         if exchange.tunnel {
             self.pump_tunnel(x);
         } else if exchange.answer == Answer::Read {
@@ -378,7 +382,7 @@ impl Worker {
         }
         let now = self.now();
         if let Some(exchange) = self.exchange(x) {
-            exchange.ledger.note(crate::ledger::Phase::Parse, now);
+            exchange.ledger.note(Phase::Parse, now);
             exchange.failure = Some(Failure::Refused);
         }
         self.respond(x, refusal.status(), &refusal.to_string(), &[]);

@@ -357,9 +357,25 @@ impl Worker {
         for x in owners {
             match self.exchange(x).map(|exchange| exchange.answer) {
                 Some(Answer::Read) => self.settle(x),
-                Some(Answer::Begun) => self.pump_response(x),
+                Some(Answer::Begun) => {
+                    self.note_stall(x);
+                    self.pump_response(x);
+                }
                 _ => {}
             }
+        }
+    }
+
+    /// If it was the client that was waited for, and it takes more now, the time was its own.
+    fn note_stall(&mut self, x: u32) {
+        if self.is_blocked(x) {
+            return;
+        }
+        let now = self.tick;
+        if let Some(exchange) = self.exchange(x)
+            && std::mem::take(&mut exchange.stalled)
+        {
+            exchange.ledger.note(Phase::Write, now);
         }
     }
 

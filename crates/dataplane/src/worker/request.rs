@@ -49,6 +49,7 @@ impl Worker {
             self.keep_rest(d, &bytes[head.size..]);
         }
         let local = Rc::clone(&self.local);
+        let wake = self.wake;
         let Some(exchange) = self.exchange(x) else { return };
         if first {
             if secured != 0 {
@@ -56,6 +57,8 @@ impl Worker {
             }
             exchange.ledger.note(Phase::Accept, began.max(secured));
         }
+        // A head that came in pieces: until its last was there, the client was waited for.
+        exchange.ledger.note(Phase::Parse, wake.max(began).min(handled));
         exchange.ledger.note(Phase::Queue, handled);
         exchange.ledger.note(Phase::Parse, parsed);
         exchange.method = head.method;

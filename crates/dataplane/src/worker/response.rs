@@ -124,6 +124,8 @@ impl Worker {
             self.fields = fields;
             return turn;
         }
+        // What was waited for has come; handing it over is the client's time.
+        exchange.ledger.note(Phase::Body, handled);
         self.output.clear();
         self.answer_body(x, 0, &input[..length])
     }
@@ -301,6 +303,9 @@ impl Worker {
         let by_stream = exchange.up_stream != 0;
         let (u, tunnel) = (exchange.up, exchange.tunnel);
         let blocked = self.is_blocked(x);
+        if blocked && let Some(exchange) = self.exchange(x) {
+            exchange.stalled = true;
+        }
         let settings = &self.local.plan.settings;
         let timeout = match (tunnel, blocked) {
             (true, _) => settings.tunnel_timeout,

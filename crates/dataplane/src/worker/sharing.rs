@@ -299,6 +299,7 @@ impl Worker {
     }
 
     fn stream_data(&mut self, u: u32, x: u32, stream: u32, data: &[u8], end: bool) {
+        let now = self.tick;
         let Some(exchange) = self.exchange(x) else { return };
         if exchange.answer != Answer::Begun {
             // Payload of an answer that has none.
@@ -308,6 +309,7 @@ impl Worker {
             return;
         }
         exchange.owed += data.len();
+        exchange.ledger.note(Phase::Body, now);
         self.output.clear();
         self.answer_body(x, 0, data);
         self.pay_back(x);

@@ -9,6 +9,7 @@ mod exchange;
 mod filter;
 mod floods;
 mod harness;
+mod ledger;
 mod multiplex;
 mod operate;
 mod restart;
