@@ -104,14 +104,15 @@ fn states() {
     };
     let many: Vec<String> = (0..32).map(|n| format!("k{n}=1")).collect();
     let key = "z".repeat(256);
-    let tenant = format!("{}@{}", "t".repeat(241), "v".repeat(14));
     for good in [
         "foo=1,bar=2".to_owned(),
         "foo=1".to_owned(),
         "f_-*/o=x y".to_owned(),
         "0t@system=1".to_owned(),
         format!("{key}=1"),
-        format!("{tenant}=1"),
+        "foo@=1".to_owned(),
+        "foo@@bar@baz=1".to_owned(),
+        "0foo=1".to_owned(),
         format!("foo={}", "v".repeat(256)),
         // Twice the same key is kept as it is.
         "foo=1,foo=1".to_owned(),
@@ -133,17 +134,11 @@ fn states() {
         "foo =1",
         "FOO=1",
         "foo.bar=1",
-        "0foo=1",
-        "foo@=1",
         "@foo=1",
-        "foo@@bar=1",
-        "foo@bar@baz=1",
         "foo=1=2",
         "foo=bar=baz",
         "foo=\u{e9}",
         &format!("z{key}=1"),
-        &format!("t{tenant}=1"),
-        &format!("{tenant}v=1"),
         &format!("foo={}", "v".repeat(257)),
         &too_many,
     ] {

@@ -68,21 +68,10 @@ fn trimmed(member: &[u8]) -> &[u8] {
 fn is_member(member: &[u8]) -> bool {
     let Some(middle) = member.iter().position(|byte| *byte == b'=') else { return false };
     let (key, value) = (&member[..middle], &member[middle + 1..]);
-    let letter = |byte: &u8| byte.is_ascii_lowercase();
-    let plain = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-*/".contains(byte);
-    let good_key = match key.iter().position(|byte| *byte == b'@') {
-        None => key.len() <= 256 && key.first().is_some_and(letter) && key.iter().all(plain),
-        Some(at) => {
-            let (tenant, system) = (&key[..at], &key[at + 1..]);
-            let begins = tenant.first().is_some_and(|byte| letter(byte) || byte.is_ascii_digit());
-            begins
-                && tenant.len() <= 241
-                && tenant.iter().all(plain)
-                && system.len() <= 14
-                && system.first().is_some_and(letter)
-                && system.iter().all(plain)
-        }
-    };
+    let begins = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let good_key = key.len() <= 256
+        && key.first().is_some_and(begins)
+        && key.iter().all(|byte| begins(byte) || b"_-*/@".contains(byte));
     // The value may have blanks, but not at its end; commas and equals signs nowhere.
     let good = |byte: &u8| matches!(byte, 0x20..=0x7e) && !b",=".contains(byte);
     good_key && (1..=256).contains(&value.len()) && value.iter().all(good) && value.last() != Some(&b' ')
