@@ -201,7 +201,8 @@ fn what_goes_wrong_has_a_status() {
         "/short" => Does::SaysAndCloses("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc".to_owned()),
         _ => ok(""),
     });
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // A port that was free a moment ago may be another test's by now.
+    let nobody = "127.0.0.1:1";
     let spec = format!(
         "listeners:\n- {{name: http, address: \"127.0.0.1:0\"}}\nroutes:\n- name: app\n  matches: [{{path: {{prefix: /a}}}}]\n  filters: [{{rewrite: {{path: {{replacePrefix: /}}}}}}]\n  timeouts: {{backend: 300ms}}\n  maxBody: 10\n  backends: [{{name: app}}]\n- name: gone\n  matches: [{{path: {{prefix: /gone}}}}]\n  backends: [{{name: gone}}]\nbackends:\n- {{name: app, endpoints: [\"{}\"]}}\n- {{name: gone, endpoints: [\"{nobody}\"]}}\n",
         upstream.address
