@@ -26,6 +26,8 @@ pub mod head;
 pub mod identity;
 pub mod ledger;
 pub mod log;
+#[cfg(test)]
+mod nasty;
 pub mod pipe;
 pub mod plan;
 pub mod pool;

@@ -1,6 +1,8 @@
 use super::*;
 use crate::h2::frame::begin;
 
+mod properties;
+
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     begin(payload.len(), kind, flags, stream, &mut out);
