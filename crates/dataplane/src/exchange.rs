@@ -11,6 +11,7 @@ use crate::ledger::Ledger;
 use crate::plan::Plan;
 use crate::pool::{Pool, Wish};
 use crate::tracing::Traced;
+use crate::worker::Parked;
 use std::sync::Arc;
 
 /// A plan with what one worker knows of its backends.
@@ -35,6 +36,8 @@ pub enum Failure {
     Overflow,
     /// It waited for room at the backend in vain.
     PendingTimeout,
+    /// Too many requests in a time.
+    RateLimited,
     Connect,
     ConnectTimeout,
     /// The backend closed the connection before it answered.
@@ -62,6 +65,7 @@ impl Failure {
             Failure::Denied => "denied",
             Failure::Overflow => "overflow",
             Failure::PendingTimeout => "pending_timeout",
+            Failure::RateLimited => "rate_limited",
             Failure::Connect => "connect_failed",
             Failure::ConnectTimeout => "connect_timeout",
             Failure::Closed => "backend_closed",
@@ -80,6 +84,7 @@ impl Failure {
         match self {
             Failure::Refused => 400,
             Failure::Denied => 403,
+            Failure::RateLimited => 429,
             Failure::NoRoute => 404,
             Failure::Limit | Failure::NoEndpoint | Failure::Shutdown => 503,
             Failure::Overflow | Failure::PendingTimeout | Failure::RefusedStream => 503,
@@ -202,6 +207,8 @@ pub struct Exchange {
     pub entered: bool,
     /// What filters have left behind.
     pub notes: NotesSlot,
+    /// Waits for what a filter has asked.
+    pub(crate) parked: Option<Box<Parked>>,
 }
 
 impl Exchange {
@@ -270,6 +277,7 @@ impl Exchange {
             expires: u64::MAX,
             entered: false,
             notes: None,
+            parked: None,
         }
     }
 

@@ -12,11 +12,18 @@ use crate::head::{Field, Name};
 use crate::route::View;
 
 pub mod attack;
+pub mod concurrency;
+pub mod identity;
 pub mod network;
+pub mod rate;
 pub mod rule;
+pub mod shared_rate;
 pub mod size;
+pub mod wait;
 
+use concurrency::Permit;
 use network::Networks;
+use wait::Waiting;
 
 /// What is known of a request when its filters are asked.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +44,8 @@ pub struct Asked<'a> {
     pub tls: bool,
     /// Nanoseconds of [`crate::clock::now`].
     pub now: u64,
+    /// For gates that ask somebody else; `None`: nobody can be waited for.
+    pub waiting: Option<Waiting<'a>>,
 }
 
 impl Asked<'_> {
@@ -60,6 +69,8 @@ impl Asked<'_> {
 #[derive(Debug)]
 pub enum Flow {
     Continue,
+    /// Somebody else is being asked, and will tell the exchange.
+    Wait,
     Respond(Response),
 }
 
@@ -91,6 +102,9 @@ pub trait Gate: fmt::Debug + Send + Sync {
 
     /// What it has decided so far: `(rule, decision, how often)`, for the metrics.
     fn count(&self, _tell: &mut dyn FnMut(&str, &str, u64)) {}
+
+    /// How it stands now: `(what, how much)`, for the metrics.
+    fn gauge(&self, _tell: &mut dyn FnMut(&str, u64)) {}
 }
 
 /// What filters leave behind with an exchange.
@@ -100,9 +114,16 @@ pub struct Notes {
     pub lines: Vec<u8>,
     /// Fields (lower case) that the backend's answer loses, since `lines` says it.
     pub remove: Vec<&'static [u8]>,
+    /// Places among the requests in flight.
+    pub permits: Vec<Permit>,
 }
 
 impl Notes {
+    /// Those of a request.
+    pub fn of(slot: &mut NotesSlot) -> &mut Notes {
+        slot.get_or_insert_default()
+    }
+
     /// Marks what goes away.
     pub fn mark(&self, bytes: &[u8], fields: &mut [Field]) {
         for field in fields.iter_mut().filter(|_| !self.remove.is_empty()) {
@@ -129,14 +150,21 @@ pub enum Filter {
 /// What the filters have decided together.
 #[derive(Debug)]
 pub enum Decision {
-    Forward { path: Option<Vec<u8>>, host: Option<Vec<u8>> },
+    Forward {
+        path: Option<Vec<u8>>,
+        host: Option<Vec<u8>>,
+    },
     Respond(Response),
+    /// The filter of this number has asked somebody else.
+    Wait {
+        at: usize,
+    },
 }
 
-/// Asks the filters one after the other; the first that answers ends it.
-pub fn decide(filters: &[Filter], asked: &Asked<'_>, notes: &mut NotesSlot) -> Decision {
+/// Asks the filters one after the other, gates from number `from` on; the first that answers ends it.
+pub fn decide(filters: &[Filter], from: usize, asked: &Asked<'_>, notes: &mut NotesSlot) -> Decision {
     let (mut new_path, mut new_host) = (None, None);
-    for filter in filters {
+    for (at, filter) in filters.iter().enumerate() {
         match filter {
             Filter::RequestHeaders(_) | Filter::ResponseHeaders(_) => {}
             Filter::Redirect(redirect) => {
@@ -158,11 +186,12 @@ pub fn decide(filters: &[Filter], asked: &Asked<'_>, notes: &mut NotesSlot) -> D
                     ..Response::default()
                 });
             }
-            Filter::Gate(gate) => {
-                if let Flow::Respond(response) = gate.ask(asked, notes) {
-                    return Decision::Respond(response);
-                }
-            }
+            Filter::Gate(_) if at < from => {}
+            Filter::Gate(gate) => match gate.ask(asked, notes) {
+                Flow::Continue => {}
+                Flow::Respond(response) => return Decision::Respond(response),
+                Flow::Wait => return Decision::Wait { at },
+            },
         }
     }
     Decision::Forward { path: new_path, host: new_host }
@@ -225,6 +254,7 @@ pub(crate) mod example {
                 identity: self.identity.as_bytes(),
                 tls: false,
                 now: self.now,
+                waiting: None,
             }
         }
 
@@ -232,6 +262,7 @@ pub(crate) mod example {
         pub(crate) fn status(&self, gate: &dyn Gate) -> u16 {
             match gate.ask(&self.asked(), &mut None) {
                 Flow::Continue => 0,
+                Flow::Wait => 1,
                 Flow::Respond(response) => response.status,
             }
         }

@@ -15,6 +15,7 @@ use rustix::event::{EventfdFlags, Timespec, epoll};
 use crate::clock::{self, MILLISECOND};
 use crate::count::Counter;
 use crate::exchange::{Exchange, Local};
+use crate::filter::wait::Told;
 use crate::head::Field;
 use crate::ledger::Phases;
 use crate::plan::{Listener, Plan};
@@ -27,6 +28,7 @@ use crate::tracing::Identities;
 mod announce;
 mod client;
 mod drain;
+mod filter;
 mod finish;
 mod hedge;
 mod multiplex;
@@ -39,6 +41,7 @@ mod upstream;
 mod waiting;
 
 use client::Down;
+pub(crate) use filter::Parked;
 use upstream::Up;
 use waiting::Waiting;
 
@@ -61,6 +64,8 @@ pub struct Shared {
     pub index: usize,
     next: Mutex<Option<Arc<Plan>>>,
     running: AtomicBool,
+    /// For parked exchanges.
+    told: Mutex<Vec<Told>>,
     draining: AtomicBool,
     /// Somebody else accepts.
     retired: AtomicBool,
@@ -88,6 +93,7 @@ impl Shared {
             index,
             next: Mutex::new(None),
             running: AtomicBool::new(false),
+            told: Mutex::new(Vec::new()),
             draining: AtomicBool::new(false),
             retired: AtomicBool::new(false),
             hurried: AtomicBool::new(false),
@@ -202,6 +208,8 @@ pub struct Worker {
     draining: bool,
     /// Draining, but nobody has to hurry.
     leisurely: bool,
+    /// Of the next exchange that is parked.
+    ticket: u64,
 }
 
 impl Worker {
@@ -238,6 +246,7 @@ impl Worker {
             sampling: crate::log::Sampling::default(),
             draining: false,
             leisurely: false,
+            ticket: 0,
             shared,
         };
         worker.open_doors()?;
@@ -377,6 +386,7 @@ impl Worker {
         let mut count = [0; 8];
         // Nothing to read means that somebody was faster; there is nobody else.
         let _ = rustix::io::read(&self.shared.waker, &mut count);
+        self.told();
         let next = self.shared.next.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(plan) = next {
             self.change_to(plan);
@@ -500,6 +510,7 @@ impl Worker {
     }
 
     fn keep_spare(&mut self, mut exchange: Box<Exchange>) {
+        (exchange.notes, exchange.parked) = (None, None);
         if self.spare.len() < SPARE {
             if exchange.replay.capacity() > SPARE_BYTES {
                 exchange.replay = Vec::new();

@@ -214,6 +214,14 @@ one_of! {
         Attacks(filter::Attacks) = "attacks",
         /// Bounds of the request's head.
         Sizes(filter::Sizes) = "sizes",
+        /// How many requests may come in a time.
+        RateLimit(filter::RateLimit) = "rateLimit",
+        /// How many requests may come in a time, for many proxies together.
+        SharedRateLimit(filter::SharedRateLimit) = "sharedRateLimit",
+        /// How many requests may be in flight.
+        Concurrency(filter::Concurrency) = "concurrency",
+        /// Who is let in, by certificate.
+        Identities(filter::Identities) = "identities",
     }
 }
 

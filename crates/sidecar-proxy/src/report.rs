@@ -114,6 +114,16 @@ impl Inner {
                 decided.push((route, place.to_string(), rule.to_owned(), decision.to_owned(), count));
             });
         }
+        let mut standing = Vec::new();
+        for (route, place, gate) in crate::build::filter::gates(&plan.routes) {
+            gate.gauge(&mut |what, value| standing.push((route, place.to_string(), what.to_owned(), value)));
+        }
+        if !standing.is_empty() {
+            let mut family = out.gauge("concurrency", "Requests in flight, and how many may be, by filter.");
+            for (route, place, what, value) in &standing {
+                family.sample(&[("route", route), ("filter", place), ("what", what)], *value);
+            }
+        }
         if !decided.is_empty() {
             let mut family = out.counter("filter_decisions", "What filters decided, by rule.");
             for (route, place, rule, decision, count) in &decided {

@@ -89,6 +89,11 @@ impl Worker {
         if exchange.traced.is_some() {
             self.finish_trace(exchange);
         }
+        if let Some(notes) = &exchange.notes {
+            let failed = matches!(exchange.status, 503 | 504) || exchange.status == 0;
+            let took = exchange.ledger.spent[Phase::App as usize];
+            notes.permits.iter().for_each(|permit| permit.learn(took, failed, self.tick));
+        }
         // A tunnel lasts as long as its users like: that says nothing about where time is lost.
         if exchange.tunnel {
             return self.log_line(exchange);

@@ -3,11 +3,12 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::filter::Target;
 use super::{Worker, tunnel};
 use crate::body::Body;
 use crate::clock;
 use crate::exchange::{Answer, Exchange, Failure};
-use crate::filter::{Asked, Decision, Filter, decide};
+use crate::filter::Filter;
 use crate::forward;
 use crate::head::{Field, Length, Method, Name, Refusal, Request};
 use crate::ledger::Phase;
@@ -72,12 +73,9 @@ impl Worker {
         };
         exchange.request_chunked = head.length == Length::Chunked;
 
-        let target = head.path.of(bytes);
-        let end = target.iter().position(|byte| *byte == b'?').unwrap_or(target.len());
-        let (path, query) = (&target[..end], target.get(end + 1..));
-        let path = if path.is_empty() { b"/" } else { path };
-        let host = head.host.of(bytes);
-        exchange.describe(head.method_span.of(bytes), host, if target.is_empty() { b"/" } else { target });
+        let target = Target::of(head, bytes);
+        let (path, host) = (target.path, target.host);
+        exchange.describe(head.method_span.of(bytes), host, target.whole);
         if local.plan.log.as_ref().is_some_and(AccessLog::wants_agent) {
             exchange.describe_client(bytes, fields);
         }
@@ -101,7 +99,8 @@ impl Worker {
         }
         let Serves::Http(table) = &door.listener.serves else { return };
         let method = head.method_span.of(bytes);
-        let view = View { bytes, fields, method, host: without_port(host), path, query: query.unwrap_or_default() };
+        let view =
+            View { bytes, fields, method, host: without_port(host), path, query: target.query.unwrap_or_default() };
         let connect = head.method == Method::Connect;
         // What follows it may be anything but another request.
         exchange.keep &= !connect;
@@ -133,92 +132,12 @@ impl Worker {
             exchange.failure = Some(Failure::Limit);
             return self.respond(x, 413, "the body is too large", &[]);
         }
-        let decision = if route.filters.is_empty() {
-            Decision::Forward { path: None, host: None }
-        } else {
-            let Some(down) = self.downs.get(d) else { return };
-            let asked = Asked {
-                view,
-                authority: host,
-                has_query: query.is_some(),
-                size: head.size,
-                peer: down.peer(),
-                trusted: &local.plan.trusted,
-                identity: &down.identity,
-                tls: door.listener.tls.is_some(),
-                now: parsed,
-            };
-            let mut notes = None;
-            let decision = decide(&route.filters, &asked, &mut notes);
-            if let Some(exchange) = self.exchange(x) {
-                exchange.notes = notes;
-            }
-            decision
-        };
-        match decision {
-            Decision::Respond(response) => {
-                if let Some(exchange) = self.exchange(x) {
-                    exchange.failure = response.failure;
-                }
-                self.answer(x, response.status, &response.lines, &response.body, &response.content_type);
-            }
-            Decision::Forward { path: new_path, host: new_host } => {
-                let Some(backend) = route.target(&mut self.dice) else {
-                    if let Some(exchange) = self.exchange(x) {
-                        exchange.failure = Some(Failure::NoEndpoint);
-                    }
-                    return self.respond(x, 503, "the route has no backend", &[]);
-                };
-                let pool = Rc::clone(&local.pools[backend]);
-                if pool.backend.wishes() {
-                    let client = self.downs.get(d).map(|down| down.peer()).unwrap_or_default();
-                    let wish = pool.backend.wish(bytes, fields, path, client);
-                    if let Some(exchange) = self.exchange(x) {
-                        exchange.wish = wish;
-                    }
-                }
-                if connect {
-                    return self.launch_connect(x, pool);
-                }
-                let upgrade = self.local.plan.settings.upgrade && upgrades(head, bytes, fields).is_some();
-                if upgrade && stream != 0 && pool.backend.settings.http2 {
-                    return self.fail_with(x, Failure::Refused, 501, "the backend takes no WebSocket over HTTP/2");
-                }
-                let new_target = new_path.map(|path| match query {
-                    Some(query) => [&path[..], b"?", query].concat(),
-                    None => path,
-                });
-                let target = if target.is_empty() { b"/" } else { target };
-                let absolute = head.path != head.target;
-                let host_line = match (&new_host, absolute, head.host.is_empty()) {
-                    (Some(host), _, _) => Some(&host[..]),
-                    (None, true, _) => Some(host),
-                    (None, false, true) => pool.backend.host().map(str::as_bytes),
-                    (None, false, false) => None,
-                };
-                let mut out = std::mem::take(&mut self.output);
-                out.clear();
-                self.write_head(
-                    d,
-                    &route,
-                    head,
-                    bytes,
-                    fields,
-                    (new_target.as_deref().unwrap_or(target), host_line),
-                    &mut out,
-                );
-                if local.plan.tracing.is_some() {
-                    self.write_trace(x, &mut out);
-                }
-                self.output = out;
-                self.launch(x, pool, bytes, head.size, upgrade);
-            }
-        }
+        self.go_on(x, bytes, head, fields, target, 0);
     }
 
     /// Writes the head as it goes on.
     #[allow(clippy::too_many_arguments, reason = "one call; a struct for it would only repeat the names")]
-    fn write_head(
+    pub(super) fn write_head(
         &mut self,
         d: u32,
         route: &Route,
@@ -276,7 +195,7 @@ impl Worker {
     }
 
     /// Takes what there is of the body, keeps what follows it, and sends.
-    fn launch(&mut self, x: u32, pool: Rc<crate::pool::Pool>, bytes: &[u8], size: usize, upgrade: bool) {
+    pub(super) fn launch(&mut self, x: u32, pool: Rc<crate::pool::Pool>, bytes: &[u8], size: usize, upgrade: bool) {
         let head = std::mem::take(&mut self.output);
         let Some(exchange) = self.exchange(x) else { return };
         exchange.upgrade = upgrade && !pool.backend.settings.http2;
@@ -511,7 +430,7 @@ fn asks_for_timing(field: &Field, bytes: &[u8]) -> bool {
 }
 
 /// The protocol a request wants to go over to. Only WebSocket: an upgrade to HTTP/2 would carry requests past the routes.
-fn upgrades<'a>(head: &Request, bytes: &'a [u8], fields: &[Field]) -> Option<&'a [u8]> {
+pub(super) fn upgrades<'a>(head: &Request, bytes: &'a [u8], fields: &[Field]) -> Option<&'a [u8]> {
     if !head.persistence.upgrade || head.length != Length::None {
         return None;
     }

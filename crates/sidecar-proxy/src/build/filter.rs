@@ -7,16 +7,22 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use daemon::BuildError;
+use daemon::config::Seconds;
 use dataplane::count::{Tally, Throttle};
 use dataplane::edit::{self, Edits, Fixed};
 use dataplane::filter::attack::{self, Attacks, Exclusion};
+use dataplane::filter::concurrency::{self, Concurrency};
+use dataplane::filter::identity::{self, Identities};
 use dataplane::filter::network::{self, Networks};
+use dataplane::filter::rate::{self, Allowance, Per, RateLimit};
 use dataplane::filter::rule::{self, Rules};
+use dataplane::filter::shared_rate::redis::Server;
+use dataplane::filter::shared_rate::{self, SharedRate};
 use dataplane::filter::size::Sizes;
 use dataplane::filter::{Filter, Gate};
 use dataplane::route;
 
-use crate::config::filter::{AttackMode, Rule, RuleAction};
+use crate::config::filter::{AttackMode, OnFailure, Rule, RuleAction, SharedRateLimit};
 use crate::config::{self, Spec, Text};
 
 /// Gates by where they stand and what made them.
@@ -29,6 +35,8 @@ enum FilterError {
     Read { path: String, source: io::Error },
     #[error("{path} is no list of networks: {reason}")]
     List { path: String, reason: String },
+    #[error("failed to start the thread that asks for limits")]
+    Start(#[source] io::Error),
 }
 
 /// The filters of one route; gates come from `before` if they have not changed, and are put into `now`.
@@ -78,6 +86,35 @@ fn one(
             AttackMode::Report => gate("", &|| Arc::new(build_attacks(attacks, attack::Mode::Report))),
             AttackMode::Deny => gate("", &|| Arc::new(build_attacks(attacks, attack::Mode::Deny))),
         },
+        config::Filter::RateLimit(limit) => gate("", &|| {
+            Arc::new(RateLimit {
+                per: per(limit.per, limit.header.as_deref()),
+                allowance: allowance(limit.requests, limit.period, limit.burst),
+                table: rate::Table::new(if limit.per == config::filter::Per::Route { 1 } else { limit.keys as usize }),
+                tells: limit.headers,
+                refused: Tally::default(),
+            })
+        }),
+        config::Filter::SharedRateLimit(limit) => {
+            let settings = shared_settings(limit)?;
+            // The thread is started before the plan is known to be good; it ends with the gate.
+            let key = format!("{}\n{index}\n{settings:?}", route.name);
+            let gate = match before.get(&key) {
+                Some(same) => Arc::clone(same),
+                None => Arc::new(SharedRate::start(settings).map_err(FilterError::Start)?),
+            };
+            now.insert(key, Arc::clone(&gate));
+            Filter::Gate(gate)
+        }
+        config::Filter::Concurrency(concurrency) => gate("", &|| {
+            let adaptive = concurrency.adaptive.as_ref().map(|adaptive| concurrency::Adaptive {
+                least: adaptive.min,
+                most: adaptive.max,
+                tolerance: adaptive.tolerance,
+            });
+            Arc::new(Concurrency::new(concurrency.limit, adaptive))
+        }),
+        config::Filter::Identities(one) => gate("", &|| Arc::new(identities(one))),
         edit => build_edit(edit, route),
     })
 }
@@ -123,6 +160,57 @@ fn build_rules(rules: &[Rule], lists: &[Networks]) -> Rules {
         }
     });
     Rules { rules: rules.collect(), log: Throttle::default() }
+}
+
+fn per(per: config::filter::Per, header: Option<&str>) -> Per {
+    match per {
+        config::filter::Per::Client => Per::Client,
+        config::filter::Per::Route => Per::Route,
+        config::filter::Per::Identity => Per::Identity,
+        config::filter::Per::Header => Per::Header(header.unwrap_or_default().to_ascii_lowercase().into_bytes()),
+    }
+}
+
+fn allowance(requests: u32, period: Seconds, burst: u32) -> Allowance {
+    let burst = if burst == 0 { requests } else { burst };
+    Allowance { requests: u64::from(requests), period: super::nanos(period), burst: u64::from(burst) }
+}
+
+fn shared_settings(limit: &SharedRateLimit) -> Result<shared_rate::Settings, FilterError> {
+    let read = |path: &String| {
+        let text = std::fs::read_to_string(path);
+        let text = text.map_err(|source| FilterError::Read { path: path.clone(), source })?;
+        Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+    };
+    Ok(shared_rate::Settings {
+        server: Server {
+            address: limit.redis.address.clone(),
+            user: limit.redis.user.clone(),
+            password: limit.redis.password_file.as_ref().map(read).transpose()?,
+            database: limit.redis.database,
+        },
+        per: per(limit.per, limit.header.as_deref()),
+        allowance: allowance(limit.requests, limit.period, limit.burst),
+        tells: limit.headers,
+        open: limit.on_failure == OnFailure::Allow,
+        timeout: limit.redis.timeout.0,
+        prefix: limit.key_prefix.clone(),
+    })
+}
+
+/// The checked identities of the document.
+pub(super) fn identities(one: &config::filter::Identities) -> Identities {
+    let uris = one.uris.iter().map(|uri| match uri.strip_suffix("/*") {
+        Some(start) => identity::Name::UriBelow(start.as_bytes().to_vec()),
+        None => identity::Name::Uri(uri.as_bytes().to_vec()),
+    });
+    let dns = one.dns_names.iter().map(|name| identity::Name::Dns(name.as_bytes().to_vec()));
+    let hashes = one.hashes.iter().map(|hash| identity::Name::Hash(hash.to_ascii_lowercase().into_bytes()));
+    Identities {
+        names: uris.chain(dns).chain(hashes).collect(),
+        domains: one.trust_domains.iter().map(|domain| domain.as_bytes().to_vec()).collect(),
+        refused: Tally::default(),
+    }
 }
 
 fn build_attacks(attacks: &config::filter::Attacks, mode: attack::Mode) -> Attacks {
@@ -172,20 +260,25 @@ fn build_edit(filter: &config::Filter, route: &config::Route) -> Filter {
             content_type: respond.content_type.clone(),
         }),
         // The caller makes gates.
-        config::Filter::Rules(_) | config::Filter::Attacks(_) | config::Filter::Sizes(_) => {
-            Filter::RequestHeaders(Edits::default())
-        }
+        config::Filter::Rules(_)
+        | config::Filter::Attacks(_)
+        | config::Filter::Sizes(_)
+        | config::Filter::RateLimit(_)
+        | config::Filter::SharedRateLimit(_)
+        | config::Filter::Concurrency(_)
+        | config::Filter::Identities(_) => Filter::RequestHeaders(Edits::default()),
     }
 }
 
 /// Files that filters are made from.
 pub(super) fn files(spec: &Spec) -> impl Iterator<Item = PathBuf> {
     let filters = spec.routes.iter().flat_map(|route| &route.filters);
-    let rules = filters.filter_map(|filter| match filter {
-        config::Filter::Rules(rules) => Some(rules),
-        _ => None,
+    let files = filters.flat_map(|filter| match filter {
+        config::Filter::Rules(rules) => rules.iter().filter_map(|rule| rule.networks_file.clone()).collect(),
+        config::Filter::SharedRateLimit(limit) => limit.redis.password_file.iter().cloned().collect(),
+        _ => Vec::new(),
     });
-    rules.flatten().filter_map(|rule| rule.networks_file.as_ref()).map(PathBuf::from)
+    files.map(PathBuf::from)
 }
 
 /// Every gate of a plan with its route and its place there, counted from 1, for the metrics.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use daemon::config::Size;
+use daemon::config::{Seconds, Size};
 use daemon::{choice, document};
 
 use super::{PathMatch, TextMatch};
@@ -103,5 +103,129 @@ document! {
         rules: Vec<String> = default(Vec::new()),
         /// Query parameters and cookies whose text is not looked at.
         parameters: Vec<String> = default(Vec::new()),
+    }
+}
+
+document! {
+    /// How many requests may come in a time; more are answered with 429 and `Retry-After`. Kept by this proxy alone, for all its
+    /// workers together.
+    pub struct RateLimit {
+        /// So many requests…
+        requests: u32 = required,
+        /// …in so much time.
+        period: Seconds = default(Seconds::new(1)),
+        /// So many at once after a pause; 0: `requests`.
+        burst: u32 = default(0),
+        /// Who shares a limit.
+        per: Per = default(Per::Client),
+        /// The field, for `per: header`.
+        header: Option<String> = optional,
+        /// Limits that are remembered, 16 bytes each; beyond, those that are least used up are forgotten.
+        keys: u32 = default(10_000),
+        /// Answers say how the client stands (`RateLimit`, `RateLimit-Policy`).
+        headers: bool = default(true),
+    }
+}
+
+choice! {
+    /// Who shares a limit.
+    pub enum Per {
+        /// An address of IPv4, a /64 network of IPv6.
+        Client = "client",
+        /// Everybody.
+        Route = "route",
+        /// Who has the same client certificate: by its first URI, or else by the whole. Those without share one.
+        Identity = "identity",
+        /// Who sends the same in the field `header`. Those without it share one.
+        Header = "header",
+    }
+}
+
+document! {
+    /// As `rateLimit`, but kept in a Redis server, for all proxies that use the same key together. It costs a request one round trip;
+    /// the proxy goes on with others meanwhile.
+    pub struct SharedRateLimit {
+        /// So many requests…
+        requests: u32 = required,
+        /// …in so much time.
+        period: Seconds = default(Seconds::new(1)),
+        /// So many at once after a pause; 0: `requests`.
+        burst: u32 = default(0),
+        /// Who shares a limit.
+        per: Per = default(Per::Client),
+        /// The field, for `per: header`.
+        header: Option<String> = optional,
+        /// Answers say how the client stands (`RateLimit`, `RateLimit-Policy`).
+        headers: bool = default(true),
+        /// The server.
+        redis: Redis = required,
+        /// The beginning of every key; proxies and routes that use the same share their limits.
+        key_prefix: String = required,
+        /// What happens to a request if the server does not answer in time.
+        on_failure: OnFailure = default(OnFailure::Allow),
+    }
+}
+
+document! {
+    /// A Redis server, without TLS.
+    pub struct Redis {
+        /// `host:port` or `unix:/path`.
+        address: String = required,
+        /// The ACL user; without, the default one.
+        user: Option<String> = optional,
+        /// A file with the password. Read again when it changes.
+        password_file: Option<String> = optional,
+        /// The database.
+        database: u32 = default(0),
+        /// For an answer. After a failure the server is left alone for half a second.
+        timeout: Seconds = default(Seconds(std::time::Duration::from_millis(50))),
+    }
+}
+
+choice! {
+    /// What happens if the server does not answer.
+    pub enum OnFailure {
+        /// The request goes on.
+        Allow = "allow",
+        /// It is answered with 503.
+        Deny = "deny",
+    }
+}
+
+document! {
+    /// How many requests of the route may be in flight; more are answered with 503 and `Retry-After`.
+    pub struct Concurrency {
+        /// So many; an adaptive limit begins with it.
+        limit: u32 = required,
+        /// The limit is found: it grows while the backend is as fast as without a queue, falls as it gets slower, and is halved when it
+        /// fails (no answer, 503 or 504).
+        adaptive: Option<Adaptive> = optional,
+    }
+}
+
+document! {
+    /// How a limit is found.
+    pub struct Adaptive {
+        /// Never less.
+        min: u32 = default(5),
+        /// Never more.
+        max: u32 = default(1000),
+        /// The average latency may be so many times the least of the last minute before the limit falls.
+        tolerance: f64 = default(2.0),
+    }
+}
+
+document! {
+    /// Who is let in, by the names in the client's certificate; everybody else gets 403. One of these is enough. The listener must have
+    /// a `clientCaFile`.
+    pub struct Identities {
+        /// URIs, such as SPIFFE IDs; one that ends with `/*` is every URI below it.
+        uris: Vec<String> = default(Vec::new()),
+        /// DNS names.
+        dns_names: Vec<String> = default(Vec::new()),
+        /// SHA-256 of certificates, in hexadecimal.
+        hashes: Vec<String> = default(Vec::new()),
+        /// SPIFFE trust domains, all of whose IDs are let in.
+        trust_domains: Vec<String> = default(Vec::new()),
     }
 }

@@ -1,8 +1,11 @@
 //! Filters that decide about requests.
 
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use crate::harness::{Upstream, World, eventually, ok};
+use crate::harness::{Does, Upstream, World, eventually, ok};
 
 /// A document with one route, whose filters these are (a flow sequence's items, one a line).
 pub(crate) fn spec_with(upstream: SocketAddr, filters: &[&str], more: &str) -> String {
@@ -82,4 +85,122 @@ fn attacks_are_reported_or_denied() {
     assert_eq!(status(&world, "/?q=credit+union"), 200);
     world.reload(&spec("\"off\""));
     assert_eq!(status(&world, union), 200);
+}
+
+#[test]
+fn rate_limits_by_client_and_field() {
+    let upstream = Upstream::start(|_| ok("app"));
+    let filters =
+        ["rateLimit: {requests: 3, period: 1h}", "rateLimit: {requests: 1, period: 1h, per: header, header: X-Key}"];
+    let world = World::with(&spec_with(upstream.address, &filters, "trustedProxies: [127.0.0.0/8]\nworkers: 2\n"));
+    let ask = |client: &str, key: &str| {
+        let mut connection = world.client();
+        connection.send(format!("GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: {client}\r\nX-Key: {key}\r\n\r\n"));
+        connection.answer()
+    };
+    let first = ask("192.0.2.1", "a");
+    assert_eq!(first.status(), 200);
+    assert_eq!(first.field("ratelimit-policy"), Some("\"route\";q=3;w=3600"));
+    assert_eq!(first.field("ratelimit"), Some("\"route\";r=2;t=1200"));
+    assert_eq!(ask("192.0.2.1", "a").status(), 429, "the key is used up");
+    assert_eq!(ask("192.0.2.1", "b").status(), 200);
+    let refused = ask("192.0.2.1", "c");
+    assert_eq!(refused.status(), 429, "the client is");
+    let retry: u64 = refused.field("retry-after").unwrap().parse().unwrap();
+    assert!((1100..=1200).contains(&retry), "{retry}");
+    assert_eq!(ask("192.0.2.2", "d").status(), 200);
+    assert_eq!(upstream.count(), 3);
+    assert!(world.ask("/metrics").contains("filter=\"2\",rule=\"rate\",decision=\"deny\"} 1"));
+}
+
+#[test]
+fn concurrency_is_limited_and_given_back() {
+    let upstream =
+        Upstream::start(
+            |seen| {
+                if seen.line().contains("slow") { Does::Waits(Duration::from_secs(2)) } else { ok("app") }
+            },
+        );
+    let world = World::with(&spec_with(upstream.address, &["concurrency: {limit: 2}"], ""));
+    let mut slow: Vec<_> = (0..2).map(|_| world.client()).collect();
+    for client in &mut slow {
+        client.send("POST /slow HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n");
+    }
+    let active = "outrigger_proxy_concurrency{route=\"all\",filter=\"1\",what=\"active\"}";
+    eventually("two requests in flight", || world.metric(active) == 2);
+    let refused = world.client().get("/");
+    assert_eq!((refused.status(), refused.field("retry-after")), (503, Some("1")));
+    drop(slow.pop());
+    eventually("the place of the one who left", || world.client().get("/").status() == 200);
+    assert_eq!(slow[0].answer().status(), 502);
+    eventually("all places given back", || world.metric(active) == 0);
+}
+
+/// A real server, on a socket in the test's directory.
+struct RedisServer(std::process::Child);
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        // It may have been ended by the test.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn redis(world: &World) -> Option<RedisServer> {
+    let started = Command::new("redis-server")
+        .args(["--port", "0", "--save", "", "--appendonly", "no", "--requirepass", "secret", "--unixsocket"])
+        .arg(world.path("redis.sock"))
+        .current_dir(world.path(""))
+        .stdout(Stdio::null())
+        .spawn();
+    let server = RedisServer(started.ok()?);
+    eventually("the start of redis", || UnixStream::connect(world.path("redis.sock")).is_ok());
+    Some(server)
+}
+
+#[test]
+fn proxies_share_a_limit_through_redis() {
+    let upstream = Upstream::start(|seen| ok(&String::from_utf8_lossy(&seen.body)));
+    let (mut one, mut two) = (World::new(), World::new());
+    let Some(server) = redis(&one) else {
+        println!("NOT RUN: redis-server is missing");
+        return;
+    };
+    std::fs::write(one.path("password"), "secret\n").unwrap();
+    let root = one.path("").display().to_string();
+    let filter = |on_failure: &str| {
+        format!(
+            "sharedRateLimit: {{requests: 5, period: 1h, per: route, keyPrefix: 'test:', onFailure: {on_failure}, redis: {{address: 'unix:{root}/redis.sock', passwordFile: {root}/password, timeout: 5s}}}}"
+        )
+    };
+    one.start(&spec_with(upstream.address, &[&filter("allow"), "responseHeaders: {set: {X-After: after}}"], ""));
+    two.start(&spec_with(upstream.address, &[&filter("deny")], ""));
+    let post = |world: &World, body: &str| {
+        let mut client = world.client();
+        client.send(format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+        client.answer()
+    };
+    let first = post(&one, "the body");
+    assert_eq!((first.status(), first.body.as_str()), (200, "the body"), "{}", one.log());
+    assert_eq!(first.field("ratelimit"), Some("\"route\";r=4;t=720"));
+    assert_eq!(first.field("x-after"), Some("after"), "filters behind it are asked too");
+    // A large body, whose rest comes while the server is asked, and pipelined requests.
+    let large = "x".repeat(300_000);
+    assert_eq!(post(&two, &large).body.len(), large.len());
+    let mut client = one.client();
+    client
+        .send("GET /a HTTP/1.1\r\nHost: h\r\n\r\nGET /b HTTP/1.1\r\nHost: h\r\n\r\nGET /c HTTP/1.1\r\nHost: h\r\n\r\n");
+    let statuses: Vec<u16> = (0..3).map(|_| client.answer().status()).collect();
+    assert_eq!(statuses, [200, 200, 200]);
+    for world in [&one, &two] {
+        let refused = post(world, "");
+        assert_eq!(refused.status(), 429);
+        assert!(refused.field("retry-after").is_some());
+    }
+    // Without the server one lets everybody on, the other nobody.
+    drop(server);
+    assert_eq!((post(&one, "").status(), post(&two, "").status()), (200, 503));
+    let _server = redis(&one);
+    eventually("the server's return", || post(&one, "").field("ratelimit").is_some());
 }

@@ -1,0 +1,195 @@
+//! A route's filters are asked, and what they say is done. A filter that asks somebody else first parks the exchange: its
+//! head is kept until the answer is there.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::request::upgrades;
+use super::{Shared, Worker};
+use crate::exchange::Failure;
+use crate::filter::wait::{Told, Waiting};
+use crate::filter::{Asked, Decision, Flow, Notes, Response, decide};
+use crate::head::{Field, Length, Method, Request};
+use crate::route::{View, without_port};
+
+/// An exchange that waits for what a filter has asked.
+#[derive(Debug)]
+pub(crate) struct Parked {
+    /// The head, and what of the body was read with it.
+    bytes: Vec<u8>,
+    head: Request,
+    /// As they were read, and marked since.
+    fields: Vec<Field>,
+    /// The filter that asked.
+    at: usize,
+    ticket: u64,
+}
+
+/// A request's target in pieces.
+#[derive(Clone, Copy)]
+pub(super) struct Target<'a> {
+    /// As it goes on.
+    pub(super) whole: &'a [u8],
+    pub(super) path: &'a [u8],
+    pub(super) query: Option<&'a [u8]>,
+    /// With a port if there was one.
+    pub(super) host: &'a [u8],
+}
+
+impl<'a> Target<'a> {
+    pub(super) fn of(head: &Request, bytes: &'a [u8]) -> Target<'a> {
+        let target = head.path.of(bytes);
+        let end = target.iter().position(|byte| *byte == b'?').unwrap_or(target.len());
+        Target {
+            whole: if target.is_empty() { b"/" } else { target },
+            path: if end == 0 { b"/" } else { &target[..end] },
+            query: target.get(end + 1..),
+            host: head.host.of(bytes),
+        }
+    }
+}
+
+impl Worker {
+    /// Asks the filters from number `from` on, and sends, answers or waits.
+    pub(super) fn go_on(
+        &mut self,
+        x: u32,
+        bytes: &[u8],
+        head: &Request,
+        fields: &mut [Field],
+        target: Target<'_>,
+        from: usize,
+    ) {
+        let Some(exchange) = self.exchange(x) else { return };
+        let (d, stream, local) = (exchange.down, exchange.stream, Rc::clone(&exchange.local));
+        let Some(route) = exchange.route.map(|number| Arc::clone(&local.plan.routes[number])) else { return };
+        let decision = if route.filters.is_empty() {
+            Decision::Forward { path: None, host: None }
+        } else {
+            let mut notes = exchange.notes.take();
+            let ticket = self.ticket;
+            let Some(down) = self.downs.get(d) else { return };
+            let asked = Asked {
+                view: View {
+                    bytes,
+                    fields,
+                    method: head.method_span.of(bytes),
+                    host: without_port(target.host),
+                    path: target.path,
+                    query: target.query.unwrap_or_default(),
+                },
+                authority: target.host,
+                has_query: target.query.is_some(),
+                size: head.size,
+                peer: down.peer(),
+                trusted: &local.plan.trusted,
+                identity: &down.identity,
+                tls: down.door.listener.tls.is_some(),
+                now: self.tick,
+                waiting: Some(Waiting { worker: &self.shared, x, ticket }),
+            };
+            let decision = decide(&route.filters, from, &asked, &mut notes);
+            if let Some(exchange) = self.exchange(x) {
+                exchange.notes = notes;
+            }
+            decision
+        };
+        match decision {
+            Decision::Wait { at } => {
+                let kept = if head.length == Length::None { &bytes[..head.size] } else { bytes };
+                let parked =
+                    Parked { bytes: kept.to_vec(), head: *head, fields: fields.to_vec(), at, ticket: self.ticket };
+                self.ticket += 1;
+                if let Some(exchange) = self.exchange(x) {
+                    exchange.parked = Some(Box::new(parked));
+                }
+            }
+            Decision::Respond(response) => self.answer_by_filter(x, response),
+            Decision::Forward { path: new_path, host: new_host } => {
+                let Some(backend) = route.target(&mut self.dice) else {
+                    if let Some(exchange) = self.exchange(x) {
+                        exchange.failure = Some(Failure::NoEndpoint);
+                    }
+                    return self.respond(x, 503, "the route has no backend", &[]);
+                };
+                let pool = Rc::clone(&local.pools[backend]);
+                if pool.backend.wishes() {
+                    let client = self.downs.get(d).map(|down| down.peer()).unwrap_or_default();
+                    let wish = pool.backend.wish(bytes, fields, target.path, client);
+                    if let Some(exchange) = self.exchange(x) {
+                        exchange.wish = wish;
+                    }
+                }
+                if head.method == Method::Connect {
+                    return self.launch_connect(x, pool);
+                }
+                let upgrade = self.local.plan.settings.upgrade && upgrades(head, bytes, fields).is_some();
+                if upgrade && stream != 0 && pool.backend.settings.http2 {
+                    return self.fail_with(x, Failure::Refused, 501, "the backend takes no WebSocket over HTTP/2");
+                }
+                let new_target = new_path.map(|path| match target.query {
+                    Some(query) => [&path[..], b"?", query].concat(),
+                    None => path,
+                });
+                let absolute = head.path != head.target;
+                let host_line = match (&new_host, absolute, head.host.is_empty()) {
+                    (Some(host), _, _) => Some(&host[..]),
+                    (None, true, _) => Some(target.host),
+                    (None, false, true) => pool.backend.host().map(str::as_bytes),
+                    (None, false, false) => None,
+                };
+                let mut out = std::mem::take(&mut self.output);
+                out.clear();
+                let goes_to = (new_target.as_deref().unwrap_or(target.whole), host_line);
+                self.write_head(d, &route, head, bytes, fields, goes_to, &mut out);
+                if local.plan.tracing.is_some() {
+                    self.write_trace(x, &mut out);
+                }
+                self.output = out;
+                self.launch(x, pool, bytes, head.size, upgrade);
+            }
+        }
+    }
+
+    fn answer_by_filter(&mut self, x: u32, response: Response) {
+        if let Some(exchange) = self.exchange(x) {
+            exchange.failure = response.failure;
+        }
+        self.answer(x, response.status, &response.lines, &response.body, &response.content_type);
+    }
+
+    /// What parked exchanges have waited for.
+    pub(super) fn told(&mut self) {
+        for told in self.shared.take_told() {
+            self.unpark(told);
+        }
+    }
+
+    fn unpark(&mut self, told: Told) {
+        let Some(exchange) = self.exchange(told.x) else { return };
+        // The exchange may be another's by now.
+        let Some(parked) = exchange.parked.take_if(|parked| parked.ticket == told.ticket) else { return };
+        if !told.lines.is_empty() {
+            Notes::of(&mut exchange.notes).lines.extend_from_slice(&told.lines);
+        }
+        match told.flow {
+            Flow::Respond(response) => self.answer_by_filter(told.x, response),
+            Flow::Continue | Flow::Wait => {
+                let Parked { bytes, head, mut fields, at, .. } = *parked;
+                self.go_on(told.x, &bytes, &head, &mut fields, Target::of(&head, &bytes), at + 1);
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// From any thread: what an exchange has waited for.
+    pub(crate) fn tell(&self, told: Told) {
+        self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(told);
+        self.wake();
+    }
+
+    fn take_told(&self) -> Vec<Told> {
+        std::mem::take(&mut *self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+}
