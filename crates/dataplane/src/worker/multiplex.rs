@@ -25,6 +25,9 @@ pub(super) fn begins(bytes: &[u8]) -> Option<bool> {
     }
 }
 
+/// Bytes of a request, head and body, that are kept to be sent once more.
+const KEPT: usize = super::SPARE_BYTES;
+
 impl Worker {
     /// From here on the connection speaks HTTP/2.
     pub(super) fn go_multiplex(&mut self, d: u32) {
@@ -267,7 +270,13 @@ impl Worker {
         if !up.takes(exchange.up_stream) {
             return;
         }
-        exchange.replayable = false;
+        // Short bodies are kept until the answer begins: a backend that is about to end says which streams it has not looked
+        // at (RFC 9113 §6.8), and those are begun again elsewhere.
+        if exchange.replayable && !tunnel && exchange.replay.len() + exchange.hold.len() <= KEPT {
+            exchange.replay.extend_from_slice(&exchange.hold);
+        } else {
+            exchange.replayable = false;
+        }
         exchange.ends = false;
         let written = up.give(exchange.up_stream, &exchange.hold, ends, &exchange.trailers);
         if ends && tunnel {

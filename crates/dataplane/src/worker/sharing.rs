@@ -50,7 +50,9 @@ impl Worker {
             exchange.ledger.note(Phase::Pool, self.tick);
         }
         let (head, body) = exchange.replay.split_at(exchange.head_size);
-        let done = exchange.request.is_done();
+        // What came while the try before was made is still held, and with it the end.
+        let held = !exchange.hold.is_empty() || exchange.ends;
+        let done = exchange.request.is_done() && !held;
         let trailers = !exchange.trailers.is_empty();
         let bare = done && body.is_empty() && !trailers;
         let id = session.request(x, head, https, bare);
@@ -69,6 +71,9 @@ impl Worker {
         }
         self.soil_up(u);
         self.await_answer(x);
+        if held && !connecting {
+            self.pump_hold(x);
+        }
     }
 
     /// The connection stands: what waited for it goes on.

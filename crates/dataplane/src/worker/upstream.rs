@@ -309,10 +309,14 @@ impl Worker {
             return self.try_failed(x, failure);
         }
         exchange.sent = true;
+        let held = !exchange.hold.is_empty() || exchange.ends;
         let now = clock::now();
         self.tick = now;
         exchange.ledger.note(Phase::Send, now);
         self.await_answer(x);
+        if held {
+            self.pump_hold(x);
+        }
     }
 
     /// How long the answer's head may take.

@@ -8,6 +8,7 @@ mod config;
 mod exchange;
 mod filter;
 mod floods;
+mod grpc;
 mod harness;
 mod ledger;
 mod multiplex;
