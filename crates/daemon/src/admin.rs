@@ -22,6 +22,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
+use crate::config::Seconds;
 use crate::hand_over::{self, ASKING, READY};
 use crate::health::Report;
 use crate::log::{self, Level};
@@ -37,7 +38,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
     Reload,
-    Drain,
+    Drain {
+        /// Newcomers are served for this long.
+        at_least: Option<Duration>,
+    },
     /// The process with this id has the sockets and is ready.
     HandedOver(Option<i32>),
 }
@@ -255,7 +259,11 @@ fn answer(request: &Request<Incoming>, endpoints: &Endpoints, privileged: bool) 
             respond(StatusCode::OK, kind, out.finish())
         }
         (&Method::POST, "/-/reload") if privileged => command(endpoints, Command::Reload),
-        (&Method::POST, "/-/drain") if privileged => command(endpoints, Command::Drain),
+        (&Method::POST, "/-/drain") if privileged => match query.strip_prefix("atLeast=").map(Seconds::parse) {
+            None if query.is_empty() => command(endpoints, Command::Drain { at_least: None }),
+            Some(Some(time)) => command(endpoints, Command::Drain { at_least: Some(time.0) }),
+            _ => text(StatusCode::BAD_REQUEST, "atLeast must be a duration\n".to_owned()),
+        },
         (&Method::POST, "/-/log-level") if privileged => match Level::parse(query.trim_start_matches("level=")) {
             Some(level) => {
                 log::set_level(level);

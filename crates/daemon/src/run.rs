@@ -263,6 +263,7 @@ async fn serve<P: Program>(
     let mut watch = args.config.as_ref().map(|path| Watch::new(path, text));
     // The drain has begun without a deadline, because another process has taken over.
     let mut at_leisure = false;
+    let mut signalled = false;
     let mut work = std::pin::pin!(program.serve(drain.clone()));
     loop {
         let command = tokio::select! {
@@ -272,22 +273,27 @@ async fn serve<P: Program>(
                 return Ok(ending);
             }
             () = either(&mut signals.terminate, &mut signals.interrupt) => {
-                if drain.deadline().is_some() && !std::mem::take(&mut at_leisure) {
+                // The first after a command to drain is no second one: a pod's preStop hook gives that command, and the
+                // signal follows when its turn has come (KEP-753).
+                let leisurely = std::mem::take(&mut at_leisure);
+                if std::mem::replace(&mut signalled, true) && !leisurely {
                     return Ok(Ending { exit: Exit::Aborted, message: "a second signal ended the drain".to_owned() });
                 }
-                Command::Drain
+                Command::Drain { at_least: None }
             }
             _ = signals.hangup.recv() => Command::Reload,
             Some(command) = commands.recv() => command,
-            text = change(&mut watch), if !at_leisure => {
+            text = change(&mut watch), if drain.deadline().is_none() => {
                 apply(&*program, &text, args.config.as_deref(), &context, &reloads, walls.as_ref());
                 continue;
             }
         };
         match command {
-            Command::Drain => {
-                info!("draining", timeout = format_args!("{:?}", args.drain));
-                trigger.pull(args.drain);
+            Command::Drain { at_least } => {
+                if drain.deadline().is_none() || drain.is_handed_over() {
+                    info!("draining", timeout = format_args!("{:?}", args.drain));
+                }
+                trigger.pull(args.drain, at_least);
             }
             Command::HandedOver(to) => {
                 info!("handed over; ending with the last connection", to = to.unwrap_or_default());
@@ -297,6 +303,8 @@ async fn serve<P: Program>(
                 trigger.hand_over();
             }
             Command::Reload if at_leisure => warn!("not reloaded: another process has taken over"),
+            // It could open what the end has closed.
+            Command::Reload if drain.deadline().is_some() => warn!("not reloaded: this is the end"),
             Command::Reload => reread(&*program, args, &context, &reloads, walls.as_ref()),
         }
     }

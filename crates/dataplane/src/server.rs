@@ -80,8 +80,13 @@ impl Server {
     }
 
     /// See [`Shared::drain`].
-    pub fn drain(&self, deadline: u64) {
-        self.workers.iter().for_each(|worker| worker.drain(deadline));
+    pub fn drain(&self, deadline: u64, stays: bool) {
+        self.workers.iter().for_each(|worker| worker.drain(deadline, stays));
+    }
+
+    /// See [`Shared::close`].
+    pub fn close(&self) {
+        self.workers.iter().for_each(|worker| worker.close());
     }
 
     /// Somebody else accepts from now on; every worker ends with its last connection.

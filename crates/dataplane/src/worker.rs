@@ -71,6 +71,10 @@ pub struct Shared {
     retired: AtomicBool,
     /// The end has a deadline, so that nobody waits longer than needed.
     hurried: AtomicBool,
+    /// The end waits until nobody new is let in.
+    stays: AtomicBool,
+    /// Nobody new is let in.
+    closed: AtomicBool,
     /// Nanoseconds of the clock after which everything is cut; `u64::MAX`: not yet known.
     deadline: AtomicU64,
     waker: OwnedFd,
@@ -97,6 +101,8 @@ impl Shared {
             draining: AtomicBool::new(false),
             retired: AtomicBool::new(false),
             hurried: AtomicBool::new(false),
+            stays: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             deadline: AtomicU64::new(u64::MAX),
             waker,
             phases: Phases::default(),
@@ -117,11 +123,19 @@ impl Shared {
         self.wake();
     }
 
-    /// The worker ends when its last connection has, or at `deadline`.
-    pub fn drain(&self, deadline: u64) {
+    /// The worker ends when its last connection has, or at `deadline`. If it `stays`, it ends only after [`Shared::close`],
+    /// and until then every connection is left alone until its next answer.
+    pub fn drain(&self, deadline: u64, stays: bool) {
+        self.stays.store(stays, Ordering::Relaxed);
         self.deadline.store(deadline, Ordering::Relaxed);
         self.hurried.store(true, Ordering::Relaxed);
         self.draining.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// The sockets are closed, so that a worker that drains has an end even if clients never stop coming.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
         self.wake();
     }
 
@@ -133,7 +147,7 @@ impl Shared {
     }
 
     pub(crate) fn begin(&self) {
-        for flag in [&self.draining, &self.retired, &self.hurried] {
+        for flag in [&self.draining, &self.retired, &self.hurried, &self.stays, &self.closed] {
             flag.store(false, Ordering::Relaxed);
         }
         *self.next.lock().unwrap_or_else(PoisonError::into_inner) = None;

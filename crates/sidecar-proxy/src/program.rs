@@ -40,7 +40,7 @@ pub(crate) struct Inner {
     pub(crate) server: Mutex<Option<Server>>,
     /// Addresses that have been announced in the log.
     listening: Mutex<Vec<String>>,
-    /// Another process has the sockets.
+    /// The sockets are closed, or another process has them.
     handed_over: AtomicBool,
 }
 
@@ -59,6 +59,10 @@ impl Inner {
     /// Builds a plan and goes over to it; on an error nothing has changed.
     fn renew(&self, spec: &Spec) -> Result<(), BuildError> {
         let mut state = lock(&self.state);
+        if self.handed_over.load(Ordering::Relaxed) {
+            // It would listen again.
+            return Ok(());
+        }
         let plan = Arc::new(build::build(spec, &mut state.kept)?);
         state.spec = spec.clone();
         state.plan = Arc::clone(&plan);
@@ -88,7 +92,7 @@ impl Inner {
         }
     }
 
-    fn begin_to_end(&self, deadline: Instant, handed_over: bool) {
+    fn begin_to_end(&self, deadline: Instant, stays: bool, handed_over: bool) {
         if handed_over {
             self.handed_over.store(true, Ordering::Relaxed);
             lock(&self.state).kept.forget_sockets();
@@ -96,7 +100,19 @@ impl Inner {
         if let Some(server) = &*lock(&self.server) {
             let left = deadline.saturating_duration_since(Instant::now());
             let at = clock::now() + u64::try_from(left.as_nanos()).unwrap_or(u64::MAX / 2);
-            if handed_over { server.retire() } else { server.drain(at) }
+            if handed_over { server.retire() } else { server.drain(at, stays) }
+        }
+    }
+
+    /// Nobody new is let in; what is there goes on to its end.
+    fn close(&self) {
+        // First of all here: then the sockets are closed by the workers, when each has let in who was waiting.
+        let mut state = lock(&self.state);
+        self.handed_over.store(true, Ordering::Relaxed);
+        state.kept.forget_sockets();
+        drop(state);
+        if let Some(server) = &*lock(&self.server) {
+            server.close();
         }
     }
 
@@ -205,15 +221,34 @@ impl Program for Proxy {
         self.inner.announce();
         self.keep_up();
         let mut begun = false;
+        // When the last may come, once the drain has begun.
+        let mut open_until = None;
         loop {
+            let last_call = async {
+                match open_until {
+                    Some(until) => tokio::time::sleep_until(until).await,
+                    None => std::future::pending().await,
+                }
+            };
             // Cancelling any of these is safe: they only say that there is something to look at.
             let deadline = tokio::select! {
                 deadline = drain.next() => Some(deadline),
                 () = ended.notified() => None,
+                () = last_call => {
+                    open_until = None;
+                    self.inner.close();
+                    continue;
+                }
             };
             if let Some(deadline) = deadline {
-                self.inner.begin_to_end(deadline, !begun && drain.is_handed_over());
+                self.inner.begin_to_end(deadline, drain.open_until().is_some(), !begun && drain.is_handed_over());
                 begun = true;
+                if !drain.is_handed_over() {
+                    let now = Instant::now();
+                    // Clients that never stop coming must leave time for those that are there.
+                    let half = now + deadline.saturating_duration_since(now) / 2;
+                    open_until = Some(drain.open_until().unwrap_or(half).into());
+                }
             }
             let server = lock(&self.inner.server);
             let Some(server) = &*server else { break };

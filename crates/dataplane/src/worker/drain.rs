@@ -2,7 +2,7 @@
 //!
 //! | | by SIGTERM | by hand-over |
 //! |---|---|---|
-//! | new connections | taken until the last has ended | another process takes them |
+//! | new connections | taken until the last has ended, or until they are closed to | another process takes them |
 //! | idle HTTP/1 | closed, soon if it has just been used | closed with the next answer, or when it has been idle too long |
 //! | HTTP/2 | GOAWAY twice (RFC 9113 §6.8) | the same |
 //! | exchanges, tunnels | until the deadline | as long as they like |
@@ -24,6 +24,16 @@ const ROUND_TRIP: u64 = SECOND;
 impl Worker {
     /// The worker is to end, or to hurry.
     pub(super) fn begin_to_end(&mut self) {
+        if self.draining && self.shared.closed.load(Ordering::Acquire) && !self.doors.is_empty() {
+            // Whoever is waiting to be let in is served still.
+            for index in self.doors.indices() {
+                self.knock(self.doors.token(index));
+                self.close_door(index);
+            }
+            for d in self.downs.indices() {
+                self.let_go_if_idle(d);
+            }
+        }
         let retired = self.shared.retired.load(Ordering::Relaxed);
         let leisurely = retired && !self.shared.hurried.load(Ordering::Relaxed);
         if self.draining && leisurely == self.leisurely {
@@ -48,6 +58,11 @@ impl Worker {
         }
     }
 
+    /// Whether there is time to wait for each connection's next request.
+    pub(super) fn stays(&self) -> bool {
+        self.shared.stays.load(Ordering::Relaxed) && !self.shared.closed.load(Ordering::Relaxed)
+    }
+
     /// Whether the client is told that its connection ends.
     pub(super) fn says_goodbye(&self, d: u32) -> bool {
         self.draining && (self.leisurely || self.downs.get(d).is_none_or(|down| !down.door.listener.outbound))
@@ -58,7 +73,7 @@ impl Worker {
         if !self.says_goodbye(d) {
             return;
         }
-        let now = self.tick;
+        let (now, unhurried) = (self.tick, self.leisurely || self.stays());
         let Some(down) = self.downs.get_mut(d) else { return };
         if let Some(session) = down.h2.as_deref_mut() {
             session.leave_soon();
@@ -69,7 +84,7 @@ impl Worker {
             }
             return;
         }
-        if down.exchange.is_some() || down.stage == Stage::Lingering || !down.sock.left.is_empty() || self.leisurely {
+        if down.exchange.is_some() || down.stage == Stage::Lingering || !down.sock.left.is_empty() || unhurried {
             return;
         }
         // One that has never asked anything may just be about to.
@@ -86,7 +101,7 @@ impl Worker {
             self.shared.cut.add(self.unfinished());
             return true;
         }
-        if !self.downs.is_empty() {
+        if !self.downs.is_empty() || self.stays() {
             return false;
         }
         // Whoever is waiting to be let in is served still.

@@ -453,7 +453,9 @@ impl Worker {
     /// Takes the backend's connection from the exchange: into the pool if it can be used again.
     pub(super) fn release(&mut self, x: u32, reusable: bool) {
         let now = self.tick;
-        let goodbye = self.draining && self.exchange(x).map(|one| one.down).is_some_and(|d| self.says_goodbye(d));
+        let goodbye = self.draining
+            && !self.stays()
+            && self.exchange(x).map(|one| one.down).is_some_and(|d| self.says_goodbye(d));
         if let Some(y) = self.exchange(x).and_then(|exchange| exchange.hedge) {
             self.drop_twin(y);
         }

@@ -77,6 +77,82 @@ fn a_drain_waits_for_what_is_going_on() {
 }
 
 #[test]
+fn a_drain_by_command_serves_newcomers_for_its_time() {
+    let upstream = Upstream::start(|_| ok("x"));
+    let mut world = World::simple(&[upstream.address]);
+    let mut idle = world.client();
+    assert_eq!(idle.get("/").status(), 200);
+    let drained = std::process::Command::new(env!("CARGO_BIN_EXE_outrigger-proxy"))
+        .args(["drain", "--at-least", "2s", "--socket"])
+        .arg(world.path("sock"))
+        .output()
+        .unwrap();
+    assert!(drained.status.success(), "{drained:?}");
+    let begun = std::time::Instant::now();
+    eventually("the drain", || world.ask("/readyz").contains("503"));
+    // Nobody is hurried: each connection has one more answer.
+    let mut newcomer = world.client();
+    for client in [&mut newcomer, &mut idle] {
+        let answer = client.get("/");
+        assert_eq!((answer.status(), answer.field("connection")), (200, Some("close")));
+        assert!(client.is_closed());
+    }
+    assert!(world.is_running());
+    assert_eq!(world.wait().code(), Some(0), "{}", world.log());
+    assert!(begun.elapsed() > Duration::from_millis(1500), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn the_signal_after_the_command_ends_the_wait_and_cuts_nobody() {
+    let upstream = Upstream::start(|seen| {
+        if seen.line().contains("/slow") {
+            std::thread::sleep(Duration::from_millis(800));
+        }
+        ok("x")
+    });
+    let mut world = World::simple(&[upstream.address]);
+    let mut slow = world.client();
+    slow.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    eventually("the request", || upstream.count() == 1);
+    let drain = ["drain", "--at-least", "15s", "--socket"];
+    let program = env!("CARGO_BIN_EXE_outrigger-proxy");
+    assert!(std::process::Command::new(program).args(drain).arg(world.path("sock")).status().unwrap().success());
+    let begun = std::time::Instant::now();
+    world.signal(Signal::TERM);
+    assert_eq!(slow.answer().body, "x");
+    assert_eq!(world.wait().code(), Some(0), "{}", world.log());
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn clients_that_never_stop_coming_do_not_keep_it() {
+    let upstream = Upstream::start(|_| ok("x"));
+    let mut world = World::simple(&[upstream.address]);
+    let address = world.address();
+    let stop = Arc::new(AtomicBool::new(false));
+    let threads: Vec<_> = (0..4)
+        .map(|_| {
+            let stop = Arc::clone(&stop);
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    // Refused, once it listens no more.
+                    let Ok(stream) = std::net::TcpStream::connect(address) else { continue };
+                    let mut client = Client { stream: std::io::BufReader::new(stream) };
+                    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+                    let _ = client.try_answer("GET");
+                }
+            })
+        })
+        .collect();
+    world.signal(Signal::TERM);
+    // Half of its time for newcomers, the other half for those that are there.
+    assert_eq!(world.wait().code(), Some(0), "{}", world.log());
+    stop.store(true, Ordering::Relaxed);
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    assert!(world.log().contains("every connection has ended"), "{}", world.log());
+}
+
+#[test]
 fn an_idle_proxy_ends_at_once() {
     let upstream = Upstream::start(|_| ok("x"));
     let mut world = World::simple(&[upstream.address]);
