@@ -25,6 +25,8 @@ use crate::spool::{Reader, Spool};
 
 /// Without an acknowledgement for this long, the slowest sink stands still.
 pub const STALL: Duration = Duration::from_secs(1);
+/// Between two tries to read a spool that cannot be read.
+const UNREADABLE: Duration = Duration::from_secs(1);
 /// Batches in the spool that a working sink may be behind.
 const BEHIND: u64 = 16;
 
@@ -543,13 +545,21 @@ impl Consumer {
         }
         let next = next.unwrap_or_else(|| self.queue.lock().sinks[self.sink].next);
         let (_, reader) = self.reader.as_mut()?;
-        while let Ok(Some(batch)) = reader.next() {
-            if batch.sequence >= next {
-                return Some(Arc::new(batch));
+        let failed = loop {
+            match reader.next() {
+                Ok(Some(batch)) if batch.sequence >= next => return Some(Arc::new(batch)),
+                Ok(Some(_)) => {}
+                Ok(None) => break None,
+                Err(error) => break Some(error),
             }
-        }
+        };
         // It was read past this entry before (a request that was given up): begin the segment again.
         self.reader = None;
+        if let Some(error) = failed {
+            // A disk that fails now may work later; what it holds is not skipped, and this is said.
+            self.queue.lock().spool_error = Some(format!("failed to read the spool: {error}"));
+            self.sleep(UNREADABLE);
+        }
         None
     }
 }

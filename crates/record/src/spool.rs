@@ -226,8 +226,11 @@ impl Reader {
         if word(0) != MAGIC || length > MAX_ENTRY {
             return Err(damage());
         }
-        self.buffer.resize(length, 0);
-        if read_full(&mut self.file, &mut self.buffer)? < length || crc(&self.buffer) != word(8) {
+        // A damaged length must not cost the memory that it claims.
+        self.buffer.clear();
+        self.buffer.reserve(length.min(1 << 20));
+        (&mut self.file).take(length as u64).read_to_end(&mut self.buffer)?;
+        if self.buffer.len() < length || crc(&self.buffer) != word(8) {
             return Err(damage());
         }
         let batch = decode(&self.buffer).ok_or_else(damage)?;

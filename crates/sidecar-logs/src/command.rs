@@ -1,5 +1,8 @@
 //! Commands beside running: `test`, `tap`, `import`.
 
+#[cfg(test)]
+pub(crate) use import::survives as import_survives;
+
 mod import;
 mod test;
 

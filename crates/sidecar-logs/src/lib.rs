@@ -16,6 +16,8 @@ pub mod encoding;
 pub mod enrich;
 pub mod follow;
 pub mod frame;
+#[cfg(test)]
+mod fuzz;
 pub mod glob;
 pub mod multiline;
 pub mod parse;

@@ -23,6 +23,16 @@ pub(super) struct Outcome {
     pub(super) notes: Vec<String>,
 }
 
+/// For any text: what comes out is a document of ours, or nothing.
+#[cfg(test)]
+pub(crate) fn survives(text: &str) {
+    for outcome in [fluent_bit(text), promtail(text)] {
+        if let Some(document) = outcome.document {
+            assert!(load::<Spec>(&document, "LogAgent", check).is_ok(), "{document}");
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Notes {
     lines: Vec<(Mark, String)>,
