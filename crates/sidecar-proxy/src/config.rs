@@ -531,9 +531,11 @@ document! {
     pub struct ActiveHealth {
         /// A path that must answer 2xx or 3xx; without, connecting is enough.
         path: Option<String> = optional,
+        /// A service that gRPC's health service (grpc.health.v1) must say is serving; empty: the server as a whole. Needs `http2`.
+        grpc_service: Option<String> = optional,
         /// The host that is asked for.
         host: Option<String> = optional,
-        /// Between two questions.
+        /// Between two questions, a tenth more or less.
         interval: Seconds = default(Seconds::new(5)),
         /// For an answer.
         timeout: Seconds = default(Seconds::new(2)),

@@ -1,4 +1,5 @@
-//! Asking endpoints whether they are well. A thread for each backend that wants it; it ends when its backend is gone.
+//! Asking endpoints whether they are well. A thread for each backend that wants it; it ends when its backend is gone. The
+//! endpoints of one round are asked side by side, so that one that hangs does not keep the others waiting.
 
 use std::collections::HashMap;
 use std::io;
@@ -6,84 +7,127 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Weak};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use dataplane::announce::Version;
-use dataplane::backend::{Address, Backend, Common};
+use dataplane::backend::{Address, Backend, Common, Endpoint, Settings};
+use dataplane::clock;
+use dataplane::pool::Dice;
 
 use crate::config::ActiveHealth;
 
+mod question;
+
+/// Endpoints asked side by side.
+const SIDE_BY_SIDE: usize = 8;
+/// TLS needs some stack.
+const STACK: usize = 128 << 10;
+
 pub fn start(backend: &Arc<Backend>, health: &ActiveHealth) -> io::Result<()> {
-    let (name, announce) = (backend.name.clone(), backend.settings.announce);
-    let (common, health) = (Arc::downgrade(&backend.common), health.clone());
-    let builder = thread::Builder::new().name("health".to_owned()).stack_size(64 << 10);
-    builder.spawn(move || watch(&name, announce, &common, &health)).map(drop)
+    let checker = Checker {
+        backend: backend.name.clone(),
+        settings: backend.settings.clone(),
+        health: health.clone(),
+        runs: HashMap::new(),
+    };
+    let common = Arc::downgrade(&backend.common);
+    let builder = thread::Builder::new().name("health".to_owned()).stack_size(STACK);
+    builder.spawn(move || checker.watch(&common)).map(drop)
 }
 
-fn watch(backend: &str, announce: Option<Version>, common: &Weak<Common>, health: &ActiveHealth) {
-    let mut runs: HashMap<Address, (bool, u32)> = HashMap::new();
-    loop {
-        let Some(endpoints) = common.upgrade().map(|common| common.endpoints()) else { return };
-        runs.retain(|address, _| endpoints.iter().any(|endpoint| endpoint.address == *address));
-        for endpoint in endpoints {
-            let now_good = ask(&endpoint.address, health, announce).is_ok_and(|good| good);
-            let now = dataplane::clock::now();
-            let (good, length) = runs.entry(endpoint.address.clone()).or_insert((true, 0));
-            *length = if now_good == *good { length.saturating_add(1) } else { 1 };
-            *good = now_good;
-            let down = endpoint.health.is_down();
-            if down && now_good && *length >= health.successes {
+struct Checker {
+    backend: String,
+    settings: Settings,
+    health: ActiveHealth,
+    /// Whether the last check was good, and how many in a row were the same.
+    runs: HashMap<Address, (bool, u32)>,
+}
+
+impl Checker {
+    fn watch(mut self, common: &Weak<Common>) {
+        let mut dice = Dice::new(clock::now());
+        loop {
+            let Some(endpoints) = common.upgrade().map(|common| common.endpoints()) else { return };
+            self.runs.retain(|address, _| endpoints.iter().any(|endpoint| endpoint.address == *address));
+            for some in endpoints.chunks(SIDE_BY_SIDE) {
+                for (endpoint, good) in some.iter().zip(self.ask_all(some)) {
+                    self.note(endpoint, good);
+                }
+            }
+            pause(self.health.interval.0, &mut dice, common);
+        }
+    }
+
+    fn ask_all(&self, endpoints: &[Arc<Endpoint>]) -> Vec<io::Result<bool>> {
+        if let [only] = endpoints {
+            return vec![self.ask(&only.address)];
+        }
+        thread::scope(|scope| {
+            let asked: Vec<_> = endpoints
+                .iter()
+                .map(|endpoint| {
+                    let builder = thread::Builder::new().name("health".to_owned()).stack_size(STACK);
+                    builder.spawn_scoped(scope, || self.ask(&endpoint.address))
+                })
+                .collect();
+            let answers = asked.into_iter().map(|asked| match asked?.join() {
+                Ok(answer) => answer,
+                Err(_) => Err(io::Error::other("the check panicked")),
+            });
+            answers.collect()
+        })
+    }
+
+    fn note(&mut self, endpoint: &Endpoint, answer: io::Result<bool>) {
+        let now = clock::now();
+        let now_good = matches!(answer, Ok(true));
+        let (good, length) = self.runs.entry(endpoint.address.clone()).or_insert((true, 0));
+        *length = if now_good == *good { length.saturating_add(1) } else { 1 };
+        *good = now_good;
+        let down = endpoint.health.is_down();
+        let backend = &self.backend;
+        if now_good && *length >= self.health.successes {
+            if down {
                 endpoint.health.set_down(false, now);
                 daemon::info!("an endpoint is well again", backend = backend, endpoint = endpoint.name);
-            } else if !down && !now_good && *length >= health.failures {
-                endpoint.health.set_down(true, now);
-                daemon::warn!("an endpoint is not well", backend = backend, endpoint = endpoint.name);
+            }
+            endpoint.health.recover(now);
+        } else if !down && !now_good && *length >= self.health.failures {
+            endpoint.health.set_down(true, now);
+            let reason = answer.map_or_else(|error| error.to_string(), |_| "its answer says so".to_owned());
+            daemon::warn!("an endpoint is not well", backend = backend, endpoint = endpoint.name, reason = reason);
+        }
+    }
+
+    fn ask(&self, address: &Address) -> io::Result<bool> {
+        let timeout = self.health.timeout.0;
+        let until = Instant::now() + timeout;
+        match address {
+            Address::Tcp(address) => {
+                let stream = TcpStream::connect_timeout(address, timeout)?;
+                let bounds = |left| stream.set_read_timeout(left).and_then(|()| stream.set_write_timeout(left));
+                bounds(Some(timeout))?;
+                question::ask(&stream, &address.to_string(), &self.health, &self.settings, until)
+            }
+            Address::Unix(path) => {
+                let stream = UnixStream::connect(path)?;
+                stream.set_read_timeout(Some(timeout))?;
+                stream.set_write_timeout(Some(timeout))?;
+                question::ask(&stream, "localhost", &self.health, &self.settings, until)
             }
         }
-        thread::sleep(health.interval.0);
     }
 }
 
-fn ask(address: &Address, health: &ActiveHealth, announce: Option<Version>) -> io::Result<bool> {
-    let timeout = health.timeout.0;
-    match address {
-        Address::Tcp(address) => {
-            let stream = TcpStream::connect_timeout(address, timeout)?;
-            stream.set_read_timeout(Some(timeout))?;
-            stream.set_write_timeout(Some(timeout))?;
-            question(stream, &address.to_string(), health, announce)
-        }
-        Address::Unix(path) => {
-            let stream = UnixStream::connect(path)?;
-            stream.set_read_timeout(Some(timeout))?;
-            stream.set_write_timeout(Some(timeout))?;
-            question(stream, "localhost", health, announce)
-        }
+/// The interval, a tenth more or less, so that many checkers do not ask at the same moment. Looks now and then whether the
+/// backend is still there.
+fn pause(interval: Duration, dice: &mut Dice, common: &Weak<Common>) {
+    let nanos = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX / 4);
+    let mut left = Duration::from_nanos(nanos - nanos / 10 + dice.up_to(nanos / 5));
+    while !left.is_zero() && common.strong_count() > 0 {
+        let step = left.min(LOOK);
+        thread::sleep(step);
+        left -= step;
     }
-}
-
-fn question<S: io::Read + io::Write>(
-    mut stream: S,
-    host: &str,
-    health: &ActiveHealth,
-    announce: Option<Version>,
-) -> io::Result<bool> {
-    if let Some(version) = announce {
-        let mut header = Vec::new();
-        dataplane::announce::write_local(version, &mut header);
-        stream.write_all(&header)?;
-    }
-    let Some(path) = &health.path else { return Ok(true) };
-    let host = health.host.as_deref().unwrap_or(host);
-    let text =
-        format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: outrigger-proxy\r\nConnection: close\r\n\r\n");
-    stream.write_all(text.as_bytes())?;
-    let mut line = [0; 12];
-    stream.read_exact(&mut line)?;
-    // The rest is read so that the application can finish; how much there is, is its business.
-    let mut rest = [0; 4096];
-    let _ = stream.read(&mut rest);
-    Ok(line.starts_with(b"HTTP/1.") && matches!(line[9], b'2' | b'3'))
 }
 
 /// Between two looks at files and names.

@@ -62,12 +62,7 @@ pub fn check(spec: &Spec, decoder: &mut Decoder) {
             if health.path.as_ref().is_some_and(|path| !is_path(path)) {
                 decoder.refuse_at(&format!("{at}.activeHealth.path"), "must begin with `/` and have no blanks");
             }
-            if one.tls.is_some() && health.path.is_some() {
-                decoder.refuse_at(
-                    &format!("{at}.activeHealth.path"),
-                    "is not supported for a backend with tls: leave it out",
-                );
-            }
+            upstream::check_health(&at, one, health, decoder);
         }
         if one.tls.as_ref().is_some_and(|tls| tls.cert_file.is_some() != tls.key_file.is_some()) {
             decoder.refuse_at(&format!("{at}.tls"), "certFile and keyFile belong together");

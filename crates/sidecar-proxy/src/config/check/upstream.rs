@@ -4,7 +4,7 @@ use daemon::config::Decoder;
 
 use super::is_token;
 use crate::build;
-use crate::config::{Backend, Balance};
+use crate::config::{ActiveHealth, Backend, Balance};
 
 pub(super) fn check(at: &str, one: &Backend, decoder: &mut Decoder) {
     if one.endpoints.is_empty() && one.members.is_empty() {
@@ -45,5 +45,19 @@ pub(super) fn check(at: &str, one: &Backend, decoder: &mut Decoder) {
     }
     if one.limits.pending > 0 && one.limits.pending_timeout.0.is_zero() {
         decoder.refuse_at(&format!("{at}.limits.pendingTimeout"), "must be longer than 0s");
+    }
+}
+
+pub(super) fn check_health(at: &str, one: &Backend, health: &ActiveHealth, decoder: &mut Decoder) {
+    let Some(service) = &health.grpc_service else { return };
+    let at = format!("{at}.activeHealth.grpcService");
+    if !one.http2 {
+        decoder.refuse_at(&at, "needs a backend with http2");
+    }
+    if health.path.is_some() {
+        decoder.refuse_at(&at, "cannot be asked besides a path");
+    }
+    if service.len() > 127 {
+        decoder.refuse_at(&at, "must have at most 127 bytes");
     }
 }
