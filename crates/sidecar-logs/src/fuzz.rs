@@ -22,7 +22,7 @@ use crate::encoding::Encoding;
 use crate::frame::{End, Framer};
 use crate::multiline::Rule;
 use crate::parse::Parser;
-use crate::stages::{Stages, Working};
+use crate::stages::{StageError, Stages, Working};
 
 /// Every stage that changes or looks into a record.
 const DOCUMENT: &str = r"
@@ -150,7 +150,7 @@ fn survives(bytes: &[u8], stages: &mut Stages) {
             for end in [End::Open, End::Idle, End::Full] {
                 let used = framer.frame(encoding, bytes, end, 7, &mut batch());
                 assert!(used <= bytes.len());
-                assert!(end != End::Full || bytes.len() < 2 || used > 0, "nothing is stuck");
+                assert!(end != End::Full || bytes.len() < 8 || used > 0, "nothing is stuck");
             }
             if encoding == Encoding::Utf8 && matches!(framer.parser, Parser::None) {
                 no_text_is_lost(bytes, &whole);
@@ -336,8 +336,8 @@ proptest! {
     fn a_damaged_document_is_survived(changes in changes()) {
         let text = String::from_utf8_lossy(&changed(DOCUMENT.as_bytes().to_vec(), &changes)).into_owned();
         match daemon::config::load::<Spec>(&text, "LogAgent", config::check) {
-            // What was checked can be built.
-            Ok(loaded) => prop_assert!(Stages::new(&loaded.spec.stages).is_ok(), "{}", text),
+            // What was checked can be built; but which time zones there are is the machine's business.
+            Ok(loaded) => prop_assert!(matches!(Stages::new(&loaded.spec.stages), Ok(_) | Err(StageError::Zone(..))), "{}", text),
             Err(problems) => prop_assert!(!problems.is_empty()),
         }
         crate::command::import_survives(&text);
