@@ -22,6 +22,9 @@ pub(crate) fn of_failure(reason: &str, message: &str) -> Option<&'static str> {
         "ErrImagePull" | "ImagePullBackOff" | "RegistryUnavailable" => {
             "without a registry in reach use --offline, or bring the image: outrigger image import FILE"
         }
+        "ErrImageNeverPull" if says(&["built-in image"]) => {
+            "build the sidecars, they are found beside the engine: cargo build --release -p sidecar-logs -p sidecar-proxy"
+        }
         "ErrImageNeverPull" => "bring the image: outrigger image import FILE or outrigger image pull IMAGE",
         "InvalidImageName" => "image names are lower case: [REGISTRY/]NAME[:TAG]",
         "CreateContainerConfigError" => {
@@ -54,6 +57,8 @@ mod tests {
         assert!(
             of_failure("FailedMount", "configmap \"x\" not found").is_some_and(|hint| hint.contains("-f config.yaml"))
         );
+        let missing = "the program `/x/outrigger-logs` of this built-in image is not installed beside the engine";
+        assert!(of_failure("ErrImageNeverPull", missing).is_some_and(|hint| hint.contains("cargo build")));
         assert_eq!(of_failure("Strange", ""), None);
     }
 }

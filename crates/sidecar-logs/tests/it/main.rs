@@ -8,5 +8,6 @@ mod crash;
 mod harness;
 mod loss;
 mod operate;
+mod receivers;
 mod routes;
 mod streams;
