@@ -14,7 +14,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("footprint", &[]),
     ("logfile", &[]),
     ("nft", &[]),
-    ("daemon", &[]),
+    ("daemon", &["footprint"]),
     ("record", &[]),
     ("sidecar-logs", &["daemon", "record", "logfile"]),
     ("dataplane", &["daemon"]),

@@ -21,6 +21,7 @@ pub mod metrics;
 mod otlp;
 pub mod program;
 pub mod reload;
+mod rest;
 mod run;
 pub mod sandbox;
 pub mod span;

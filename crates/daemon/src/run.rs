@@ -260,6 +260,7 @@ async fn serve<P: Program>(
         tokio::task::spawn_local(async move { started.run().await });
     }
 
+    tokio::task::spawn_local(crate::rest::rest());
     let mut watch = args.config.as_ref().map(|path| Watch::new(path, text));
     // The drain has begun without a deadline, because another process has taken over.
     let mut at_leisure = false;
