@@ -6,7 +6,6 @@ mod cleanup;
 mod crash;
 mod images;
 mod lifecycle;
-#[allow(dead_code, reason = "what is for the pod's end comes with it")]
 mod load;
 mod network;
 mod resources;

@@ -1,9 +1,9 @@
 //! The proxy sidecar in a pod: built-in image, native, startup-gated, unprivileged, 16 MiB; and clients that count every
-//! request that fails while applications die and certificates and configurations change.
+//! request that fails while applications die, certificates, configurations and the proxy itself change, and the pod ends.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustix::process::{Pid, Signal, kill_process};
@@ -118,7 +118,6 @@ fn nothing_is_lost_whatever_changes_under_load() {
     let (stable, canary) = (answers["stable"], answers["canary"]);
     let share = canary * 1000 / (stable + canary);
     assert!((75..=125).contains(&share), "{share} of 1000 by the canary: {answers:?}");
-    let memory = most_memory(proxy_of(&world));
 
     // An application is killed, several times.
     for round in 0..3 {
@@ -151,7 +150,10 @@ fn nothing_is_lost_whatever_changes_under_load() {
         });
         load.assert_no_failure("when the configuration was changed");
     }
+    // Its limit has killed it never, nor brought it near.
     assert_eq!(restarts(&world, "proxy"), 0, "{}", world.log("web", "proxy", 0));
+    let memory = most_memory(proxy_of(&world));
+    assert!(memory.is_none_or(|memory| memory < MEMORY), "{memory:?}");
 
     // Where the time went, live, in the metrics, and in the log.
     let trace = proxy(&["trace", "--admin", &admin.to_string()]);
@@ -161,9 +163,30 @@ fn nothing_is_lost_whatever_changes_under_load() {
     let line = log.lines().rev().find(|line| line.contains("url.path")).unwrap();
     assert!(line.contains("app_us") && line.contains("tls_us"), "{line}");
 
+    // The proxy's container is restarted. Its sockets are gone for a moment: connections are refused, but no request that
+    // was taken fails.
+    load.be_patient(true);
+    let before = proxy_of(&world);
+    let socket = format!("/proc/{}/root/run/outrigger/proxy.sock", before.as_raw_nonzero());
+    proxy(&["drain", "--at-least", "300ms", "--socket", &socket]);
+    eventually(60, "the proxy's return", || {
+        process(&world, &["outrigger-proxy", "--config"]).is_some_and(|now| now != before)
+            && plain(admin, "/readyz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
+    });
+    load.go_on(500);
+    load.assert_no_failure("when the proxy was restarted");
+    let last = world.log("web", "proxy", 0);
+    assert!(last.contains("every connection has ended"), "{last}");
+    eprintln!("{} connections were tried again while the proxy was restarted", load.refused());
+    load.be_patient(false);
+
+    // The pod is stopped.
+    let down =
+        world.command(&["down", "web"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let served = load.served();
-    drop(load);
-    world.ok(&["down", "web", "--force"]);
+    load.end();
+    let down = down.unwrap().wait_with_output().unwrap();
+    assert!(down.status.success(), "{}{}", text(&down.stdout), text(&down.stderr));
     eprintln!("{served} answers before the stop; most memory {memory:?} of {MEMORY}");
     world.assert_nothing_left();
 }
