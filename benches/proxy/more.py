@@ -33,7 +33,7 @@ http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 3600s; 
 """
 HAPROXY = f"""global
   nbthread 1
-  maxconn 8192
+  maxconn 4000
 defaults
   mode http
   timeout connect 5s
