@@ -9,7 +9,7 @@ pub struct Attempt {
     /// Nanoseconds of the clock.
     pub began: u64,
     pub ended: u64,
-    /// 0: no answer came.
+    /// 0: no answer came; without a failure the other of two tries was faster.
     pub status: u16,
     pub failure: Option<Failure>,
     /// On a connection that served before.
@@ -23,7 +23,7 @@ impl Attempt {
     pub fn outcome(&self) -> String {
         match (self.failure, self.status) {
             (Some(failure), _) => failure.name().to_owned(),
-            (None, 0) => "none".to_owned(),
+            (None, 0) => "given_up".to_owned(),
             (None, status) => status.to_string(),
         }
     }

@@ -36,6 +36,7 @@ impl Worker {
         let (down, route, expires) = (exchange.down, exchange.route, exchange.expires);
         let (local, method, minor, head_size) =
             (Rc::clone(&exchange.local), exchange.method, exchange.minor, exchange.head_size);
+        let traced = exchange.traced.clone();
         let wish = Wish { avoid: Some(exchange.endpoint), ..exchange.wish };
         if let Some(route) = route.and_then(|route| local.plan.routes.get(route)) {
             route.counters[self.shared.index].hedges.add(1);
@@ -49,6 +50,7 @@ impl Worker {
             twin.local = local;
             twin.route = route;
             twin.pool = Some(pool);
+            twin.traced = traced;
             twin.method = method;
             twin.minor = minor;
             twin.expires = expires;
@@ -89,7 +91,8 @@ impl Worker {
     pub(super) fn adopt(&mut self, x: u32) {
         let Some(y) = self.exchange(x).and_then(|exchange| exchange.hedge.take()) else { return };
         self.release(x, false);
-        let Some(twin) = self.end_exchange(y) else { return };
+        let now = self.tick;
+        let Some(mut twin) = self.end_exchange(y) else { return };
         if let Some(up) = twin.up.and_then(|u| self.ups.get_mut(u)) {
             match up.h2.as_deref_mut() {
                 Some(session) => session.set_owner(twin.up_stream, x),
@@ -97,6 +100,8 @@ impl Worker {
             }
         }
         if let Some(exchange) = self.exchange(x) {
+            exchange.end_attempt(now, 0, None);
+            exchange.traced = twin.traced.take().or(exchange.traced.take());
             exchange.up = twin.up;
             exchange.up_stream = twin.up_stream;
             exchange.pool = twin.pool.clone();
@@ -121,7 +126,14 @@ impl Worker {
             exchange.hedge = None;
         }
         self.release(y, false);
+        let now = self.tick;
         if let Some(twin) = self.end_exchange(y) {
+            let last = twin.open_attempt(now);
+            if let Some(exchange) = twin.twin_of.and_then(|x| self.exchange(x))
+                && exchange.pool.as_ref().zip(twin.pool.as_ref()).is_some_and(|(a, b)| Rc::ptr_eq(a, b))
+            {
+                exchange.attempts.extend(twin.attempts.iter().copied().chain(last));
+            }
             self.keep_spare(twin);
         }
     }

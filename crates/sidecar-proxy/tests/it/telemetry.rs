@@ -409,3 +409,39 @@ fn what_cannot_be_is_refused_with_its_place() {
         ]
     );
 }
+
+#[test]
+fn both_tries_of_a_hedged_request_have_their_spans() {
+    let slow = Upstream::start(|_| Does::Waits(std::time::Duration::from_secs(30)));
+    let good = Upstream::start(|_| ok("hi"));
+    let collector = Collector::start();
+    let more = "tracing: {}\naccessLog: {path: ROOT/log, fields: [attempts, status]}\n";
+    let spec = simple_spec(&[slow.address, good.address], more)
+        .replace("- name: all\n", "- name: all\n  retries: {attempts: 0, hedgeAfter: 50ms}\n");
+    let world = world(&spec, Some(&collector), &[]);
+    // Until the slow one had its turn first.
+    let mut client = world.client();
+    eventually("a request at the slow one", || {
+        assert_eq!(client.get("/").status(), 200);
+        slow.count() > 0
+    });
+    let sent = |upstream: &Upstream| upstream.last().field("traceparent").unwrap()[36..52].to_owned();
+    let (lost, won) = (sent(&slow), sent(&good));
+    assert_ne!(lost, won);
+    eventually("the spans' arrival", || {
+        let spans = collector.spans();
+        let find = |id: &str| spans.iter().find(|span| span.id == id).cloned();
+        let (Some(lost), Some(won)) = (find(&lost), find(&won)) else { return false };
+        assert_eq!((&lost.trace, &lost.parent), (&won.trace, &won.parent));
+        assert_eq!(
+            (lost.attribute("http.response.status_code"), won.attribute("http.response.status_code")),
+            ("", "200")
+        );
+        assert_eq!(lost.attribute("server.port"), slow.address.port().to_string());
+        !lost.failed && lost.start < won.start
+    });
+    eventually("the line", || {
+        let text = std::fs::read_to_string(world.path("log")).unwrap_or_default();
+        text.contains("\"outcome\":\"given_up\"") && text.contains("\"outcome\":\"200\"")
+    });
+}
