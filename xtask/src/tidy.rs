@@ -18,7 +18,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("record", &[]),
     ("sidecar-logs", &["daemon", "record", "logfile"]),
     ("dataplane", &["daemon"]),
-    ("sidecar-proxy", &["daemon", "dataplane"]),
+    ("sidecar-proxy", &["daemon", "dataplane", "nft"]),
     ("pod-api", &[]),
     ("pod-plan", &["pod-api"]),
     ("pod-container", &[]),

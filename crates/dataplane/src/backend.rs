@@ -96,6 +96,8 @@ pub struct Settings {
     pub http2: bool,
     /// Every connection begins with where its client comes from; it serves that client only.
     pub announce: Option<Version>,
+    /// Connections go where their client wanted to go; the only endpoint stands for all of them.
+    pub original: bool,
 }
 
 impl Default for Settings {
@@ -117,6 +119,7 @@ impl Default for Settings {
             tls: None,
             http2: false,
             announce: None,
+            original: false,
         }
     }
 }
@@ -235,6 +238,13 @@ pub struct Backend {
     /// What clients' cookies say, by endpoint.
     marks: Vec<[u8; 16]>,
     workers: usize,
+}
+
+impl Settings {
+    /// Whether each connection serves one client only.
+    pub fn is_personal(&self) -> bool {
+        self.announce.is_some() || self.original
+    }
 }
 
 impl Backend {

@@ -28,6 +28,7 @@ pub mod ledger;
 pub mod log;
 #[cfg(test)]
 mod nasty;
+pub mod original;
 pub mod pipe;
 pub mod plan;
 pub mod pool;

@@ -22,8 +22,8 @@ pub struct Plan {
     pub settings: Settings,
     pub log: Option<AccessLog>,
     pub tracing: Option<Tracing>,
-    /// Some backend is told where clients come from.
-    pub announces: bool,
+    /// Some backend has connections that serve one client only.
+    pub personal: bool,
     /// Proxies whose `X-Forwarded-For` is believed.
     pub trusted: Networks,
 }
@@ -80,4 +80,6 @@ pub struct Listener {
     pub http2: bool,
     /// Every connection begins with an announcement (see [`crate::announce`]); one without is cut.
     pub announced: bool,
+    /// Every connection has been redirected here; one that has not is cut.
+    pub transparent: bool,
 }

@@ -426,8 +426,8 @@ fn tune(fd: &OwnedFd, local: bool) {
     }
 }
 
-/// Binds and listens. An empty host is every address, of IPv6 and IPv4 where there is IPv6.
-pub fn listen(address: &Address) -> io::Result<OwnedFd> {
+/// Binds and listens. With `both`, every address of IPv6 is every one of IPv4, too.
+pub fn listen(address: &Address, both: bool) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     match address {
         Address::Tcp(address) => {
@@ -435,7 +435,7 @@ pub fn listen(address: &Address) -> io::Result<OwnedFd> {
             let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
             sockopt::set_socket_reuseaddr(&fd, true)?;
             if address.is_ipv6() {
-                sockopt::set_ipv6_v6only(&fd, false)?;
+                sockopt::set_ipv6_v6only(&fd, !both)?;
             }
             // Accepted connections inherit it.
             let _ = sockopt::set_tcp_nodelay(&fd, true);

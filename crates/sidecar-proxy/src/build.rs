@@ -36,6 +36,7 @@ pub struct Kept {
     backends: Vec<Arc<Backend>>,
     counters: HashMap<String, Arc<[RouteCounters]>>,
     log: Option<(Option<String>, Writer)>,
+    tickets: tls::Tickets,
     gates: filter::Gates,
 }
 
@@ -48,6 +49,7 @@ impl Kept {
             backends: Vec::new(),
             counters: HashMap::new(),
             log: None,
+            tickets: tls::Tickets::new(),
             gates: filter::Gates::new(),
         }
     }
@@ -76,6 +78,7 @@ pub fn workers(spec: &Spec) -> usize {
 /// Makes the plan; `kept` is changed only if everything is good.
 pub fn build(spec: &Spec, kept: &mut Kept) -> Result<Plan, BuildError> {
     let mut sockets = HashMap::new();
+    let mut tickets = tls::Tickets::new();
     kept.workers = kept.workers.max(workers(spec));
     let backends = spec
         .backends
@@ -87,14 +90,16 @@ pub fn build(spec: &Spec, kept: &mut Kept) -> Result<Plan, BuildError> {
         let socket = match kept.sockets.get(&listener.address).or_else(|| sockets.get(&listener.address)) {
             Some(socket) => Arc::clone(socket),
             None => {
-                let bound = bind(&listener.address).map_err(|error| {
+                let bound = bind(&listener.address, !listener.transparent).map_err(|error| {
                     BuildError::new(format!("listener `{}` at {}", listener.name, listener.address), error)
                 })?;
                 Arc::new(bound)
             }
         };
         sockets.insert(listener.address.clone(), Arc::clone(&socket));
-        let tls = listener.tls.as_ref().map(|tls| tls::server(tls, alpn(listener))).transpose();
+        let tls =
+            listener.tls.as_ref().map(|tls| tls::server(listener, tls, alpn(listener), (&kept.tickets, &mut tickets)));
+        let tls = tls.transpose();
         let tls = tls.map_err(|error| BuildError::new(format!("TLS of the listener `{}`", listener.name), error))?;
         let serves = match &listener.tcp {
             Some(name) => Serves::Tcp(number(spec, name)),
@@ -110,6 +115,7 @@ pub fn build(spec: &Spec, kept: &mut Kept) -> Result<Plan, BuildError> {
             http1: listener.http1,
             http2: listener.http2,
             announced: listener.proxy_protocol,
+            transparent: listener.transparent,
         }));
     }
     let mut counters = HashMap::new();
@@ -126,11 +132,12 @@ pub fn build(spec: &Spec, kept: &mut Kept) -> Result<Plan, BuildError> {
     let log = telemetry::log(spec, kept)?;
     let trusted = filter::checked_networks(&spec.trusted_proxies);
     kept.sockets = sockets;
+    kept.tickets = tickets;
     kept.backends = backends.clone();
     kept.counters = counters;
     kept.gates = gates;
     kept.log = log.as_ref().map(|log| (spec.access_log.as_ref().and_then(|log| log.path.clone()), log.writer.clone()));
-    let announces = spec.backends.iter().any(|one| one.proxy_protocol.is_some());
+    let personal = backends.iter().any(|backend| backend.settings.is_personal());
     Ok(Plan {
         listeners,
         routes,
@@ -138,16 +145,16 @@ pub fn build(spec: &Spec, kept: &mut Kept) -> Result<Plan, BuildError> {
         settings: settings(spec),
         log,
         tracing: telemetry::tracing(spec),
-        announces,
+        personal,
         trusted,
     })
 }
 
 /// What the TLS handshake offers, the preferred first.
 fn alpn(listener: &config::Listener) -> Vec<Vec<u8>> {
-    let http2 = listener.tcp.is_none() && listener.http2;
-    let http1 = listener.tcp.is_some() || listener.http1;
-    [(http2, "h2"), (http1, "http/1.1")]
+    // What plain TCP carries is the client's and the backend's business.
+    let http = listener.tcp.is_none();
+    [(http && listener.http2, "h2"), (http && listener.http1, "http/1.1")]
         .iter()
         .filter(|(is, _)| *is)
         .map(|(_, name)| name.as_bytes().to_vec())
@@ -199,12 +206,12 @@ pub fn listen_address(text: &str) -> Result<Address, String> {
         .map_err(|_| "must be `:PORT`, `ADDRESS:PORT` or `unix:/PATH`".to_owned())
 }
 
-fn bind(text: &str) -> std::io::Result<OwnedFd> {
+fn bind(text: &str, both: bool) -> std::io::Result<OwnedFd> {
     let address = listen_address(text).map_err(std::io::Error::other)?;
-    match (sock::listen(&address), text.strip_prefix(':')) {
+    match (sock::listen(&address, both), text.strip_prefix(':')) {
         // No IPv6 here.
         (Err(error), Some(port)) => {
-            listen_address(&format!("0.0.0.0:{port}")).ok().map_or(Err(error), |any| sock::listen(&any))
+            listen_address(&format!("0.0.0.0:{port}")).ok().map_or(Err(error), |any| sock::listen(&any, both))
         }
         (bound, _) => bound,
     }
@@ -349,6 +356,7 @@ pub fn files(spec: &Spec) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for tls in spec.listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
         files.extend(tls.certificates.iter().flat_map(|one| [&one.cert_file, &one.key_file]));
+        files.extend(tls.certificates.iter().filter_map(|one| one.ocsp_file.as_ref()));
         files.extend(&tls.client_ca_file);
     }
     for tls in spec.backends.iter().filter_map(|backend| backend.tls.as_ref()) {

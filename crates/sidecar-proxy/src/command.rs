@@ -1,4 +1,5 @@
-//! Commands beside running, which ask a running proxy: `trace` its slowest requests, `drain` to end gently.
+//! Commands beside running. Two ask a running proxy: `trace` its slowest requests, `drain` to end gently; `redirect` has
+//! a module of its own.
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
@@ -11,6 +12,7 @@ use daemon::Exit;
 use daemon::config::Seconds;
 
 pub(crate) const COMMANDS: &[(&str, &str)] = &[
+    crate::redirect::USAGE,
     ("trace [--watch] [--admin ADDRESS]", "the slowest requests of the last minute, by phase"),
     (
         "drain [--at-least TIME] [--socket PATH]",
@@ -48,6 +50,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 type Usage = String;
 
 pub(crate) fn run(name: &str, arguments: Vec<OsString>) -> ExitCode {
+    if name == "redirect" {
+        return crate::redirect::run(arguments);
+    }
     let outcome = match name {
         "trace" => trace(arguments),
         _ => drain(arguments),

@@ -63,6 +63,9 @@ document! {
         /// Whether every connection begins with a PROXY protocol header, version 1 or 2, that says where it came from. One
         /// without is cut; whoever can reach such a listener is believed.
         proxy_protocol: bool = default(false),
+        /// Whether connections are redirected here by a rule of the kernel (`outrigger-proxy redirect`); one that is not is cut, and so
+        /// is one of the proxy itself. Needs an address of one family: `0.0.0.0:PORT` or `[::]:PORT`.
+        transparent: bool = default(false),
         /// Whether it is the application that connects here, to reach others. When the proxy ends, such connections are not asked
         /// to end: it waits until the application has closed them, or for the deadline.
         outbound: bool = default(false),
@@ -112,6 +115,8 @@ document! {
         cert_file: String = required,
         /// PEM: PKCS#8, PKCS#1 or SEC 1; ECDSA, RSA or Ed25519.
         key_file: String = required,
+        /// An OCSP response in DER that clients are given with the certificate if they ask for it (RFC 6066 §8).
+        ocsp_file: Option<String> = optional,
     }
 }
 
@@ -406,6 +411,9 @@ document! {
         active_health: Option<ActiveHealth> = optional,
         /// Leaves endpoints out that fail.
         passive_health: PassiveHealth = default(PassiveHealth::default()),
+        /// Whether connections go where the client wanted to go before it was redirected to a `transparent` listener; then
+        /// `endpoints` must be `[]`.
+        original_destination: bool = default(false),
         /// Every connection begins with a PROXY protocol header of this version, before TLS; such a connection serves one
         /// client only.
         proxy_protocol: Option<ProxyProtocol> = optional,

@@ -13,6 +13,7 @@ pub mod config;
 pub mod discovery;
 pub mod probe;
 pub mod program;
+mod redirect;
 mod report;
 
 pub use program::Proxy;

@@ -83,7 +83,6 @@ impl Worker {
             let to = down.to.or_else(|| sock::local_address(&down.sock.fd))?;
             Some(Ends { from: down.from?, to })
         });
-        up.client = down.map(|d| self.downs.token(d));
         let mut header = Vec::new();
         announce::write(version, ends, &mut header);
         // A new connection has room for it; one that has not is none we want.
@@ -101,7 +100,7 @@ impl Worker {
     /// A client is gone: nobody else may use the connections that were made for it.
     pub(super) fn forget_client(&mut self, client: Token) {
         let local = Rc::clone(&self.local);
-        for pool in local.pools.iter().filter(|pool| pool.backend.settings.announce.is_some()) {
+        for pool in local.pools.iter().filter(|pool| pool.backend.settings.is_personal()) {
             for endpoint in 0..pool.members.len() {
                 while let Some(u) = self.take_own(pool, endpoint, client) {
                     self.drop_up(u);

@@ -14,6 +14,7 @@ use crate::h2::Session;
 use crate::head::{self, Refusal};
 use crate::identity;
 use crate::ledger::Phase;
+use crate::original;
 use crate::plan::Serves;
 use crate::slab::Token;
 use crate::sock::{self, Got, Sock};
@@ -60,6 +61,8 @@ pub(super) struct Down {
     /// Where it comes from and went to, if somebody in front has said so.
     pub(super) from: Option<SocketAddr>,
     pub(super) to: Option<SocketAddr>,
+    /// Where it wanted to go before it was redirected here.
+    pub(super) original: Option<SocketAddr>,
     /// When its last answer was given.
     pub(super) idle_since: u64,
     /// Of an announcement, bytes that are still to be skipped.
@@ -119,6 +122,17 @@ impl Worker {
             self.shared.refused.add(1);
             return;
         }
+        let mut original = None;
+        if door.listener.transparent {
+            match original::destination(&fd, address) {
+                Ok(destination) => original = Some(destination),
+                Err(reason) => {
+                    daemon::debug!("cut a connection", listener = door.listener.name, reason = reason);
+                    self.shared.refused.add(1);
+                    return;
+                }
+            }
+        }
         let token = self.downs.next();
         if let Err(error) = watch(&self.epoll, &fd, token) {
             daemon::warn!("failed to watch a connection", reason = error);
@@ -142,7 +156,8 @@ impl Worker {
             secured: 0,
             identity: Box::default(),
             from: address,
-            to: None,
+            to: original,
+            original,
             idle_since: 0,
             skip: 0,
             lingered: 0,
@@ -455,7 +470,7 @@ impl Worker {
             self.shared.connections.sub(1);
         }
         if let Some(token) = token
-            && self.local.plan.announces
+            && self.local.plan.personal
         {
             self.forget_client(token);
         }

@@ -11,6 +11,7 @@ use crate::clock;
 use crate::exchange::{Answer, Failure};
 use crate::h2::Session;
 use crate::ledger::Phase;
+use crate::original::{self, Remembered};
 use crate::pool::{Pick, Pool, Wish};
 use crate::retry::Retry;
 use crate::slab::Token;
@@ -33,8 +34,10 @@ pub(super) struct Up {
     pub(super) idle_since: u64,
     /// The backend said so, or the configuration: nanoseconds it may be idle.
     pub(super) idle_most: u64,
-    /// The only client it serves: the backend has been told its address.
+    /// The only client it serves.
     pub(super) client: Option<Token>,
+    /// It goes to an original destination, and is known for that until it is dropped.
+    pub(super) _own: Option<Remembered>,
 }
 
 impl Drop for Up {
@@ -77,7 +80,7 @@ impl Worker {
             Pick::Nobody => return self.fail_with(x, Failure::NoEndpoint, 503, "the backend has no endpoint"),
         };
         let (tunnel, careful) = (exchange.is_raw(), !exchange.method.is_idempotent());
-        let client = pool.backend.settings.announce.map(|_| self.downs.token(exchange.down));
+        let client = pool.backend.settings.is_personal().then(|| self.downs.token(exchange.down));
         let shared = pool.backend.settings.http2 && !tunnel;
         let ready = match (shared, tunnel) {
             (true, _) => self.take_shared(&pool, endpoint),
@@ -212,9 +215,18 @@ impl Worker {
             self.tick = now;
         }
         let token = self.ups.next();
-        let connected = sock::connect(&pool.backend.endpoints[endpoint].address)
-            .and_then(|(fd, done)| watch(&self.epoll, &fd, token).map(|()| (fd, done)));
-        let Ok((fd, done)) = connected else { return self.try_failed(x, Failure::Connect) };
+        let d = self.exchange(x).map(|exchange| exchange.down);
+        let client = d.filter(|_| pool.backend.settings.is_personal()).map(|d| self.downs.token(d));
+        let connected = if pool.backend.settings.original {
+            let Some(original) = d.and_then(|d| self.downs.get(d)?.original) else {
+                return self.fail_with(x, Failure::NoEndpoint, 503, "the connection was not redirected here");
+            };
+            original::connect(original)
+        } else {
+            sock::connect(&pool.backend.endpoints[endpoint].address).map(|(fd, done)| (fd, done, None))
+        };
+        let connected = connected.and_then(|(fd, done, own)| watch(&self.epoll, &fd, token).map(|()| (fd, done, own)));
+        let Ok((fd, done, own)) = connected else { return self.try_failed(x, Failure::Connect) };
         pool.backend.count_connection(endpoint, true);
         let up = Up {
             sock: Sock::new(fd),
@@ -227,7 +239,8 @@ impl Worker {
             deadline: Deadline::default(),
             idle_since: 0,
             idle_most: pool.backend.settings.idle_timeout,
-            client: None,
+            client,
+            _own: own,
         };
         self.ups.insert(Box::new(up));
         let u = token.index();

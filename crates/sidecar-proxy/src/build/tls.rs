@@ -1,5 +1,6 @@
 //! Certificates and keys from files, both ways.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
@@ -7,11 +8,11 @@ use dataplane::backend::Outward;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::{ClientHello, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
-use crate::config::{Certificate, ClientCertificate, ClientTls, ServerTls, TlsVersion};
+use crate::config::{Certificate, ClientCertificate, ClientTls, Listener, ServerTls, TlsVersion};
 
 /// What can be wrong with them.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +33,10 @@ pub(super) enum TlsError {
     Name { name: String },
     #[error("the machine's certificates cannot be read")]
     Machine,
+    #[error("{path} is no OCSP response in DER")]
+    Staple { path: String },
+    #[error("the keys for session tickets cannot be made")]
+    Tickets(#[source] rustls::Error),
     #[error("the settings do not fit together")]
     Settings(#[source] rustls::Error),
 }
@@ -54,11 +59,40 @@ fn key(path: &str) -> Result<PrivateKeyDer<'static>, TlsError> {
 
 fn pair(one: &Certificate) -> Result<CertifiedKey, TlsError> {
     let (chain, key) = (chain(&one.cert_file)?, key(&one.key_file)?);
-    CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(|source| TlsError::Pair {
-        cert: one.cert_file.clone(),
-        key: one.key_file.clone(),
-        source,
-    })
+    let pair = CertifiedKey::from_der(chain, key, &ring::default_provider());
+    let mut pair =
+        pair.map_err(|source| TlsError::Pair { cert: one.cert_file.clone(), key: one.key_file.clone(), source })?;
+    pair.ocsp = one.ocsp_file.as_deref().map(staple).transpose()?;
+    Ok(pair)
+}
+
+/// What says that a certificate has not been revoked (RFC 6066 §8). Clients check it; here only a mistaken file is found.
+fn staple(path: &str) -> Result<Vec<u8>, TlsError> {
+    let bytes = read(path)?;
+    // A SEQUENCE whose length takes two bytes or more.
+    if matches!(bytes.as_slice(), [0x30, 0x80..=0xff, ..]) {
+        Ok(bytes)
+    } else {
+        Err(TlsError::Staple { path: path.to_owned() })
+    }
+}
+
+/// What seals session tickets, by listener; all workers share it, and a reload keeps it. Its keys change every six hours, and
+/// a ticket is good for twice that. Never shared between listeners, and new when what is asked of clients changes: a
+/// resumed session is not asked for a certificate again.
+pub(super) type Tickets = HashMap<String, (String, Arc<dyn ProducesTickets>)>;
+
+fn tickets(
+    listener: &Listener,
+    tls: &ServerTls,
+    kept: &Tickets,
+) -> Result<(String, Arc<dyn ProducesTickets>), TlsError> {
+    let authority = tls.client_ca_file.as_deref().map(read).transpose()?;
+    let asked = format!("{:?} {:?} {:?}", tls.client_certificate, tls.min_version, authority);
+    match kept.get(&listener.name) {
+        Some((before, tickets)) if *before == asked => Ok((asked, Arc::clone(tickets))),
+        _ => ring::Ticketer::new().map(|tickets| (asked, tickets)).map_err(TlsError::Tickets),
+    }
 }
 
 fn roots(path: &str) -> Result<RootCertStore, TlsError> {
@@ -93,7 +127,12 @@ impl ResolvesServerCert for ByName {
     }
 }
 
-pub(super) fn server(tls: &ServerTls, alpn: Vec<Vec<u8>>) -> Result<Arc<ServerConfig>, TlsError> {
+pub(super) fn server(
+    listener: &Listener,
+    tls: &ServerTls,
+    alpn: Vec<Vec<u8>>,
+    (kept, fresh): (&Tickets, &mut Tickets),
+) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = Arc::new(ring::default_provider());
     let versions = match tls.min_version {
         TlsVersion::Tls12 => rustls::ALL_VERSIONS,
@@ -116,6 +155,11 @@ pub(super) fn server(tls: &ServerTls, alpn: Vec<Vec<u8>>) -> Result<Arc<ServerCo
     let mut config = builder.with_cert_resolver(Arc::new(ByName { keys }));
     config.alpn_protocols = alpn;
     config.send_tls13_tickets = 1;
+    // Nothing is kept here for clients that may come back: what they bring is sealed.
+    config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+    let (asked, sealing) = tickets(listener, tls, kept)?;
+    config.ticketer = Arc::clone(&sealing);
+    fresh.insert(listener.name.clone(), (asked, sealing));
     Ok(Arc::new(config))
 }
 

@@ -1,10 +1,11 @@
 //! Backends: endpoints as the document names them or as they were found, and how they are used.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use daemon::BuildError;
 use dataplane::announce::Version;
-use dataplane::backend::{self, Affinity, Backend, Balance, Limits, Passive, Sticky};
+use dataplane::backend::{self, Address, Affinity, Backend, Balance, Limits, Passive, Sticky};
 
 use super::{Kept, hosts, nanos, tls};
 use crate::config;
@@ -59,7 +60,9 @@ fn settings(one: &config::Backend, tls: Option<backend::Outward>, sticky: Option
             pending_timeout: nanos(one.limits.pending_timeout),
         },
         retry_percent: one.retry_percent,
-        passive: (passive.failures > 0).then(|| Passive {
+        original: one.original_destination,
+        // What one destination does says nothing about the others.
+        passive: (passive.failures > 0 && !one.original_destination).then(|| Passive {
             failures: passive.failures,
             ejection: nanos(passive.ejection),
             most_percent: passive.max_ejected_percent,
@@ -106,6 +109,11 @@ fn sticky(one: &config::Sticky) -> std::io::Result<Sticky> {
 /// What the document names, with names resolved.
 fn instances(one: &config::Backend) -> Vec<Instance> {
     let mut instances = Vec::new();
+    if one.original_destination {
+        // It stands for wherever clients want to go.
+        let nowhere = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+        instances.push(Instance::new(Address::Tcp(nowhere), "original".to_owned()));
+    }
     let plain = one.endpoints.iter().map(|address| (address, None));
     for (text, member) in plain.chain(one.members.iter().map(|member| (&member.address, Some(member)))) {
         let addresses = super::resolve(text);

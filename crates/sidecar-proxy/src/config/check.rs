@@ -4,7 +4,8 @@ use daemon::config::Decoder;
 use regex::Regex;
 
 use super::{
-    AccessLog, Filter, Headers, LogFormat, LogNames, Match, PathEdit, PathMatch, Redirect, Route, Spec, Text, TextMatch,
+    AccessLog, Backend, Filter, Headers, LogFormat, LogNames, Match, PathEdit, PathMatch, Redirect, Route, Spec, Text,
+    TextMatch,
 };
 use crate::build;
 
@@ -23,6 +24,17 @@ pub fn check(spec: &Spec, decoder: &mut Decoder) {
         let at = format!("spec.listeners[{index}]");
         if let Err(message) = build::listen_address(&listener.address) {
             decoder.refuse_at(&format!("{at}.address"), message);
+        }
+        if listener.transparent && (listener.address.starts_with(':') || listener.address.starts_with("unix:")) {
+            decoder.refuse_at(&format!("{at}.address"), "must be of one family: `0.0.0.0:PORT` or `[::]:PORT`");
+        }
+        if listener.transparent && listener.proxy_protocol {
+            decoder.refuse_at(&format!("{at}.proxyProtocol"), "excludes transparent: clients connect directly");
+        }
+        let original = |name: &String| spec.backends.iter().any(|one| one.name == *name && one.original_destination);
+        if !listener.transparent && listener.tcp.as_ref().is_some_and(original) {
+            decoder
+                .refuse_at(&format!("{at}.tcp"), "goes to original destinations, so the listener must be transparent");
         }
         if let Some(other) = spec.listeners[..index].iter().find(|other| other.address == listener.address) {
             decoder.refuse_at(&format!("{at}.address"), format!("`{}` listens there already", other.name));
@@ -46,7 +58,11 @@ pub fn check(spec: &Spec, decoder: &mut Decoder) {
     }
     for (index, one) in spec.backends.iter().enumerate() {
         let at = format!("spec.backends[{index}]");
-        upstream::check(&at, one, decoder);
+        if one.original_destination {
+            check_original(&at, one, decoder);
+        } else {
+            upstream::check(&at, one, decoder);
+        }
         for (position, endpoint) in one.endpoints.iter().enumerate() {
             if let Err(message) = build::endpoint_name(endpoint) {
                 decoder.refuse_at(&format!("{at}.endpoints[{position}]"), message);
@@ -106,6 +122,21 @@ fn check_log(log: &AccessLog, decoder: &mut Decoder) {
     }
     if log.format != LogFormat::Json && (!log.fields.is_empty() || log.names != LogNames::Otel) {
         decoder.refuse_at("spec.accessLog", "`fields` and `names` are of `format: json` only");
+    }
+}
+
+fn check_original(at: &str, one: &Backend, decoder: &mut Decoder) {
+    if !one.endpoints.is_empty() || !one.members.is_empty() {
+        decoder.refuse_at(&format!("{at}.endpoints"), "must be [] with originalDestination");
+    }
+    if one.http2 {
+        decoder.refuse_at(&format!("{at}.http2"), "is not supported with originalDestination");
+    }
+    if one.active_health.is_some() {
+        decoder.refuse_at(&format!("{at}.activeHealth"), "has nobody to ask with originalDestination");
+    }
+    if one.tls.as_ref().is_some_and(|tls| tls.server_name.is_none()) {
+        decoder.refuse_at(&format!("{at}.tls"), "needs serverName with originalDestination");
     }
 }
 

@@ -26,6 +26,8 @@ pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 /// A directory with a proxy in it; ends it when dropped.
 pub(crate) struct World {
     directory: tempfile::TempDir,
+    /// Whom the proxy runs as, if not as the test.
+    pub(crate) user: Option<u32>,
     child: Option<Child>,
     admin: Option<SocketAddr>,
     listeners: Vec<(String, SocketAddr)>,
@@ -33,7 +35,7 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> World {
-        World { directory: tempfile::tempdir().unwrap(), child: None, admin: None, listeners: Vec::new() }
+        World { user: None, directory: tempfile::tempdir().unwrap(), child: None, admin: None, listeners: Vec::new() }
     }
 
     /// One listener, one route to one backend with these endpoints.
@@ -64,7 +66,13 @@ impl World {
     }
 
     fn launch_with(&self, more: &[&str], variables: &[(&str, &str)]) -> Child {
-        Command::new(env!("CARGO_BIN_EXE_outrigger-proxy"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_outrigger-proxy"));
+        if let Some(user) = self.user {
+            let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+            fs::set_permissions(self.directory.path(), everybody).unwrap();
+            std::os::unix::process::CommandExt::uid(&mut command, user);
+        }
+        command
             .arg("--config")
             .arg(self.path("proxy.yaml"))
             .args(["--admin", "127.0.0.1:0", "--log-format", "json", "--drain-timeout", "20s", "--socket"])
