@@ -5,6 +5,7 @@ usage: loss.py AGENT [--case NAME]... [--runs N] [--busy N] [--out FILE]
 
 sigterm       200,000 lines at 50,000/s, SIGTERM 10 ms after the last one; everything must have arrived at the exit
 outage        5,000 lines/s for 50 s; the receiver is down for 30 s of them
+short         20,000 lines/s for 20 s, default settings; the receiver is down for 10 s: how long until all is caught up
 kill9         20,000 lines/s for 20 s; the agent is killed with SIGKILL every 200 ms and started again
 diskfull      20,000 lines/s for 20 s; receiver down and disk of spool and file sink full for 10 s (needs root: a tmpfs)
 rename        20,000 lines/s for 20 s; renamed and made anew every 0.5 s
@@ -199,14 +200,19 @@ class Case:
         return result(self.receiver, range(count), exit=code, drain_s=round(took, 3),
                       balances="; balances" in self.agent.last_line())
 
-    def outage(self):
-        count = 250_000
-        self.agent = Agent(self.binary, self.root, spec(self.root, self.receiver.port))
+    def short(self):
+        return self.outage(400_000, 20_000, 3, 10, plain=True)
+
+    def outage(self, count=250_000, rate=5_000, before=10, down=30, plain=False):
+        document = spec(self.root, self.receiver.port)
+        if plain:
+            del document["sinks"][0]["retryCeiling"], document["state"]["saveEvery"], document["sources"][0]["files"]["poll"]
+        self.agent = Agent(self.binary, self.root, document)
         self.agent.start()
-        self.write(count, 5_000)
-        time.sleep(10)
+        self.write(count, rate)
+        time.sleep(before)
         self.receiver.down()
-        time.sleep(30)
+        time.sleep(down)
         self.receiver.up()
         # Caught up: everything written by now is there.
         back, size = time.monotonic(), os.path.getsize(self.log)
@@ -339,7 +345,7 @@ class Case:
                       truncated_unseen=int(unseen[1]) if unseen else 0)
 
 
-CASES = ["sigterm", "outage", "kill9", "spooled", "diskfull", "rename", "copytruncate", "killrename"]
+CASES = ["sigterm", "outage", "short", "kill9", "spooled", "diskfull", "rename", "copytruncate", "killrename"]
 
 
 def main():

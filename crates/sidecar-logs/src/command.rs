@@ -27,6 +27,12 @@ pub(crate) const COMMANDS: &[(&str, &str)] = &[
 type Usage = String;
 
 pub(crate) fn run(name: &str, arguments: Vec<OsString>) -> ExitCode {
+    let of_command = |(usage, _): &&(&str, &str)| usage.split(' ').next() == Some(name);
+    let (usage, about) = COMMANDS.iter().find(of_command).copied().unwrap_or((name, ""));
+    if arguments.iter().any(|argument| argument == "--help" || argument == "-h") {
+        print(&format!("Usage: outrigger-logs {usage}\n\n{about}\n"));
+        return Exit::Success.into();
+    }
     let outcome = match name {
         "test" => test(arguments),
         "tap" => tap(arguments),
@@ -34,8 +40,8 @@ pub(crate) fn run(name: &str, arguments: Vec<OsString>) -> ExitCode {
     };
     match outcome {
         Ok(exit) => exit.into(),
-        Err(usage) => {
-            print_error(&format!("outrigger-logs {name}: {usage}"));
+        Err(reason) => {
+            print_error(&format!("outrigger-logs {name}: {reason}\nusage: outrigger-logs {usage}"));
             Exit::Usage.into()
         }
     }

@@ -34,6 +34,10 @@ pub(super) fn run(text: &str) -> Result<Report, Vec<Problem>> {
             }
         }
     }
+    if loaded.spec.tests.is_empty() {
+        report.text.push_str("the document has no `tests`\n");
+        return Ok(report);
+    }
     let passed = loaded.spec.tests.len() - report.failed;
     let _ = writeln!(report.text, "{passed} passed, {} failed", report.failed);
     Ok(report)

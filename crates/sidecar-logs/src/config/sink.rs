@@ -19,7 +19,7 @@ document! {
         /// How much goes at once.
         batch: Batching = default(Batching::default()),
         /// The longest pause between two tries. Trying never ends.
-        retry_ceiling: Seconds = default(Seconds::new(5)),
+        retry_ceiling: Seconds = default(Seconds::new(1)),
         /// A file for records that the receiver refuses for good (400, 413, 415, 422, or one item of a bulk request). Without it they are tried again for ever,
         /// and nothing overtakes them.
         dead_letters: Option<String> = optional,

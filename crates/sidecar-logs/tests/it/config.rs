@@ -125,6 +125,10 @@ fn flags_stand_for_a_document() {
     assert_eq!(text(&again.stdout), document, "{}", text(&again.stderr));
     assert_eq!(run(&["--bogus"]).status.code(), Some(2));
     assert!(text(&run(&["--help"]).stdout).contains("--drain-timeout TIME"));
+    for name in ["test", "tap", "import"] {
+        assert!(text(&run(&[name, "--help"]).stdout).starts_with(&format!("Usage: outrigger-logs {name} ")));
+    }
+    assert!(text(&run(&["import"]).stderr).contains("usage: outrigger-logs import --from"));
     assert!(text(&run(&["--print-defaults"]).stdout).contains("maxLine: \"256Ki\""));
     let schema: serde_json::Value = serde_json::from_slice(&run(&["--print-schema"]).stdout).unwrap();
     assert_eq!(schema["properties"]["spec"]["required"], serde_json::json!(["sources", "sinks"]));
