@@ -200,6 +200,30 @@ fn a_power_cut_at_any_write_loses_nothing() {
     }
 }
 
+/// Both limits of inotify(7): no instance left, no watch left.
+#[test]
+fn where_the_kernel_gives_no_watches_it_polls_and_says_so() {
+    if !is_traceable() {
+        return;
+    }
+    for refusal in ["inotify_init1:error=EMFILE", "inotify_add_watch:error=ENOSPC"] {
+        let receiver = Receiver::start();
+        let mut world = World::new();
+        let config = world.configure(&to_http(receiver.address, ""));
+        append(&world.path("log/app.log"), 0..10);
+        let mut strace = Command::new("strace");
+        strace.args(["-qq", "-D", "-f", "-o", "/dev/null", "-e", "trace=inotify_init1,inotify_add_watch", "-e"]);
+        strace.arg(format!("inject={refusal}"));
+        let agent = world.launch_under(strace, &config);
+        assert!(unless_dead(&mut world, agent, |_| receiver.unique() == 10), "{}", world.read("stderr"));
+        append(&world.path("log/app.log"), 10..20);
+        append(&world.path("log/new.log"), 20..30);
+        assert!(unless_dead(&mut world, agent, |_| receiver.unique() == 30), "{}", world.read("stderr"));
+        assert!(world.read("stderr").contains("no file events, polling instead"), "{}", world.read("stderr"));
+        assert!(world.terminate(agent).success(), "{}", world.read("stderr"));
+    }
+}
+
 /// What was done to the state directory.
 #[derive(Debug, Clone)]
 struct Call {

@@ -62,13 +62,13 @@ fn many_files_come_and_are_drained() {
     let mut world = World::new();
     let config = world.configure(&to_http(receiver.address, ""));
     let agent = world.start(&config);
-    for index in 0..500u32 {
+    for index in 0..2000u32 {
         append(&world.path(&format!("log/{index}.log")), index * 3..index * 3 + 3);
     }
     let status = world.terminate(agent);
-    assert!(receiver.missing(0..1500).is_empty());
+    assert!(receiver.missing(0..6000).is_empty());
     assert!(status.success(), "{}", world.read("stderr"));
-    assert!(world.read("termination").contains("500 file(s)"));
+    assert!(world.read("termination").contains("2000 file(s)"));
 }
 
 #[test]
