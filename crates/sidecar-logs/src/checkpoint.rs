@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 
 /// Bytes at a file's beginning by which it is recognised.
 pub const HEAD: usize = 256;
-/// Bytes before a position by which that is recognised.
-pub const TAIL: usize = 64;
+/// Bytes before a position by which that is recognised: several lines, because many end alike.
+pub const TAIL: usize = 512;
 
 /// FNV-1a, 64 bits: the same in every version of everything.
 pub fn hash(bytes: &[u8]) -> u64 {

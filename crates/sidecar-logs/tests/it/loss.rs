@@ -5,6 +5,8 @@ use std::io::Write as _;
 use std::thread;
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use crate::harness::{Receiver, World, append, eventually, to_http};
 
 #[test]
@@ -181,6 +183,31 @@ fn a_truncation_that_took_unread_text_is_said() {
     assert_eq!(world.terminate(agent).code(), Some(4));
     let last = world.read("stderr").lines().last().unwrap().to_owned();
     assert!(last.contains("truncated unseen 1 time(s)"), "{last}");
+}
+
+/// Lines of one length that end alike: the place where the agent stopped looks the same in the next generation.
+#[test]
+fn a_file_that_grew_again_over_our_place_is_not_taken_for_the_old_one() {
+    let lines = |numbers: std::ops::Range<u32>| -> String {
+        numbers.map(|number| format!("line {number:08} {}\n", "x".repeat(100))).collect()
+    };
+    let receiver = Receiver::start();
+    let mut world = World::new();
+    let config = world.configure(&to_http(receiver.address, ""));
+    let log = world.path("log/app.log");
+    fs::write(&log, lines(0..100)).unwrap();
+    let agent = world.start(&config);
+    eventually("the first lines", || receiver.unique() == 100);
+    // The agent gets no processor while all of it happens.
+    world.signal(agent, Signal::STOP);
+    OpenOptions::new().append(true).open(&log).unwrap().write_all(lines(100..150).as_bytes()).unwrap();
+    fs::copy(&log, world.path("log/app.log.1")).unwrap();
+    OpenOptions::new().write(true).open(&log).unwrap().set_len(0).unwrap();
+    OpenOptions::new().append(true).open(&log).unwrap().write_all(lines(150..350).as_bytes()).unwrap();
+    world.signal(agent, Signal::CONT);
+    eventually("every line", || receiver.unique() == 350);
+    assert!(world.terminate(agent).success(), "{}", world.read("stderr"));
+    assert_eq!(receiver.repeated(), 0);
 }
 
 #[test]
