@@ -272,36 +272,44 @@ impl Worker {
         let mut events: Vec<epoll::Event> = Vec::with_capacity(256);
         loop {
             let timeout = self.timeout();
-            events.clear();
-            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref()) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-            self.wake = clock::now();
-            self.tick = self.wake;
-            if events.len() > 1 {
-                self.bury(&events);
-            }
-            for event in &events {
-                self.dispatch(Token(event.data.u64()), event.flags);
-            }
-            for _ in 0..self.ready.len() {
-                let Some(token) = self.ready.pop_front() else { break };
-                self.resume(token);
-            }
-            while let Some(token) = self.timers.pop(self.tick) {
-                self.expire(token);
-            }
-            if !self.waiting.is_empty() {
-                self.serve_waiting();
-            }
-            self.clean();
-            self.hand_over_log(false);
-            if self.draining && self.is_over() {
-                self.hand_over_log(true);
+            if !self.turn(&mut events, timeout.as_ref())? {
                 return Ok(());
             }
         }
+    }
+
+    /// One round: waits, and does all there is to do. False when it was the last.
+    fn turn(&mut self, events: &mut Vec<epoll::Event>, timeout: Option<&Timespec>) -> io::Result<bool> {
+        events.clear();
+        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(events), timeout) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.wake = clock::now();
+        self.tick = self.wake;
+        if events.len() > 1 {
+            self.bury(events);
+        }
+        for event in &*events {
+            self.dispatch(Token(event.data.u64()), event.flags);
+        }
+        for _ in 0..self.ready.len() {
+            let Some(token) = self.ready.pop_front() else { break };
+            self.resume(token);
+        }
+        while let Some(token) = self.timers.pop(self.tick) {
+            self.expire(token);
+        }
+        if !self.waiting.is_empty() {
+            self.serve_waiting();
+        }
+        self.clean();
+        self.hand_over_log(false);
+        if self.draining && self.is_over() {
+            self.hand_over_log(true);
+            return Ok(false);
+        }
+        Ok(true)
     }
 
     fn timeout(&self) -> Option<Timespec> {
@@ -328,9 +336,14 @@ impl Worker {
             if token.kind() == Kind::Up
                 && flags.intersects(closing)
                 && let Some(u) = self.ups.find(token)
-                && self.ups.get(u).is_some_and(|up| up.exchange.is_none() && up.h2.is_none())
+                && let Some(up) = self.ups.get_mut(u)
             {
-                self.close_idle(u, true);
+                if up.h2.is_some() {
+                    // No new streams; what it said before its end is still read.
+                    up.sock.hangup = true;
+                } else if up.exchange.is_none() {
+                    self.close_idle(u, true);
+                }
             }
         }
     }
@@ -553,3 +566,6 @@ fn set_deadline(timers: &mut Timers, deadline: &mut Deadline, token: Token, now:
         timers.set(deadline, token, now.saturating_add(after));
     }
 }
+
+#[cfg(test)]
+mod tests;

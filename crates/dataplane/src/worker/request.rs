@@ -328,7 +328,6 @@ impl Worker {
             self.fail_with(x, Failure::Limit, 413, "the body is too large");
             return false;
         }
-        exchange.replayable = false;
         if passed.used < length {
             down.sock.left.extend_from_slice(&input[passed.used..length]);
             down.unread = true;
@@ -336,6 +335,12 @@ impl Worker {
         let raw = &input[passed.raw];
         let done = exchange.request.is_done();
         let bytes = if raw.is_empty() { &self.output[..] } else { raw };
+        // A short body is kept: a backend that has not looked at it (RFC 9113 §6.8) is no reason to fail.
+        exchange.replayable &= exchange.replay.len() + bytes.len() <= super::SPARE_BYTES;
+        if exchange.replayable {
+            exchange.replay.extend_from_slice(bytes);
+            exchange.trailers.extend_from_slice(&passed.trailers);
+        }
         let written = up.give(exchange.up_stream, bytes, done, &passed.trailers);
         let now = clock::now();
         self.tick = now;

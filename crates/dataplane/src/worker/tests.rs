@@ -1,0 +1,570 @@
+//! A whole worker on one thread: Unix sockets, a clock that goes on only by what is done, clients and applications that read
+//! and write any number of bytes in any order. What happens depends on the script alone. Whatever the order: each request is
+//! answered once, in turn and with its own answer; nothing that may happen once happens twice; no connection gets a request
+//! after its application has ended it; and in the end nothing is left and the ledger adds up.
+
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+use crate::backend::{self, Address, Backend, Found};
+use crate::body::Body;
+use crate::clock::SECOND;
+use crate::h2::frame::Code;
+use crate::h2::session::Role;
+use crate::h2::{Event, Session};
+use crate::head::{self, Bounds};
+use crate::plan::{Forwarded, Serves, Settings};
+use crate::route::{Match, Route, RouteCounters, Table};
+use crate::sock;
+
+const BOUNDS: Bounds = Bounds { bytes: 8192, fields: 50 };
+
+fn plan(directory: &std::path::Path, socket: &Arc<OwnedFd>, http2: bool) -> Plan {
+    let found = [Found::new(Address::Unix(directory.join("app")), "app")];
+    let settings = backend::Settings { http2, ..backend::Settings::default() };
+    let backend = Backend::new("app", &found, settings, 1, String::new());
+    let route = Route {
+        name: "all".to_owned(),
+        filters: Vec::new(),
+        targets: vec![(0, 1)],
+        request_timeout: 0,
+        backend_timeout: 60 * SECOND,
+        retry: crate::retry::Retry { times: 2, ..crate::retry::Retry::default() },
+        body_most: u64::MAX,
+        connect: false,
+        always_timing: false,
+        counters: Arc::new([RouteCounters::default()]),
+    };
+    let listener = Listener {
+        name: "in".to_owned(),
+        address: String::new(),
+        socket: Arc::downgrade(socket),
+        outbound: false,
+        tls: None,
+        serves: Serves::Http(Table::new(vec![(Match::default(), 0)])),
+        http1: true,
+        http2: true,
+        announced: false,
+        transparent: false,
+    };
+    Plan {
+        listeners: vec![Arc::new(listener)],
+        routes: vec![Arc::new(route)],
+        backends: vec![Arc::new(backend)],
+        settings: Settings {
+            bounds: BOUNDS,
+            connections_most: 0,
+            head_timeout: 15 * SECOND,
+            body_timeout: 60 * SECOND,
+            idle_timeout: 75 * SECOND,
+            tunnel_timeout: 3600 * SECOND,
+            forwarded: Forwarded::Append,
+            upgrade: true,
+            refuse_dots: true,
+        },
+        log: None,
+        tracing: None,
+        personal: false,
+        trusted: crate::filter::network::Networks::default(),
+    }
+}
+
+/// One request of a script: its kind says how it is sent and answered.
+#[derive(Clone, Copy, Debug)]
+struct Ask {
+    post: bool,
+    chunked: bool,
+    body: usize,
+    answer: u8,
+}
+
+fn body_of(client: usize, number: usize, length: usize) -> Vec<u8> {
+    (0..length).map(|n| b'a' + ((client * 7 + number * 3 + n) % 26) as u8).collect()
+}
+
+fn answer_to(path: &str, body: &[u8]) -> Vec<u8> {
+    format!("{path} {} {}", body.len(), body.iter().map(|byte| u64::from(*byte)).sum::<u64>()).into_bytes()
+}
+
+#[derive(Debug, Default)]
+struct Came {
+    status: u16,
+    body: Vec<u8>,
+    whole: bool,
+}
+
+struct Client {
+    stream: UnixStream,
+    h2: Option<Session>,
+    /// What is still to be sent.
+    out: Vec<u8>,
+    got: Vec<u8>,
+    asks: Vec<Ask>,
+    /// Of HTTP/2, by stream; the numbers are those of the asks.
+    came: BTreeMap<usize, Came>,
+    ended: bool,
+}
+
+impl Client {
+    fn new(path: &std::path::Path, index: usize, asks: &[Ask], http2: bool) -> Client {
+        let stream = UnixStream::connect(path).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let mut session = Session::new(Role::Client, 8192, false);
+        let mut out = Vec::new();
+        for (number, ask) in asks.iter().enumerate() {
+            let method = if ask.post { "POST" } else { "GET" };
+            let body = if ask.post { body_of(index, number, ask.body) } else { Vec::new() };
+            let framing = match (ask.post, ask.chunked) {
+                (false, _) => String::new(),
+                (true, false) => format!("Content-Length: {}\r\n", body.len()),
+                (true, true) => "Transfer-Encoding: chunked\r\n".to_owned(),
+            };
+            let head = format!("{method} /{index}/{number}/{} HTTP/1.1\r\nHost: h\r\n{framing}\r\n", ask.answer);
+            if http2 {
+                let id = session.request(number as u32, head.as_bytes(), false, !ask.post);
+                if ask.post {
+                    session.send(id, [&body, b""], true);
+                }
+                continue;
+            }
+            out.extend_from_slice(head.as_bytes());
+            if ask.post && ask.chunked {
+                body.chunks(700).for_each(|piece| crate::body::chunk(piece, &mut out));
+                out.extend_from_slice(b"0\r\nX-T: 1\r\n\r\n");
+            } else {
+                out.extend_from_slice(&body);
+            }
+        }
+        let h2 = http2.then_some(session);
+        Client { stream, h2, out, got: Vec::new(), asks: asks.to_vec(), came: BTreeMap::new(), ended: false }
+    }
+
+    /// Sends up to `most` bytes; whether anything went.
+    fn write(&mut self, most: usize) -> bool {
+        if let Some(session) = &mut self.h2 {
+            self.out.append(&mut session.out);
+        }
+        let length = self.out.len().min(most);
+        match self.stream.write(&self.out[..length]) {
+            Ok(sent) => {
+                self.out.drain(..sent);
+                sent > 0
+            }
+            Err(_) => false,
+        }
+    }
+
+    fn read(&mut self, most: usize) -> bool {
+        let mut bytes = vec![0; most.max(1)];
+        match self.stream.read(&mut bytes) {
+            Ok(0) => !std::mem::replace(&mut self.ended, true),
+            Ok(length) => {
+                self.got.extend_from_slice(&bytes[..length]);
+                self.take();
+                true
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => false,
+            Err(_) => !std::mem::replace(&mut self.ended, true),
+        }
+    }
+
+    /// Events of HTTP/2.
+    fn take(&mut self) {
+        let Some(session) = &mut self.h2 else { return };
+        let mut at = 0;
+        while at < self.got.len() {
+            let Some((used, event)) = session.feed(&self.got[at..]).expect("the worker speaks HTTP/2") else { break };
+            let frame = &self.got[at..at + used];
+            at += used;
+            let number = |stream: u32| stream as usize / 2;
+            match event {
+                Some(Event::Head { stream, end, status, .. }) => {
+                    let came = Came { status, body: Vec::new(), whole: end };
+                    assert!(self.came.insert(number(stream), came).is_none(), "one answer for each stream");
+                }
+                Some(Event::Data { stream, range, end }) => {
+                    let came = self.came.get_mut(&number(stream)).expect("a head first");
+                    assert!(!came.whole);
+                    came.body.extend_from_slice(&frame[range.clone()]);
+                    came.whole = end;
+                    session.give_back(Some(stream), range.len());
+                }
+                Some(Event::Trailers { stream }) => {
+                    self.came.get_mut(&number(stream)).expect("a head first").whole = true
+                }
+                _ => {}
+            }
+        }
+        self.got.drain(..at);
+    }
+
+    /// Answers in the order of the requests.
+    fn answers(&self) -> BTreeMap<usize, Came> {
+        if self.h2.is_some() {
+            return self.came.iter().map(|(n, came)| (*n, Came { body: came.body.clone(), ..*came })).collect();
+        }
+        let (mut rest, mut found) = (&self.got[..], BTreeMap::new());
+        while let Ok(Some(response)) = head::response(rest, &mut Vec::new(), BOUNDS, false) {
+            let mut body = Body::new(response.length);
+            let mut out = Vec::new();
+            let input = &rest[response.size..];
+            let passed = body.pass(input, false, &mut out).expect("a good answer");
+            out.extend_from_slice(&input[passed.raw]);
+            let whole = body.is_done() || matches!(body, Body::Close) && self.ended;
+            found.insert(found.len(), Came { status: response.status, body: out, whole });
+            rest = &input[passed.used..];
+        }
+        found
+    }
+}
+
+/// An application's side of a connection.
+struct Server {
+    stream: UnixStream,
+    got: Vec<u8>,
+    out: Vec<u8>,
+    /// It closes when everything has been written.
+    closes: bool,
+    /// It has ended its direction: no request may come any more.
+    finished: bool,
+    over: bool,
+    h2: Option<Session>,
+    /// Of HTTP/2: path and body so far.
+    streams: BTreeMap<u32, (String, Vec<u8>)>,
+}
+
+impl Server {
+    fn read(&mut self, seen: &mut Vec<String>, strict: bool) -> bool {
+        let mut bytes = [0; 65_536];
+        match self.stream.read(&mut bytes) {
+            Ok(0) => !std::mem::replace(&mut self.over, true),
+            Ok(length) => {
+                self.got.extend_from_slice(&bytes[..length]);
+                let begun = self.streams.len() + seen.len();
+                self.serve_streams(seen);
+                let asked = self.h2.is_none() || self.streams.len() + seen.len() > begun;
+                assert!(
+                    !self.finished || !strict || !asked,
+                    "a request on a connection that its application had ended"
+                );
+                while self.h2.is_none() && self.serve(seen) {}
+                true
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => false,
+            Err(_) => !std::mem::replace(&mut self.over, true),
+        }
+    }
+
+    /// The same over HTTP/2.
+    fn serve_streams(&mut self, seen: &mut Vec<String>) {
+        let Some(session) = &mut self.h2 else { return };
+        let mut at = 0;
+        while at < self.got.len() {
+            let Some((used, event)) = session.feed(&self.got[at..]).expect("the worker speaks HTTP/2") else { break };
+            let frame = &self.got[at..at + used];
+            at += used;
+            let done = match event {
+                Some(Event::Head { stream, end, .. }) => {
+                    let text = String::from_utf8(session.text.clone()).unwrap();
+                    let path = text.split(' ').nth(1).unwrap().to_owned();
+                    assert!(self.streams.insert(stream, (path, Vec::new())).is_none());
+                    end.then_some(stream)
+                }
+                Some(Event::Data { stream, range, end }) => {
+                    session.give_back(Some(stream), range.len());
+                    let (_, body) = self.streams.get_mut(&stream).expect("a head first");
+                    body.extend_from_slice(&frame[range]);
+                    end.then_some(stream)
+                }
+                Some(Event::Trailers { stream }) => Some(stream),
+                Some(Event::Reset { stream, .. }) => {
+                    self.streams.remove(&stream);
+                    None
+                }
+                _ => None,
+            };
+            let Some((stream, (path, body))) = done.and_then(|stream| self.streams.remove_entry(&stream)) else {
+                continue;
+            };
+            let answer = answer_to(&path, &body);
+            let length =
+                if path.ends_with("/0") { format!("Content-Length: {}\r\n", answer.len()) } else { String::new() };
+            session.respond(stream, format!("HTTP/1.1 200 OK\r\n{length}\r\n").as_bytes(), false);
+            session.send(stream, [&answer, b""], !path.ends_with("/1"));
+            if path.ends_with("/1") {
+                session.send_trailers(stream, b"x-t: 1\r\n");
+            }
+            session.close(stream, Code::None);
+            if path.ends_with("/3") {
+                session.leave();
+            }
+            seen.push(path);
+        }
+        self.got.drain(..at);
+    }
+
+    fn is_idle(&self) -> bool {
+        self.got.is_empty() && self.out.is_empty() && self.streams.is_empty() && !self.over && !self.closes
+    }
+
+    /// Answers one request, if it is whole.
+    fn serve(&mut self, seen: &mut Vec<String>) -> bool {
+        if self.closes {
+            return false;
+        }
+        let mut fields = Vec::new();
+        let Some(request) = head::request(&self.got, &mut fields, BOUNDS).expect("the worker speaks HTTP/1.1") else {
+            return false;
+        };
+        let mut body = Body::new(request.length);
+        let mut payload = Vec::new();
+        let input = &self.got[request.size..];
+        let passed = body.pass(input, false, &mut payload).expect("a good body");
+        if !body.is_done() {
+            return false;
+        }
+        payload.extend_from_slice(&input[passed.raw]);
+        let path = String::from_utf8(request.path.of(&self.got).to_vec()).unwrap();
+        let answer = answer_to(&path, &payload);
+        let size = answer.len();
+        let put = |head: String, out: &mut Vec<u8>| out.extend_from_slice(head.as_bytes());
+        match path.rsplit('/').next().unwrap() {
+            "0" => put(format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n"), &mut self.out),
+            "1" => {
+                put("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned(), &mut self.out);
+                answer.chunks(3).for_each(|piece| crate::body::chunk(piece, &mut self.out));
+            }
+            "2" => {
+                put("HTTP/1.1 200 OK\r\n\r\n".to_owned(), &mut self.out);
+                self.closes = true;
+            }
+            _ => {
+                put(format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {size}\r\n\r\n"), &mut self.out);
+                self.closes = true;
+            }
+        }
+        if path.ends_with("/1") {
+            self.out.extend_from_slice(b"0\r\nX-T: 1\r\n\r\n");
+        } else {
+            self.out.extend_from_slice(&answer);
+        }
+        self.got.drain(..request.size + passed.used);
+        seen.push(path);
+        true
+    }
+
+    fn write(&mut self, most: usize) -> bool {
+        if let Some(session) = &mut self.h2 {
+            self.out.append(&mut session.out);
+        }
+        let length = self.out.len().min(most);
+        let sent = self.stream.write(&self.out[..length]).unwrap_or(0);
+        self.out.drain(..sent);
+        if self.out.is_empty() && self.closes && !self.over {
+            self.over = true;
+            let _ = self.stream.shutdown(Shutdown::Both);
+            return true;
+        }
+        sent > 0
+    }
+}
+
+struct World {
+    worker: Worker,
+    events: Vec<epoll::Event>,
+    directory: PathBuf,
+    app: UnixListener,
+    clients: Vec<Client>,
+    servers: Vec<Server>,
+    seen: Vec<String>,
+    http2: bool,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+impl World {
+    fn new(scripts: &[(bool, Vec<Ask>)], http2: bool) -> World {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("dataplane-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let directory = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&directory).unwrap();
+        clock::hold(1000 * SECOND);
+        let app = UnixListener::bind(directory.join("app")).unwrap();
+        app.set_nonblocking(true).unwrap();
+        let socket = Arc::new(sock::listen(&Address::Unix(directory.join("in")), false).unwrap());
+        let plan = Arc::new(plan(&directory, &socket, http2));
+        let worker = Worker::new(Arc::new(Shared::new(0).unwrap()), plan).unwrap();
+        let path = directory.join("in");
+        let clients =
+            scripts.iter().enumerate().map(|(n, (http2, asks))| Client::new(&path, n, asks, *http2)).collect();
+        let events = Vec::with_capacity(64);
+        World { worker, events, directory, app, clients, servers: Vec::new(), seen: Vec::new(), http2 }
+    }
+
+    fn turn(&mut self) {
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        assert!(self.worker.turn(&mut self.events, Some(&now)).unwrap());
+    }
+
+    fn accept(&mut self) -> bool {
+        let Ok((stream, _)) = self.app.accept() else { return false };
+        stream.set_nonblocking(true).unwrap();
+        let h2 = self.http2.then(|| Session::new(Role::Server, 8192, false));
+        let (got, out, streams) = (Vec::new(), Vec::new(), BTreeMap::new());
+        self.servers.push(Server { stream, got, out, closes: false, finished: false, over: false, h2, streams });
+        true
+    }
+
+    /// One step of a script. `kill`: connections may be cut in the middle.
+    fn step(&mut self, (what, which, size): (u8, usize, usize), kill: bool) {
+        let client = which % self.clients.len();
+        let server = which % self.servers.len().max(1);
+        match what {
+            0..=2 => drop(self.clients[client].write(size)),
+            3 => drop(self.clients[client].read(size)),
+            4..=6 => self.turn(),
+            7 => drop(self.accept()),
+            8 | 9 if !self.servers.is_empty() => drop(self.servers[server].read(&mut self.seen, !kill)),
+            10 | 11 if !self.servers.is_empty() => drop(self.servers[server].write(size)),
+            12 if !self.servers.is_empty() => {
+                // An idle connection ends; one on which something has come meanwhile is not idle.
+                let one = &mut self.servers[server];
+                let waits =
+                    !one.read(&mut self.seen, !kill) && one.h2.as_ref().is_none_or(|session| session.out.is_empty());
+                if waits && one.is_idle() {
+                    one.finished = true;
+                    let _ = one.stream.shutdown(Shutdown::Write);
+                }
+            }
+            13 if kill && !self.servers.is_empty() => {
+                let one = &mut self.servers[server];
+                one.over = true;
+                let _ = one.stream.shutdown(Shutdown::Both);
+            }
+            // Not as much as would run into timeouts, which are another test's.
+            14 => clock::hold(self.worker.tick + (size % 50) as u64 * MILLISECOND),
+            _ => {}
+        }
+    }
+
+    /// Everybody does what there is to do, until nothing is.
+    fn settle(&mut self) {
+        let mut quiet = 0;
+        while quiet < 4 {
+            let mut moved = false;
+            for client in &mut self.clients {
+                moved |= client.write(usize::MAX) | client.read(65_536);
+            }
+            moved |= self.accept();
+            for server in &mut self.servers {
+                moved |= !server.over && (server.read(&mut self.seen, false) | server.write(usize::MAX));
+            }
+            self.turn();
+            quiet = if moved { 0 } else { quiet + 1 };
+        }
+    }
+}
+
+fn asks() -> impl Strategy<Value = Vec<Ask>> {
+    let size = prop_oneof![4 => 0usize..200, 1 => 0usize..40_000];
+    let ask = (any::<bool>(), any::<bool>(), size, 0u8..4);
+    vec(ask.prop_map(|(post, chunked, body, answer)| Ask { post, chunked, body, answer }), 1..5)
+}
+
+fn script() -> impl Strategy<Value = Vec<(u8, usize, usize)>> {
+    let size = prop_oneof![3 => 1usize..30, 3 => 1usize..2000, 1 => 1usize..70_000];
+    vec((0u8..15, 0usize..6, size), 0..150)
+}
+
+fn check(
+    scripts: &[(bool, Vec<Ask>)],
+    steps: &[(u8, usize, usize)],
+    http2: bool,
+    kill: bool,
+) -> Result<(), TestCaseError> {
+    let mut world = World::new(scripts, http2);
+    for step in steps {
+        world.step(*step, kill);
+    }
+    world.settle();
+    for (index, client) in world.clients.iter().enumerate() {
+        let answers = client.answers();
+        prop_assert!(answers.len() <= client.asks.len(), "no more answers than requests");
+        // A long body is gone when HTTP/2 says that nobody has looked at it.
+        let long = http2 && client.asks.iter().any(|ask| ask.post && ask.body > 5000);
+        for (number, ask) in client.asks.iter().enumerate() {
+            let Some(came) = answers.get(&number) else {
+                prop_assert!((kill || long) && (client.ended || client.h2.is_some()), "{index}/{number} has no answer");
+                continue;
+            };
+            let body = if ask.post { body_of(index, number, ask.body) } else { Vec::new() };
+            let wanted = answer_to(&format!("/{index}/{number}/{}", ask.answer), &body);
+            match came.status {
+                200 if came.whole => {
+                    prop_assert!(came.body == wanted || kill && ask.answer == 2, "{}", came.body.escape_ascii())
+                }
+                200 => prop_assert!(kill && wanted.starts_with(&came.body)),
+                502..=504 => prop_assert!(kill || long, "{index}/{number} failed"),
+                other => prop_assert!(false, "{index}/{number} was answered with {other}"),
+            }
+        }
+    }
+    for (index, (_, asks)) in scripts.iter().enumerate() {
+        for (number, ask) in asks.iter().enumerate().filter(|(_, ask)| ask.post) {
+            let path = format!("/{index}/{number}/{}", ask.answer);
+            let times = world.seen.iter().filter(|one| **one == path).count();
+            prop_assert!(times <= 1, "{path} happened {times} times");
+        }
+    }
+    // The clients go; nothing may be left of them.
+    for client in &mut world.clients {
+        if let Some(session) = &mut client.h2 {
+            (0..client.asks.len()).for_each(|number| session.close(2 * number as u32 + 1, Code::None));
+        }
+        let _ = client.stream.shutdown(Shutdown::Both);
+    }
+    (0..8).for_each(|_| world.turn());
+    let worker = &world.worker;
+    prop_assert!(worker.downs.is_empty());
+    prop_assert!(worker.exchanges.iter().all(Option::is_none));
+    let pool = &worker.local.pools[0];
+    let idle: usize = pool.members.iter().map(|member| member.idle.borrow().len()).sum();
+    let shared: usize = pool.members.iter().map(|member| member.shared.borrow().len()).sum();
+    prop_assert_eq!(worker.ups.len(), idle + shared, "connections belong to exchanges or to the pool");
+    prop_assert!(pool.members.iter().all(|member| member.active.get() == 0));
+    let counters = &worker.local.plan.routes[0].counters[0];
+    prop_assert_eq!(counters.active.value(), 0);
+    prop_assert_eq!(pool.backend.endpoints[0].counters[0].active.value(), 0);
+    // Phases follow one another without gaps.
+    let phases: u64 = worker.shared.phases.histograms.iter().map(|one| one.read().1).sum();
+    prop_assert_eq!(phases, counters.latency.read().1);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { max_shrink_time: 20_000, ..ProptestConfig::default() })]
+
+    /// Applications end idle connections at any moment, and answer in every way: no request fails.
+    #[test]
+    fn every_request_is_answered_once(scripts in vec((any::<bool>(), asks()), 1..4), http2 in any::<bool>(), steps in script()) {
+        check(&scripts, &steps, http2, false)?;
+    }
+
+    /// Connections to applications are cut at any moment: what fails is said, and nothing happens twice.
+    #[test]
+    fn cut_connections_do_no_harm(scripts in vec((any::<bool>(), asks()), 1..4), http2 in any::<bool>(), steps in script()) {
+        check(&scripts, &steps, http2, true)?;
+    }
+}
