@@ -37,7 +37,7 @@ pub fn find(saved: &Saved, position: Position, scratch: &Path) -> Option<(PathBu
         } else {
             file
         };
-        let by_text = position.end > 0 && saved.identity.head_length > 0;
+        let by_text = saved.identity.head_length > 0;
         if (same || by_text)
             && super::read::length(&file).is_ok_and(|length| length >= position.end)
             && saved.identity.has_text(&file, position).unwrap_or(false)

@@ -96,7 +96,10 @@ impl Follower {
         let buffer = &mut self.buffer[..overlap + wanted];
         let looked = SystemTime::now();
         let length = read_at(&file.file, buffer, file.position - overlap as u64)?;
-        if length < overlap || buffer[..overlap] != file.tail[..] {
+        // Before the first line was read only the head can tell, as it was when the file was met.
+        let head = file.identity.head_length;
+        let other = file.position == 0 && head > 0 && (length < head || hash(&buffer[..head]) != file.identity.head);
+        if other || length < overlap || buffer[..overlap] != file.tail[..] {
             self.truncated(index)?;
             return Ok(Turn::Read(0));
         }
