@@ -155,6 +155,8 @@ pub(super) fn server(
     let mut config = builder.with_cert_resolver(Arc::new(ByName { keys }));
     config.alpn_protocols = alpn;
     config.send_tls13_tickets = 1;
+    // Ours are in the order of their strength; a client's list may begin with what somebody in between put there.
+    config.ignore_client_order = true;
     // Nothing is kept here for clients that may come back: what they bring is sealed.
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     let (asked, sealing) = tickets(listener, tls, kept)?;
