@@ -93,7 +93,9 @@ impl Gathered {
                     return Reading::Malformed;
                 };
                 // An authority and a host that differ would mean two things to two readers (§8.3.1).
-                if path.is_empty() || matches!((of(&self.authority), of(&self.host)), (Some(a), Some(b)) if a != b) {
+                if !is_path(path, method)
+                    || matches!((of(&self.authority), of(&self.host)), (Some(a), Some(b)) if a != b)
+                {
                     return Reading::Malformed;
                 }
                 let Some(host) = of(&self.authority).or(of(&self.host)) else { return Reading::Malformed };
@@ -146,7 +148,10 @@ impl Gathered {
         let parts: &[&[u8]] = match (of(&self.protocol), of(&self.scheme), of(&self.path)) {
             (None, None, None) => &[b"CONNECT ", authority, b" HTTP/1.1\r\nhost: ", authority, b"\r\n"],
             (Some(protocol), Some(_), Some(path)) => {
-                if path.is_empty() || protocol.is_empty() || !protocol.iter().all(|byte| TOKEN[usize::from(*byte)]) {
+                if !is_path(path, b"GET")
+                    || protocol.is_empty()
+                    || !protocol.iter().all(|byte| TOKEN[usize::from(*byte)])
+                {
                     return false;
                 }
                 let upgrade = b"\r\nconnection: upgrade\r\nupgrade: ";
@@ -278,6 +283,11 @@ pub fn write_fields(text: &[u8], out: &mut Vec<u8>) {
             hpack::put(name, value, out);
         }
     }
+}
+
+/// What `:path` may begin with: an absolute URI there would be another authority beside `:authority` (RFC 9113 §8.3.1).
+fn is_path(path: &[u8], method: &[u8]) -> bool {
+    path.starts_with(b"/") || path == b"*" && method == b"OPTIONS"
 }
 
 #[cfg(test)]

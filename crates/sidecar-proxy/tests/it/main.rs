@@ -5,6 +5,7 @@
 mod announce;
 mod balance;
 mod config;
+mod differential;
 mod exchange;
 mod filter;
 mod floods;
