@@ -11,6 +11,8 @@ use bytes::Bytes;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
+use crate::config::envelope::refuse_kind;
+use crate::config::tree::Node;
 use crate::config::{Decoder, Document, Loaded};
 use crate::drain::Drain;
 use crate::exit::Exit;
@@ -84,6 +86,10 @@ pub trait Program: Sized + 'static {
     fn spec_of_flags(flags: &BTreeMap<&'static str, Vec<String>>) -> Result<Value, String>;
     /// Notes what is wrong although every field by itself is fine.
     fn check(spec: &Self::Spec, decoder: &mut Decoder);
+    /// Takes documents of other kinds that stand in the same text into the specification. The default knows none.
+    fn adopt(_loaded: &mut Loaded<Self::Spec>, others: &[Node], decoder: &mut Decoder) {
+        others.iter().for_each(|other| refuse_kind(other, Self::KIND, decoder));
+    }
     /// Makes the parts, with nothing running yet.
     fn build(loaded: &Loaded<Self::Spec>, context: &Context) -> Result<Self, BuildError>;
     /// Builds new parts and swaps them in; on an error the old ones have not been touched.

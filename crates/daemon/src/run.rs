@@ -98,7 +98,7 @@ fn with_config<P: Program>(args: &Args) -> Exit {
             return Exit::Usage;
         }
     };
-    let loaded = match envelope::load::<P::Spec>(&text, P::KIND, P::check) {
+    let loaded = match envelope::load_with::<P::Spec>(&text, P::KIND, P::adopt, P::check) {
         Ok(loaded) => loaded,
         Err(problems) => {
             let lines = shown(&place, &problems);
@@ -369,7 +369,7 @@ fn apply<P: Program>(
     walls: Option<&Walls>,
 ) {
     let place = path.map_or_else(|| "flags".to_owned(), |path| path.display().to_string());
-    let outcome = match envelope::load::<P::Spec>(text, P::KIND, P::check) {
+    let outcome = match envelope::load_with::<P::Spec>(text, P::KIND, P::adopt, P::check) {
         Ok(loaded) => match outside::<P>(&loaded, walls) {
             Some(reason) => Err(reason),
             None => program.reload(&loaded, context).map_err(|error| chain(&error)),

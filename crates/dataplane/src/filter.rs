@@ -13,6 +13,7 @@ use crate::route::View;
 
 pub mod attack;
 pub mod concurrency;
+pub mod cors;
 pub mod identity;
 pub mod network;
 pub mod rate;

@@ -225,6 +225,8 @@ one_of! {
         SharedRateLimit(filter::SharedRateLimit) = "sharedRateLimit",
         /// How many requests may be in flight.
         Concurrency(filter::Concurrency) = "concurrency",
+        /// Which other sites' pages may ask.
+        Cors(filter::Cors) = "cors",
         /// Who is let in, by certificate.
         Identities(filter::Identities) = "identities",
     }

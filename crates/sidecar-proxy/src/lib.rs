@@ -11,6 +11,7 @@ pub mod build;
 mod command;
 pub mod config;
 pub mod discovery;
+mod gateway;
 pub mod probe;
 pub mod program;
 mod redirect;

@@ -180,6 +180,10 @@ impl Program for Proxy {
         check(spec, decoder);
     }
 
+    fn adopt(loaded: &mut Loaded<Spec>, others: &[daemon::config::tree::Node], decoder: &mut Decoder) {
+        crate::gateway::adopt(loaded, others, decoder);
+    }
+
     fn build(loaded: &Loaded<Spec>, context: &Context) -> Result<Proxy, BuildError> {
         let spec = loaded.spec.clone();
         let mut kept = Kept::new(build::workers(&spec), context.inherited.take_all(LISTENER));

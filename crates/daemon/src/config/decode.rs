@@ -62,6 +62,16 @@ impl Decoder {
         result
     }
 
+    /// Says where a part of the finished document came from that was made from another.
+    pub fn place(&mut self, path: String, mark: Mark) {
+        self.places.insert(path, mark);
+    }
+
+    /// Where a part came from.
+    pub fn mark_of(&self, path: &str) -> Option<Mark> {
+        self.places.get(path).copied()
+    }
+
     pub fn is_clean(&self) -> bool {
         self.problems.is_empty()
     }

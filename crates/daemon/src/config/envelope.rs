@@ -37,22 +37,56 @@ pub fn load<T: Document>(
     kind: &str,
     check: impl FnOnce(&T, &mut Decoder),
 ) -> Result<Loaded<T>, Vec<Problem>> {
+    load_with(text, kind, |_, others, decoder| others.iter().for_each(|other| refuse_kind(other, kind, decoder)), check)
+}
+
+/// As [`load`], but documents of other kinds may stand beside the one; `adopt` takes them into it.
+pub fn load_with<T: Document>(
+    text: &str,
+    kind: &str,
+    adopt: impl FnOnce(&mut Loaded<T>, &[Node], &mut Decoder),
+    check: impl FnOnce(&T, &mut Decoder),
+) -> Result<Loaded<T>, Vec<Problem>> {
     let at = |mark: Mark, message: String| vec![Problem { mark, path: String::new(), message }];
     let documents = tree::parse(text).map_err(|error| at(error.mark, error.message))?;
-    let [document] = documents.as_slice() else {
-        let mark = documents.get(1).map_or(Mark { line: 1, column: 1 }, |document| document.mark);
-        let message = format!("must hold exactly one document of kind {kind}, found {}", documents.len());
-        return Err(at(mark, message));
+    let is_main = |document: &Node| kind_of(document).is_none_or(|found| found == kind);
+    let (main, others): (Vec<Node>, Vec<Node>) = match documents.as_slice() {
+        // Whatever it is, it is meant to be the one.
+        [_] => (documents, Vec::new()),
+        _ => documents.into_iter().partition(is_main),
+    };
+    let [document] = main.as_slice() else {
+        let second = main.get(1).map_or(Mark { line: 1, column: 1 }, |document| document.mark);
+        let message = format!("must hold exactly one document of kind {kind}, found {}", main.len());
+        return Err(at(second, message));
     };
     let mut decoder = Decoder::default();
     let loaded = decode(document, kind, &mut decoder);
     match loaded {
-        Some(loaded) if decoder.is_clean() => {
-            check(&loaded.spec, &mut decoder);
+        Some(mut loaded) if decoder.is_clean() => {
+            adopt(&mut loaded, &others, &mut decoder);
+            if decoder.is_clean() {
+                check(&loaded.spec, &mut decoder);
+            }
             if decoder.is_clean() { Ok(loaded) } else { Err(decoder.finish()) }
         }
         _ => Err(decoder.finish()),
     }
+}
+
+/// What a document says it is.
+pub fn kind_of(document: &Node) -> Option<&str> {
+    match &document.member("kind")?.node.data {
+        tree::Data::Scalar(text, _) => Some(text),
+        _ => None,
+    }
+}
+
+/// Refuses a document that is not known.
+pub fn refuse_kind(document: &Node, known: &str, decoder: &mut Decoder) {
+    let mark = document.member("kind").map_or(document.mark, |member| member.node.mark);
+    let found = kind_of(document).unwrap_or_default();
+    decoder.refuse(mark, format!("documents of kind `{found}` are not understood here (known: {known})"));
 }
 
 fn decode<T: Document>(document: &Node, kind: &str, decoder: &mut Decoder) -> Option<Loaded<T>> {

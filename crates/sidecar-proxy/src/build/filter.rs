@@ -12,6 +12,7 @@ use dataplane::count::{Tally, Throttle};
 use dataplane::edit::{self, Edits, Fixed};
 use dataplane::filter::attack::{self, Attacks, Exclusion};
 use dataplane::filter::concurrency::{self, Concurrency};
+use dataplane::filter::cors::{Cors, Origin};
 use dataplane::filter::identity::{self, Identities};
 use dataplane::filter::network::{self, Networks};
 use dataplane::filter::rate::{self, Allowance, Per, RateLimit};
@@ -113,6 +114,17 @@ fn one(
                 tolerance: adaptive.tolerance,
             });
             Arc::new(Concurrency::new(concurrency.limit, adaptive))
+        }),
+        config::Filter::Cors(cors) => gate("", &|| {
+            Arc::new(Cors {
+                origins: cors.allow_origins.iter().filter_map(|text| Origin::parse(text)).collect(),
+                methods: cors.allow_methods.clone(),
+                headers: cors.allow_headers.clone(),
+                exposed: cors.expose_headers.clone(),
+                credentials: cors.allow_credentials,
+                max_age: cors.max_age.0.as_secs(),
+                refused: Tally::default(),
+            })
         }),
         config::Filter::Identities(one) => gate("", &|| Arc::new(identities(one))),
         edit => build_edit(edit, route),
@@ -266,6 +278,7 @@ fn build_edit(filter: &config::Filter, route: &config::Route) -> Filter {
         | config::Filter::RateLimit(_)
         | config::Filter::SharedRateLimit(_)
         | config::Filter::Concurrency(_)
+        | config::Filter::Cors(_)
         | config::Filter::Identities(_) => Filter::RequestHeaders(Edits::default()),
     }
 }

@@ -229,3 +229,22 @@ document! {
         trust_domains: Vec<String> = default(Vec::new()),
     }
 }
+
+document! {
+    /// Which other sites' pages may ask (the Fetch standard's CORS). Preflights are answered here; what the application says about it is
+    /// taken away.
+    pub struct Cors {
+        /// `https://a.example`, `https://*.example.com`, `null` or `*`.
+        allow_origins: Vec<String> = required,
+        /// Methods besides GET, HEAD and POST; `*`: any.
+        allow_methods: Vec<String> = default(Vec::new()),
+        /// Fields of requests; `*`: any.
+        allow_headers: Vec<String> = default(Vec::new()),
+        /// Fields of answers that pages may read; `*`: any, but not with credentials.
+        expose_headers: Vec<String> = default(Vec::new()),
+        /// Whether cookies and the like may be sent along.
+        allow_credentials: bool = default(false),
+        /// How long a preflight's answer holds.
+        max_age: Seconds = default(Seconds::new(5)),
+    }
+}

@@ -17,6 +17,10 @@ fn root() -> &'static Path {
 
 /// Documents of the kind in a file: those that stand by themselves and those in a ConfigMap.
 fn documents(file: &str) -> Vec<String> {
+    if file.contains("\napiVersion: gateway.networking.k8s.io/") {
+        // They belong together.
+        return vec![file.to_owned()];
+    }
     let mut found = Vec::new();
     for document in file.split("\n---\n") {
         if document.lines().any(|line| line == "kind: Proxy") {

@@ -204,3 +204,28 @@ fn proxies_share_a_limit_through_redis() {
     let _server = redis(&one);
     eventually("the server's return", || post(&one, "").field("ratelimit").is_some());
 }
+
+#[test]
+fn other_sites_may_ask() {
+    let upstream = Upstream::start(|_| {
+        Does::Says("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nAccess-Control-Allow-Origin: *\r\n\r\nok".to_owned())
+    });
+    let filter =
+        "cors: {allowOrigins: ['https://*.example.com'], allowMethods: [PUT], allowCredentials: true, maxAge: 10m}";
+    let world = World::with(&spec_with(upstream.address, &[filter], ""));
+    let mut client = world.client();
+    client.send(
+        "OPTIONS /x HTTP/1.1\r\nHost: h\r\nOrigin: https://a.example.com\r\nAccess-Control-Request-Method: PUT\r\n\r\n",
+    );
+    let answer = client.answer();
+    assert_eq!((answer.status(), answer.field("access-control-allow-methods")), (204, Some("PUT")));
+    assert_eq!(answer.field("access-control-max-age"), Some("600"));
+    assert_eq!(upstream.count(), 0);
+    client.send("PUT /x HTTP/1.1\r\nHost: h\r\nOrigin: https://a.example.com\r\nContent-Length: 0\r\n\r\n");
+    let answer = client.answer();
+    assert_eq!(answer.field("access-control-allow-origin"), Some("https://a.example.com"));
+    assert_eq!(answer.head.to_lowercase().matches("access-control-allow-origin").count(), 1);
+    client.send("PUT /x HTTP/1.1\r\nHost: h\r\nOrigin: https://evil.test\r\nContent-Length: 0\r\n\r\n");
+    let answer = client.answer();
+    assert_eq!((answer.status(), answer.field("access-control-allow-origin")), (200, None));
+}

@@ -55,9 +55,12 @@ impl World {
 
     pub(crate) fn configure(&self, spec: &str) -> PathBuf {
         let root = self.directory.path().display().to_string();
+        // Documents of other kinds may follow.
+        let (spec, more) = spec.split_once("\n---\n").unwrap_or((spec, ""));
+        let more = if more.is_empty() { String::new() } else { format!("---\n{more}") };
         let spec: String = spec.replace("ROOT", &root).lines().map(|line| format!("  {line}\n")).collect();
         let path = self.path("proxy.yaml");
-        fs::write(&path, format!("apiVersion: outrigger.dev/v1alpha1\nkind: Proxy\nspec:\n{spec}")).unwrap();
+        fs::write(&path, format!("apiVersion: outrigger.dev/v1alpha1\nkind: Proxy\nspec:\n{spec}{more}")).unwrap();
         path
     }
 

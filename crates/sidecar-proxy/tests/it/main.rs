@@ -9,6 +9,7 @@ mod differential;
 mod exchange;
 mod filter;
 mod floods;
+mod gateway;
 mod grpc;
 mod harness;
 mod ledger;

@@ -1,11 +1,12 @@
 //! What the types of filters cannot say.
 
 use daemon::config::{Decoder, Seconds};
+use dataplane::filter::cors::Origin;
 use dataplane::filter::{attack, network};
 
 use super::{check_match, check_path, is_token};
 use crate::build;
-use crate::config::filter::{Attacks, Concurrency, Identities, Per, Rule};
+use crate::config::filter::{Attacks, Concurrency, Cors, Identities, Per, Rule};
 use crate::config::{Filter, Match};
 
 /// Checks one of the filters that decide; `at` is its place.
@@ -40,6 +41,7 @@ pub(super) fn check(at: &str, filter: &Filter, decoder: &mut Decoder) {
         }
         Filter::Concurrency(concurrency) => check_concurrency(&format!("{at}.concurrency"), concurrency, decoder),
         Filter::Identities(identities) => check_identities(&format!("{at}.identities"), identities, decoder),
+        Filter::Cors(cors) => check_cors(&format!("{at}.cors"), cors, decoder),
         Filter::Sizes(_)
         | Filter::RequestHeaders(_)
         | Filter::ResponseHeaders(_)
@@ -136,6 +138,29 @@ pub(super) fn check_identities(at: &str, identities: &Identities, decoder: &mut 
                 &format!("{at}.trustDomains[{index}]"),
                 "must be a SPIFFE trust domain like example.org, without spiffe://",
             );
+        }
+    }
+}
+
+fn check_cors(at: &str, cors: &Cors, decoder: &mut Decoder) {
+    for (index, origin) in cors.allow_origins.iter().enumerate() {
+        if Origin::parse(origin).is_none() {
+            decoder.refuse_at(
+                &format!("{at}.allowOrigins[{index}]"),
+                "must be like https://a.example or https://*.example.com in lower case, or `*`, or `null`",
+            );
+        }
+    }
+    let lists = [
+        ("allowMethods", &cors.allow_methods),
+        ("allowHeaders", &cors.allow_headers),
+        ("exposeHeaders", &cors.expose_headers),
+    ];
+    for (field, names) in lists {
+        for (index, name) in names.iter().enumerate() {
+            if !is_token(name) {
+                decoder.refuse_at(&format!("{at}.{field}[{index}]"), "is no name");
+            }
         }
     }
 }

@@ -1,0 +1,417 @@
+//! Documents of the Gateway API beside the `Proxy`: `HTTPRoute`, `GRPCRoute` and `TCPRoute`, taken into it as routes, backends and
+//! listeners' targets. What they say is what the API says (gateway-api.sigs.k8s.io, v1); what is not understood is refused.
+
+use std::collections::BTreeMap;
+
+use daemon::config::envelope::{Metadata, kind_of, refuse_kind};
+use daemon::config::tree::{Mark, Node};
+use daemon::config::{Decoder, Document, Loaded, Seconds, tree};
+use dataplane::backend::Address;
+
+use crate::build;
+use crate::config::{self, Backend, Filter, PathEdit, PathMatch, Route, Spec, Text, TextMatch};
+
+mod document;
+
+use document::{
+    BackendRef, Comparison, FilterType, GrpcMatch, GrpcRoute, HeaderModifier, HttpMatch, HttpRoute, NamedValue,
+    ParentRef, PathComparison, PathModification, PathModifier, RouteFilter, TcpRoute,
+};
+
+const GROUP: &str = "gateway.networking.k8s.io";
+
+/// A route's document, decoded.
+#[derive(Debug)]
+struct Found<T> {
+    /// `NAMESPACE/NAME`.
+    name: String,
+    namespace: Option<String>,
+    /// Where the document's fields are remembered.
+    at: String,
+    mark: Mark,
+    spec: T,
+}
+
+/// Takes all of them into the proxy's specification.
+pub(crate) fn adopt(loaded: &mut Loaded<Spec>, others: &[Node], decoder: &mut Decoder) {
+    let (mut http, mut grpc, mut tcp) = (Vec::new(), Vec::new(), Vec::new());
+    for (number, document) in others.iter().enumerate() {
+        // Paths of further documents begin with their number, so that they do not mix.
+        let at = format!("document[{}]", number + 2);
+        decoder.within(&at.clone(), document.mark, |decoder| match kind_of(document) {
+            Some("HTTPRoute") => http.extend(decode(document, &at, &["v1", "v1beta1"], decoder)),
+            Some("GRPCRoute") => grpc.extend(decode(document, &at, &["v1"], decoder)),
+            Some("TCPRoute") => tcp.extend(decode(document, &at, &["v1alpha2"], decoder)),
+            _ => refuse_kind(document, "Proxy, HTTPRoute, GRPCRoute, TCPRoute", decoder),
+        });
+    }
+    if !decoder.is_clean() {
+        return;
+    }
+    // Between rules that are equally specific, the name of the document decides, then the rule's place in it.
+    http.sort_by(|a: &Found<HttpRoute>, b| a.name.cmp(&b.name));
+    grpc.sort_by(|a: &Found<GrpcRoute>, b| a.name.cmp(&b.name));
+    let mut taking = Taking { name: &loaded.name, spec: &mut loaded.spec, decoder };
+    http.iter().for_each(|found| taking.http(found));
+    grpc.iter().for_each(|found| taking.grpc(found));
+    tcp.iter().for_each(|found| taking.tcp(found));
+}
+
+fn decode<T: Document>(document: &Node, at: &str, versions: &[&str], decoder: &mut Decoder) -> Option<Found<T>> {
+    let mut members = daemon::config::decode::Members::new(document, decoder)?;
+    members.take::<String>("kind", decoder);
+    let version = members.take::<String>("apiVersion", decoder).flatten().unwrap_or_default();
+    let known: Vec<String> = versions.iter().map(|version| format!("{GROUP}/{version}")).collect();
+    if !known.contains(&version) {
+        let mark = document.member("apiVersion").map_or(document.mark, |member| member.node.mark);
+        decoder.refuse(mark, format!("apiVersion must be {}, not `{version}`", known.join(" or ")));
+    }
+    let metadata = members.take::<Metadata>("metadata", decoder).flatten();
+    let spec = members.take::<T>("spec", decoder);
+    members.finish(decoder);
+    if spec.is_none() {
+        decoder.refuse(document.mark, "the field `spec` is required");
+    }
+    let metadata = metadata.or_else(|| {
+        decoder.refuse(document.mark, "the field `metadata` with a `name` is required");
+        None
+    })?;
+    let namespace = metadata.namespace;
+    let name = format!("{}/{}", namespace.as_deref().unwrap_or("default"), metadata.name);
+    Some(Found { name, namespace, at: at.to_owned(), mark: document.mark, spec: spec.flatten()? })
+}
+
+/// A value with its defaults.
+fn fresh<T: Document>(yaml: &str) -> Option<T> {
+    let documents = tree::parse(yaml).ok()?;
+    T::decode(documents.first()?, &mut Decoder::default())
+}
+
+struct Taking<'a> {
+    name: &'a str,
+    spec: &'a mut Spec,
+    decoder: &'a mut Decoder,
+}
+
+impl Taking<'_> {
+    fn refuse(&mut self, path: &str, message: &str) {
+        self.decoder.refuse_at(path, message);
+    }
+
+    fn http(&mut self, found: &Found<HttpRoute>) {
+        let Some(listeners) = self.listeners(&found.at, &found.spec.parent_refs) else { return };
+        for (index, rule) in found.spec.rules.iter().enumerate() {
+            let at = format!("{}.spec.rules[{index}]", found.at);
+            let name = rule.name.clone().unwrap_or_else(|| index.to_string());
+            let all = [HttpMatch { path: None, headers: Vec::new(), query_params: Vec::new(), method: None }];
+            let matches = if rule.matches.is_empty() { &all[..] } else { &rule.matches[..] };
+            let matches: Vec<config::Match> = matches.iter().map(http_match).collect();
+            let filters = self.filters(&at, &rule.filters);
+            let targets = self.targets(&at, &rule.backend_refs, found.namespace.as_deref(), false);
+            // What replaces a prefix must know which: then every match is a route.
+            let parted = matches.len() > 1 && filters.iter().any(replaces_prefix);
+            let size = if parted { 1 } else { matches.len() };
+            for (part, matches) in matches.chunks(size).enumerate() {
+                let name =
+                    if parted { format!("{}/{name}/{part}", found.name) } else { format!("{}/{name}", found.name) };
+                let Some(mut route) = new_route(&name, &listeners, &found.spec.hostnames, matches) else { return };
+                route.filters.clone_from(&filters);
+                route.backends.clone_from(&targets);
+                if let Some(timeouts) = &rule.timeouts {
+                    route.timeouts.request = timeouts.request.unwrap_or(route.timeouts.request);
+                    route.timeouts.backend = timeouts.backend_request.unwrap_or(route.timeouts.backend);
+                }
+                self.put(route, &at, found.mark);
+            }
+        }
+    }
+
+    fn grpc(&mut self, found: &Found<GrpcRoute>) {
+        let Some(listeners) = self.listeners(&found.at, &found.spec.parent_refs) else { return };
+        for (index, rule) in found.spec.rules.iter().enumerate() {
+            let at = format!("{}.spec.rules[{index}]", found.at);
+            let name = rule.name.clone().unwrap_or_else(|| index.to_string());
+            let matches: Vec<config::Match> = rule.matches.iter().map(grpc_match).collect();
+            for (number, one) in rule.matches.iter().enumerate() {
+                if one.method.as_ref().is_some_and(|method| method.service.is_none()) {
+                    self.refuse(
+                        &format!("{at}.matches[{number}].method"),
+                        "a method without a service is not supported",
+                    );
+                }
+            }
+            let filters = self.filters(&at, &rule.filters);
+            for (number, filter) in filters.iter().enumerate() {
+                if matches!(filter, Filter::Redirect(_) | Filter::Rewrite(_) | Filter::Cors(_)) {
+                    self.refuse(&format!("{at}.filters[{number}].type"), "is no filter of a GRPCRoute");
+                }
+            }
+            let targets = self.targets(&at, &rule.backend_refs, found.namespace.as_deref(), true);
+            let Some(mut route) =
+                new_route(&format!("{}/{name}", found.name), &listeners, &found.spec.hostnames, &matches)
+            else {
+                return;
+            };
+            route.filters = filters;
+            route.backends = targets;
+            // A stream may last as long as it likes.
+            route.timeouts.backend = Seconds::new(0);
+            self.put(route, &at, found.mark);
+        }
+    }
+
+    fn tcp(&mut self, found: &Found<TcpRoute>) {
+        let Some(listeners) = self.listeners(&found.at, &found.spec.parent_refs) else { return };
+        let at = format!("{}.spec", found.at);
+        let ([rule], false) = (found.spec.rules.as_slice(), found.spec.parent_refs.is_empty()) else {
+            return self.refuse(&at, "must have exactly one rule, and parentRefs");
+        };
+        let [one] = rule.backend_refs.as_slice() else {
+            return self.refuse(&format!("{at}.rules[0].backendRefs"), "exactly one is supported");
+        };
+        let targets =
+            self.targets(&format!("{at}.rules[0]"), std::slice::from_ref(one), found.namespace.as_deref(), false);
+        for name in listeners {
+            let Some(listener) = self.spec.listeners.iter_mut().find(|listener| listener.name == name) else {
+                continue;
+            };
+            if listener.tcp.is_some() {
+                self.refuse(&format!("{at}.parentRefs"), &format!("the listener `{name}` goes to a backend already"));
+            } else {
+                listener.tcp = targets.first().map(|target| target.name.clone());
+            }
+        }
+    }
+
+    /// What the route's check says about it later is said at the rule.
+    fn put(&mut self, route: Route, at: &str, mark: Mark) {
+        let mark = self.decoder.mark_of(at).unwrap_or(mark);
+        self.decoder.place(format!("spec.routes[{}]", self.spec.routes.len()), mark);
+        self.spec.routes.push(route);
+    }
+
+    /// The listeners' names; empty: all that speak HTTP.
+    fn listeners(&mut self, at: &str, parents: &[ParentRef]) -> Option<Vec<String>> {
+        let mut names = Vec::new();
+        for (index, parent) in parents.iter().enumerate() {
+            let at = format!("{at}.spec.parentRefs[{index}]");
+            if parent.group.as_deref().is_some_and(|group| group != GROUP)
+                || parent.kind.as_deref().is_some_and(|kind| kind != "Gateway")
+            {
+                self.refuse(&at, "must be a Gateway");
+                return None;
+            }
+            if parent.name != self.name {
+                let message = format!("must be the name of the Proxy, `{}`", self.name);
+                self.refuse(&format!("{at}.name"), &message);
+                return None;
+            }
+            if parent.section_name.is_none() && parent.port.is_none() {
+                return Some(Vec::new());
+            }
+            let wanted = |listener: &&config::Listener| {
+                let port = match build::listen_address(&listener.address) {
+                    Ok(Address::Tcp(address)) => Some(address.port()),
+                    _ => None,
+                };
+                parent.section_name.as_ref().is_none_or(|name| *name == listener.name)
+                    && (parent.port.is_none() || parent.port == port)
+            };
+            let found: Vec<String> =
+                self.spec.listeners.iter().filter(wanted).map(|listener| listener.name.clone()).collect();
+            if found.is_empty() {
+                self.refuse(&at, "the Proxy has no such listener");
+                return None;
+            }
+            names.extend(found);
+        }
+        names.sort();
+        names.dedup();
+        Some(names)
+    }
+
+    fn targets(
+        &mut self,
+        at: &str,
+        references: &[BackendRef],
+        namespace: Option<&str>,
+        http2: bool,
+    ) -> Vec<config::Target> {
+        let mut targets = Vec::new();
+        for (index, one) in references.iter().enumerate() {
+            let at = format!("{at}.backendRefs[{index}]");
+            if one.group.as_deref().is_some_and(|group| !group.is_empty())
+                || one.kind.as_deref().is_some_and(|kind| kind != "Service")
+            {
+                self.refuse(&at, "must be a Service, or a backend of the Proxy");
+                continue;
+            }
+            let Some(name) = self.backend(&at, one, namespace, http2) else { continue };
+            let Some(mut target) = fresh::<config::Target>("name: x") else { continue };
+            (target.name, target.weight) = (name, one.weight);
+            targets.push(target);
+        }
+        targets
+    }
+
+    /// A backend of the proxy by `name:port` or `name`, or a new one with the name as its endpoint.
+    fn backend(&mut self, at: &str, one: &BackendRef, namespace: Option<&str>, http2: bool) -> Option<String> {
+        let with_port = one.port.map(|port| format!("{}:{port}", one.name));
+        let known = |spec: &Spec, name: &str| spec.backends.iter().position(|backend| backend.name == name);
+        let found =
+            with_port.as_deref().and_then(|name| known(self.spec, name)).or_else(|| known(self.spec, &one.name));
+        if let Some(number) = found {
+            if http2 && !self.spec.backends[number].http2 {
+                self.refuse(at, "a GRPCRoute needs a backend with `http2: true`");
+            }
+            return Some(self.spec.backends[number].name.clone());
+        }
+        let Some(port) = one.port else {
+            self.refuse(at, "the Proxy has no backend of this name; a Service needs a port");
+            return None;
+        };
+        // As a cluster's DNS resolves it, relative to the pod's own namespace if none is given.
+        let host = match one.namespace.as_deref().or(namespace) {
+            Some(namespace) => format!("{}.{namespace}", one.name),
+            None => one.name.clone(),
+        };
+        let (endpoint, name) =
+            (format!("{host}:{port}"), format!("{host}:{port}{}", if http2 { " (gRPC)" } else { "" }));
+        if known(self.spec, &name).is_none() {
+            let mut backend = fresh::<Backend>("{name: x, endpoints: [x]}")?;
+            (backend.name, backend.endpoints, backend.http2) = (name.clone(), vec![endpoint], http2);
+            if let Some(mark) = self.decoder.mark_of(at) {
+                self.decoder.place(format!("spec.backends[{}]", self.spec.backends.len()), mark);
+            }
+            self.spec.backends.push(backend);
+        }
+        Some(name)
+    }
+
+    fn filters(&mut self, at: &str, filters: &[RouteFilter]) -> Vec<Filter> {
+        let mut out = Vec::new();
+        for (index, filter) in filters.iter().enumerate() {
+            let at = format!("{at}.filters[{index}]");
+            let made = match filter.r#type {
+                FilterType::RequestHeaderModifier => {
+                    filter.request_header_modifier.as_ref().and_then(headers).map(Filter::RequestHeaders)
+                }
+                FilterType::ResponseHeaderModifier => {
+                    filter.response_header_modifier.as_ref().and_then(headers).map(Filter::ResponseHeaders)
+                }
+                FilterType::RequestRedirect => filter.request_redirect.as_ref().and_then(|one| {
+                    let mut redirect = fresh::<config::Redirect>("status: 302")?;
+                    redirect.scheme.clone_from(&one.scheme);
+                    redirect.host.clone_from(&one.hostname);
+                    (redirect.port, redirect.status) = (one.port, one.status_code);
+                    redirect.path = one.path.as_ref().and_then(path_edit);
+                    Some(Filter::Redirect(redirect))
+                }),
+                FilterType::UrlRewrite => filter.url_rewrite.as_ref().and_then(|one| {
+                    let mut rewrite = fresh::<config::Rewrite>("{}")?;
+                    rewrite.host.clone_from(&one.hostname);
+                    rewrite.path = one.path.as_ref().and_then(path_edit);
+                    Some(Filter::Rewrite(rewrite))
+                }),
+                FilterType::Cors => filter.cors.as_ref().map(|one| {
+                    Filter::Cors(config::filter::Cors {
+                        allow_origins: one.allow_origins.clone(),
+                        allow_methods: one.allow_methods.clone(),
+                        allow_headers: one.allow_headers.clone(),
+                        expose_headers: one.expose_headers.clone(),
+                        allow_credentials: one.allow_credentials,
+                        max_age: Seconds::new(u64::from(one.max_age)),
+                    })
+                }),
+            };
+            match made {
+                Some(filter) => out.push(filter),
+                None => self.refuse(&at, "has not what its type needs"),
+            }
+        }
+        out
+    }
+}
+
+fn new_route(name: &str, listeners: &[String], hosts: &[String], matches: &[config::Match]) -> Option<Route> {
+    let mut route = fresh::<Route>("name: x")?;
+    name.clone_into(&mut route.name);
+    route.listeners = listeners.to_vec();
+    route.hosts = hosts.to_vec();
+    route.matches = matches.to_vec();
+    Some(route)
+}
+
+fn replaces_prefix(filter: &Filter) -> bool {
+    let path = match filter {
+        Filter::Redirect(redirect) => redirect.path.as_ref(),
+        Filter::Rewrite(rewrite) => rewrite.path.as_ref(),
+        _ => None,
+    };
+    matches!(path, Some(PathEdit::ReplacePrefix(_)))
+}
+
+fn path_edit(one: &PathModifier) -> Option<PathEdit> {
+    match one.r#type {
+        PathModification::Full => one.replace_full_path.clone().map(|path| PathEdit::Replace(Text(path))),
+        // Nothing in place of the prefix is the root.
+        PathModification::Prefix => one
+            .replace_prefix_match
+            .clone()
+            .map(|path| PathEdit::ReplacePrefix(Text(if path.is_empty() { "/".to_owned() } else { path }))),
+    }
+}
+
+fn headers(one: &HeaderModifier) -> Option<config::Headers> {
+    let map = |list: &[document::HeaderValue]| -> BTreeMap<String, String> {
+        list.iter().map(|one| (one.name.clone(), one.value.clone())).collect()
+    };
+    Some(config::Headers { set: map(&one.set), add: map(&one.add), remove: one.remove.clone() })
+}
+
+fn text(kind: Comparison, value: &str) -> TextMatch {
+    match kind {
+        Comparison::Exact => TextMatch::Exact(Text(value.to_owned())),
+        // The whole value must be what the expression says.
+        Comparison::Regex => TextMatch::Regex(Text(format!("^(?:{value})$"))),
+    }
+}
+
+/// Of equal names the first counts.
+fn values(list: &[NamedValue], fold: bool) -> BTreeMap<String, TextMatch> {
+    let mut map = BTreeMap::new();
+    for one in list {
+        let name = if fold { one.name.to_ascii_lowercase() } else { one.name.clone() };
+        map.entry(name).or_insert_with(|| text(one.r#type, &one.value));
+    }
+    map
+}
+
+fn http_match(one: &HttpMatch) -> config::Match {
+    let path = one.path.as_ref().map_or(PathMatch::Prefix(Text("/".to_owned())), |path| match path.r#type {
+        PathComparison::Exact => PathMatch::Exact(Text(path.value.clone())),
+        PathComparison::Prefix => PathMatch::Prefix(Text(path.value.clone())),
+        PathComparison::Regex => PathMatch::Regex(Text(format!("^(?:{})$", path.value))),
+    });
+    config::Match {
+        path: Some(path),
+        method: one.method.clone(),
+        headers: values(&one.headers, true),
+        query: values(&one.query_params, false),
+    }
+}
+
+fn grpc_match(one: &GrpcMatch) -> config::Match {
+    let path = one.method.as_ref().map(|method| {
+        let service = method.service.as_deref().unwrap_or_default();
+        match (method.r#type, &method.method) {
+            (Comparison::Exact, Some(name)) => PathMatch::Exact(Text(format!("/{service}/{name}"))),
+            (Comparison::Exact, None) => PathMatch::Prefix(Text(format!("/{service}"))),
+            (Comparison::Regex, name) => {
+                let name = name.as_deref().unwrap_or("[^/]+");
+                PathMatch::Regex(Text(format!("^/(?:{service})/(?:{name})$")))
+            }
+        }
+    });
+    config::Match { path, method: None, headers: values(&one.headers, true), query: BTreeMap::new() }
+}

@@ -1,0 +1,220 @@
+//! Documents of the Gateway API: what they become, what is refused, and one of each at work.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::Command;
+
+use crate::harness::{Upstream, World, ok};
+
+const PROXY: &str = "apiVersion: outrigger.dev/v1alpha1
+kind: Proxy
+metadata: {name: edge}
+spec:
+  listeners:
+  - {name: http, address: ':8080'}
+  - {name: raw, address: ':5432'}
+  backends:
+  - {name: app, endpoints: ['127.0.0.1:3000']}
+";
+
+/// What `--print-config` or, if it is refused, `--check` says of the proxy with these documents.
+fn print(documents: &str) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("F");
+    std::fs::write(&path, format!("{PROXY}{documents}")).unwrap();
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_outrigger-proxy")).arg("--print-config").arg("--config").arg(&path).output();
+    let output = output.unwrap();
+    let text = if output.status.success() { output.stdout } else { output.stderr };
+    String::from_utf8(text).unwrap().replace(path.to_str().unwrap(), "F")
+}
+
+fn contains_in_order(text: &str, parts: &[&str]) {
+    let mut rest = text;
+    for part in parts {
+        let Some((_, after)) = rest.split_once(part) else { panic!("no `{part}` in the rest of\n{text}") };
+        rest = after;
+    }
+}
+
+#[test]
+fn http_routes_become_routes() {
+    let printed = print(
+        "---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: shop, namespace: web}
+spec:
+  parentRefs: [{name: edge, sectionName: http}]
+  hostnames: [shop.example]
+  rules:
+  - name: api
+    matches:
+    - path: {value: /a}
+      method: POST
+      headers: [{name: X-V, value: '2'}, {name: x-v, value: '3'}]
+      queryParams: [{type: RegularExpression, name: q, value: a|b}]
+    - path: {type: PathPrefix, value: /b}
+    filters:
+    - {type: URLRewrite, urlRewrite: {hostname: inner.example, path: {type: ReplacePrefixMatch, replacePrefixMatch: ''}}}
+    backendRefs: [{name: app, weight: 9}, {name: next, port: 80}]
+    timeouts: {request: 10s, backendRequest: 500ms}
+  - filters:
+    - {type: RequestRedirect, requestRedirect: {scheme: https, statusCode: 301, path: {type: ReplaceFullPath, replaceFullPath: /x}}}
+",
+    );
+    let parts = [
+        "name: app\n",
+        "name: \"next.web:80\"",
+        "- \"next.web:80\"",
+        "hosts:",
+        "- shop.example",
+        "listeners:",
+        "- http",
+        "x-v:\n",
+        "exact: \"2\"",
+        "method: POST",
+        "prefix: /a",
+        "regex: \"^(?:a|b)$\"",
+        "name: web/shop/api/0",
+        "backend: \"500ms\"",
+        "request: \"10s\"",
+        "prefix: /b",
+        "name: web/shop/api/1",
+        "redirect:",
+        "replace: /x",
+        "status: 301",
+        "name: web/shop/1",
+    ];
+    for part in parts {
+        assert!(printed.contains(part), "{part}\n{printed}");
+    }
+    contains_in_order(&printed, &["host: inner.example", "replacePrefix: /", "name: web/shop/api/0"]);
+}
+
+#[test]
+fn grpc_and_tcp_routes_become_routes_and_targets() {
+    let printed = print(
+        "---
+apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {name: greeter}
+spec:
+  rules:
+  - matches:
+    - method: {service: a.B, method: C}
+    - method: {service: a.D}
+    - method: {type: RegularExpression, service: 'a\\.[EF]'}
+    backendRefs: [{name: greeter, port: 50051}]
+---
+apiVersion: gateway.networking.k8s.io/v1alpha2
+kind: TCPRoute
+metadata: {name: db}
+spec:
+  parentRefs: [{name: edge, port: 5432}]
+  rules: [{backendRefs: [{name: db, port: 5432}]}]
+",
+    );
+    for part in [
+        "exact: /a.B/C",
+        "prefix: /a.D",
+        "name: default/greeter/0",
+        "greeter:50051 (gRPC)",
+        "http2: true",
+        "tcp: \"db:5432\"",
+    ] {
+        assert!(printed.contains(part), "{part}\n{printed}");
+    }
+}
+
+#[test]
+fn what_is_not_understood_is_refused_at_its_place() {
+    let route = |spec: &str| {
+        print(&format!(
+            "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: r}}\nspec:\n{spec}"
+        ))
+    };
+    for (text, expected) in [
+        (
+            "  rules: [{sessionPersistence: {}}]\n",
+            "F:15:12: document[2].spec.rules[0]: unknown field `sessionPersistence`",
+        ),
+        (
+            "  rules:\n  - filters: [{type: RequestMirror}]\n",
+            "F:16:22: document[2].spec.rules[0].filters[0].type: must be one of RequestHeaderModifier",
+        ),
+        (
+            "  parentRefs: [{name: other}]\n  rules: [{}]\n",
+            "F:15:23: document[2].spec.parentRefs[0].name: must be the name of the Proxy, `edge`",
+        ),
+        (
+            "  parentRefs: [{name: edge, port: 1}]\n  rules: [{}]\n",
+            "F:15:16: document[2].spec.parentRefs[0]: the Proxy has no such listener",
+        ),
+        (
+            "  rules:\n  - backendRefs:\n    - {name: gone}\n",
+            "F:17:7: document[2].spec.rules[0].backendRefs[0]: the Proxy has no backend of this name",
+        ),
+        (
+            "  rules:\n  - matches: [{path: {value: x}}]\n    backendRefs: [{name: app}]\n",
+            "F:16:5: spec.routes[0].matches[0].path.prefix: must begin with `/`",
+        ),
+    ] {
+        let said = route(text);
+        assert!(said.contains(expected), "{expected}\n{said}");
+    }
+    let said = print("---\napiVersion: gateway.networking.k8s.io/v1alpha2\nkind: TLSRoute\nspec: {}\n");
+    assert!(said.contains("F:12:7: document[2]: documents of kind `TLSRoute` are not understood here"), "{said}");
+}
+
+#[test]
+fn one_of_each_at_work() {
+    let (one, two) = (Upstream::start(|_| ok("one")), Upstream::start(|_| ok("two")));
+    let documents = format!(
+        "listeners:
+- {{name: http, address: \"127.0.0.1:0\"}}
+- {{name: raw, address: \"127.0.0.2:0\"}}
+backends:
+- {{name: one, endpoints: [\"{}\"]}}
+- {{name: two, endpoints: [\"{}\"]}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: r}}
+spec:
+  parentRefs: [{{name: default, sectionName: http}}]
+  rules:
+  - matches: [{{path: {{value: /two}}}}]
+    filters:
+    - {{type: URLRewrite, urlRewrite: {{path: {{type: ReplacePrefixMatch, replacePrefixMatch: /}}}}}}
+    - {{type: RequestHeaderModifier, requestHeaderModifier: {{add: [{{name: X-Added, value: \"1\"}}]}}}}
+    backendRefs: [{{name: two}}]
+  - matches: [{{path: {{value: /gone}}}}]
+    filters: [{{type: RequestRedirect, requestRedirect: {{hostname: new.example, statusCode: 301}}}}]
+  - backendRefs: [{{name: one}}]
+---
+apiVersion: gateway.networking.k8s.io/v1alpha2
+kind: TCPRoute
+metadata: {{name: t}}
+spec:
+  parentRefs: [{{name: default, sectionName: raw}}]
+  rules: [{{backendRefs: [{{name: two}}]}}]
+",
+        one.address, two.address
+    );
+    let mut world = World::with(&documents);
+    let mut client = world.client();
+    assert_eq!(client.get("/two/x?q=1").body, "two");
+    let seen = two.last();
+    assert_eq!((seen.line(), seen.field("x-added")), ("GET /x?q=1 HTTP/1.1", Some("1")));
+    assert_eq!(client.get("/other").body, "one");
+    let answer = client.get("/gone/y");
+    assert_eq!((answer.status(), answer.field("location")), (301, Some("http://new.example/gone/y")));
+    drop(client);
+    let raw = world.listener("raw");
+    let mut stream = TcpStream::connect(raw).unwrap();
+    stream.write_all(b"GET /raw HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    let mut answer = [0; 15];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!((&answer, two.last().line()), (b"HTTP/1.1 200 OK", "GET /raw HTTP/1.1"));
+}
