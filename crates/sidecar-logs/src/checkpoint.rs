@@ -54,11 +54,18 @@ impl Identity {
         if self.head_length < HEAD {
             let mut head = [0; HEAD];
             let length = read_at(file, &mut head, 0)?;
-            if length > self.head_length {
-                (self.head_length, self.head) = (length, hash(&head[..length]));
-            }
+            self.learn_text(&head[..length]);
         }
         Ok(())
+    }
+
+    /// From the text a file begins with. What does not go on from the head is another text, put there meanwhile.
+    pub fn learn_text(&mut self, text: &[u8]) {
+        let text = &text[..text.len().min(HEAD)];
+        let known = self.head_length;
+        if text.len() > known && (known == 0 || hash(&text[..known]) == self.head) {
+            (self.head_length, self.head) = (text.len(), hash(text));
+        }
     }
 
     pub fn key(&self) -> (u64, u64) {

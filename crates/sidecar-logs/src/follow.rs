@@ -27,7 +27,7 @@ use daemon::{info, warn};
 use record::queue::{Position, Positions, Recovered};
 use record::{Batch, Origin, Queue};
 
-use crate::checkpoint::{Checkpoint, Identity, Looked, Saved};
+use crate::checkpoint::{Checkpoint, Identity, Looked, Saved, hash};
 use crate::config::{self, StartAt};
 use crate::encoding::Encoding;
 use crate::enrich::Fields;
@@ -38,7 +38,7 @@ use crate::stages::Stages;
 use crate::watch::{Changes, Watch};
 use open::StreamKind;
 use stream::{Door, Input};
-use unseen::PastTexts;
+use unseen::{Known, PastTexts};
 
 /// A source, ready to be followed.
 #[derive(Debug)]
@@ -79,8 +79,6 @@ struct Followed {
     grown: Instant,
     /// When its text was last found where it was.
     looked: SystemTime,
-    /// What may have been before its first byte was looked for.
-    begun: bool,
     /// The pending bytes were looked at after the idle time too.
     idled: bool,
     gone: bool,
@@ -239,7 +237,7 @@ impl Follower {
             file.nameless = file.gone && !file.ended && !file.path.exists();
         }
         for (source, path) in left {
-            self.adopt_unseen(source, &path, before);
+            self.adopt_unseen(source, &path, before, None);
         }
         self.find_remembered();
         self.first_start = false;
@@ -262,6 +260,7 @@ impl Follower {
                 return None;
             }
         };
+        let looked = SystemTime::now();
         let identity = Identity::of(&file).ok()?;
         let same = |saved: &Saved| saved.identity.is_same_file(&identity);
         if let Some(index) = self.remembered.iter().position(same) {
@@ -280,11 +279,11 @@ impl Follower {
             return None;
         }
         let at_end = self.first_start && self.sources[source].start_at == StartAt::End;
-        self.begin(source, path, file, identity, if at_end { metadata.len() } else { 0 });
+        self.begin(source, path, file, identity, if at_end { metadata.len() } else { 0 }, looked);
         Some(key)
     }
 
-    fn begin(&mut self, source: usize, path: &Path, file: File, identity: Identity, position: u64) {
+    fn begin(&mut self, source: usize, path: &Path, file: File, identity: Identity, position: u64, looked: SystemTime) {
         let id = self.next_id;
         self.next_id += 1;
         let origin = Arc::new(self.origin(source, id, path, &identity));
@@ -301,8 +300,7 @@ impl Follower {
             encoding: None,
             size: position,
             grown: Instant::now(),
-            looked: SystemTime::now(),
-            begun: false,
+            looked,
             idled: false,
             gone: false,
             nameless: false,
@@ -332,7 +330,6 @@ impl Follower {
             size: position.end,
             grown: Instant::now(),
             looked: SystemTime::now(),
-            begun: false,
             idled: false,
             gone,
             nameless: false,
@@ -355,15 +352,16 @@ impl Follower {
 
     /// Remembered files that no pattern leads to: renamed, copied or compressed while nobody looked.
     fn find_remembered(&mut self) {
-        let mut found = Vec::new();
+        let mut left = Vec::new();
         for saved in std::mem::take(&mut self.remembered) {
             let position = furthest_common(&saved);
             let source = self.source_for(&saved.path);
+            // Found or not (it may have been empty): its name had another text since.
+            left.extend(source.map(|source| (source, saved.path.clone())));
             match source.and_then(|source| Some((source, copy::find(&saved, position, &self.scratch)?))) {
                 Some((source, (path, file))) => {
                     let Ok(identity) = Identity::of(&file) else { continue };
                     self.resume(source, &path, file, identity, &saved, true);
-                    found.push((source, saved.path));
                 }
                 None => {
                     let unread = saved.size.saturating_sub(position.end);
@@ -375,20 +373,27 @@ impl Follower {
             }
         }
         // Only now: everything that was remembered is known.
-        found.dedup();
-        for (source, path) in found {
+        left.sort();
+        left.dedup();
+        for (source, path) in left {
             if let Some(last_run) = self.last_run {
-                self.adopt_unseen(source, &path, last_run);
+                self.adopt_unseen(source, &path, last_run, None);
             }
         }
     }
 
     /// Follows what was written under this name and put away again since the last look: rotation may be quicker than
-    /// we are, or than the processor we get.
-    fn adopt_unseen(&mut self, source: usize, live: &Path, since: SystemTime) {
-        let following = self.files.iter().map(|file| &file.identity);
-        let remembered = self.remembered.iter().map(|saved| &saved.identity);
-        let known: Vec<&Identity> = following.chain(remembered).collect();
+    /// we are, or than the processor we get. `next` is about to be followed under it.
+    fn adopt_unseen(&mut self, source: usize, live: &Path, since: SystemTime, next: Option<&Identity>) {
+        let following = self.files.iter().map(|file| Known {
+            identity: &file.identity,
+            position: Position { end: file.position, mark: hash(&file.tail) },
+            length: if file.gone { read::length(&file.file).ok() } else { None },
+        });
+        let remembered = self.remembered.iter();
+        let remembered = remembered.map(|saved| Known::begun(&saved.identity, furthest_common(saved)));
+        let next = next.map(|identity| Known::begun(identity, Position::default()));
+        let known: Vec<Known<'_>> = following.chain(remembered).chain(next).collect();
         for unseen in unseen::find(live, since, &self.past_texts, &known, &self.scratch) {
             // What a pattern leads to is met by the scan.
             let path = unseen.path;
@@ -397,7 +402,7 @@ impl Follower {
             }
             info!("written and put away between two looks", path = live.display(), copy = path.display());
             // Under the live name: that is where a restart looks for it, and what people know it by.
-            self.begin(source, live, unseen.file, unseen.identity, 0);
+            self.begin(source, live, unseen.file, unseen.identity, 0, SystemTime::now());
             if let Some(file) = self.files.last_mut() {
                 (file.gone, file.path) = (true, path);
             }
@@ -483,7 +488,7 @@ impl Follower {
             let over =
                 file.gone && file.ended && file.parked.is_none() && acknowledged >= file.position && depth_is_zero;
             if over {
-                past_texts.note(&file.identity);
+                past_texts.note(&file.identity, Position { end: file.position, mark: hash(&file.tail) });
                 queue.forget(file.origin.id);
                 finished.0 += 1;
                 finished.1 += file.position;
@@ -523,9 +528,11 @@ impl Follower {
             positions: by_sink(id),
         });
         let past = self.past.iter().map(|saved| Saved { positions: by_sink(saved.id), ..saved.clone() });
+        let looks = self.files.iter().filter(|file| !file.gone).map(|file| file.looked);
         Checkpoint {
             next_id: self.next_id,
-            looked: Looked(self.scan_began),
+            // A scan does not see that a file was truncated: only a look at its text does.
+            looked: Looked(looks.fold(self.scan_began, SystemTime::min)),
             files: files.chain(streams).chain(past).collect(),
         }
     }

@@ -19,9 +19,6 @@ const CHUNK: usize = 256 * 1024;
 /// begins often.
 pub(super) const FIRST_CHUNK: usize = 32 * 1024;
 
-/// A file that was begun empty and looked at again only after this long may have been put away meanwhile.
-const LATE: Duration = Duration::from_millis(50);
-
 /// Between two tries to queue what found no room.
 pub(super) const BLOCKED: Duration = Duration::from_millis(20);
 
@@ -105,12 +102,13 @@ impl Follower {
         }
         let before = std::mem::replace(&mut file.looked, looked);
         if file.position == 0 && length > 0 {
-            // Nothing read before can tell whether this is still the file that was begun.
-            file.identity = Identity::of(&file.file)?;
-            let late = looked.duration_since(before).is_ok_and(|time| time > LATE);
-            if late && !std::mem::replace(&mut file.begun, true) {
+            // The very text that is about to be read: the file may hold another by now.
+            file.identity.learn_text(&buffer[..length]);
+            if head == 0 {
+                // It was empty: nothing can tell whether this is the first text since, and a writer that was held up
+                // writes a whole generation in no time.
                 let (source, live) = (file.source, file.path.clone());
-                self.adopt_unseen(source, &live, before);
+                self.adopt_unseen(source, &live, before, None);
                 return Ok(Turn::Read(0));
             }
         }
@@ -200,6 +198,8 @@ impl Follower {
             positions: std::iter::once((String::new(), position)).collect(),
         };
         let known_unread = file.size.saturating_sub(file.position);
+        // Before its text is looked at: what comes and goes from now on is found at the next look.
+        let looked_again = SystemTime::now();
         let again = (file.source, file.path.clone(), file.file.try_clone()?, Identity::of(&file.file)?);
         let kept = copy::find(&saved, position, &self.scratch);
         let (looked, live) = (file.looked, file.path.clone());
@@ -229,8 +229,8 @@ impl Follower {
         }
         file.dirty = true;
         let (source, path, handle, identity) = again;
-        self.adopt_unseen(source, &live, looked);
-        self.begin(source, &path, handle, identity, 0);
+        self.adopt_unseen(source, &live, looked, Some(&identity));
+        self.begin(source, &path, handle, identity, 0, looked_again);
         Ok(())
     }
 }

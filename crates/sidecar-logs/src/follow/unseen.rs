@@ -3,18 +3,18 @@
 //!
 //! Nothing but circumstances tells that a file beside the live one is such a generation, so all of them must: its name is one
 //! that rotation gives, it was made *and* written to since the last look, and its text is neither that of a file we know nor
-//! of one we have read before. When in doubt it is left alone.
+//! of one we have read before. Generations may begin alike, so texts are compared at their ends too.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use flate2::read::MultiGzDecoder;
+use record::queue::Position;
 
-use super::copy;
-use crate::checkpoint::{HEAD, Identity, hash, read_at};
+use super::{copy, read};
+use crate::checkpoint::{Identity, TAIL, read_at};
 
 /// Entries of a directory looked at.
 const ENTRIES: usize = 4096;
@@ -25,14 +25,41 @@ const TICK: Duration = Duration::from_millis(20);
 
 /// Texts that were read to their end and let go: they may lie there for long, be copied and be compressed.
 #[derive(Debug, Default)]
-pub(super) struct PastTexts(VecDeque<Identity>);
+pub(super) struct PastTexts(VecDeque<(Identity, Position)>);
 
 impl PastTexts {
-    pub(super) fn note(&mut self, identity: &Identity) {
+    pub(super) fn note(&mut self, identity: &Identity, end: Position) {
         if self.0.len() == PAST {
             self.0.pop_front();
         }
-        self.0.push_back(identity.clone());
+        self.0.push_back((identity.clone(), end));
+    }
+
+    fn known(&self) -> impl Iterator<Item = Known<'_>> {
+        self.0.iter().map(|(identity, end)| Known { identity, position: *end, length: Some(end.end) })
+    }
+}
+
+/// A text that is read, or was.
+#[derive(Debug)]
+pub(super) struct Known<'a> {
+    pub(super) identity: &'a Identity,
+    /// How far.
+    pub(super) position: Position,
+    /// Of the whole, if it does not grow any more.
+    pub(super) length: Option<u64>,
+}
+
+impl Known<'_> {
+    pub(super) fn begun(identity: &Identity, position: Position) -> Known<'_> {
+        Known { identity, position, length: None }
+    }
+
+    /// Whether `file` of this length is a copy of it.
+    fn is_text_of(&self, file: &File, length: u64) -> bool {
+        self.identity.head_length > 0
+            && self.length.is_none_or(|whole| whole == length)
+            && self.identity.has_text(file, self.position).unwrap_or(false)
     }
 }
 
@@ -51,33 +78,42 @@ pub(super) fn find(
     live: &Path,
     since: SystemTime,
     past: &PastTexts,
-    known: &[&Identity],
+    known: &[Known<'_>],
     scratch: &Path,
 ) -> Vec<Unseen> {
     let since = since.checked_sub(TICK).unwrap_or(UNIX_EPOCH);
     let mut candidates = candidates(live, since).unwrap_or_default();
     candidates.sort_by_key(|candidate| candidate.identity.born);
-    let mut texts: Vec<Vec<u8>> = File::open(live).and_then(|file| head(&file)).into_iter().collect();
-    let mut found = Vec::new();
+    let live = if candidates.is_empty() { None } else { File::open(live).ok() };
+    let mut found: Vec<Unseen> = Vec::new();
     for mut candidate in candidates {
-        let packed = candidate.path.extension().is_some_and(|extension| extension == "gz");
-        let text = if packed { packed_head(&candidate.file) } else { head(&candidate.file) };
-        let Ok(text) = text else { continue };
-        let is_known = known.iter().any(|known| known.is_same_file(&candidate.identity) || is_begun_by(&text, known))
-            || past.0.iter().any(|past| past.is_same_file(&candidate.identity) || is_whole(&text, past))
-            // Also a copy in the making of what is there now, or another copy of one we have found.
-            || texts.iter().any(|other| other.starts_with(&text) || text.starts_with(other));
-        if text.is_empty() || is_known {
+        let mut all = known.iter().map(|known| known.identity).chain(past.0.iter().map(|(identity, _)| identity));
+        if all.any(|known| known.is_same_file(&candidate.identity)) {
             continue;
         }
-        if packed {
+        if candidate.path.extension().is_some_and(|extension| extension == "gz") {
             // In the making it cannot be unpacked to its end; then the plain one is still there.
             let Ok(plain) = File::open(&candidate.path).and_then(|file| copy::unpack(file, scratch)) else { continue };
+            let Ok(text) = Identity::of(&plain) else { continue };
             candidate.file = plain;
-            (candidate.identity.head_length, candidate.identity.head) = (text.len(), hash(&text));
+            (candidate.identity.head_length, candidate.identity.head) = (text.head_length, text.head);
         }
-        texts.push(text);
-        found.push(candidate);
+        let file = &candidate.file;
+        let Ok(length) = read::length(file) else { continue };
+        let is_known = past.known().any(|past| past.is_text_of(file, length))
+            // A copy in the making of what is there now: whoever follows that learns its text and finds the copy by it.
+            || live.as_ref().is_some_and(|live| goes_on(live, file, length))
+            || known.iter().any(|known| {
+                // Of what nothing was read of yet there is only the head; while it is still there, it may be another's.
+                let begins_so = |live: &File| known.identity.has_text(live, known.position).unwrap_or(false);
+                let alike = known.length.is_none() && known.position.end == 0 && live.as_ref().is_some_and(begins_so);
+                !alike && known.is_text_of(file, length)
+            })
+            // Another copy of one we have found.
+            || found.iter().any(|other| read::length(&other.file).ok() == Some(length) && goes_on(&other.file, file, length));
+        if length > 0 && !is_known {
+            found.push(candidate);
+        }
     }
     found
 }
@@ -98,9 +134,10 @@ fn candidates(live: &Path, since: SystemTime) -> io::Result<Vec<Unseen>> {
         // Without a birth time nobody can tell.
         let times = entry.metadata().and_then(|metadata| Ok((metadata.created()?, metadata.modified()?)));
         let Ok((born, written)) = times else { continue };
-        // gzip(1) passes on when the text was last written to. Who does not may be compressing what we read long ago.
+        // gzip(1) passes on when the text was last written to (in the same tick, if it is short). Who does not may be
+        // compressing what we read long ago.
         let packed = path.extension().is_some_and(|extension| extension == "gz");
-        if born < since || written < since || (packed && written >= born) {
+        if born < since || written < since || (packed && written > born) {
             continue;
         }
         let Ok(file) = File::open(&path) else { continue };
@@ -120,28 +157,15 @@ fn is_rotated(live: &[u8], name: &[u8]) -> bool {
     rest == b"old" || (rest.iter().all(dated) && rest.iter().any(u8::is_ascii_digit))
 }
 
-/// The text of something that may still grow.
-fn is_begun_by(text: &[u8], known: &Identity) -> bool {
-    let length = known.head_length;
-    length > 0 && text.len() >= length && hash(&text[..length]) == known.head
-}
-
-/// The text of something that does not grow any more.
-fn is_whole(text: &[u8], past: &Identity) -> bool {
-    is_begun_by(text, past) && (past.head_length == HEAD || past.head_length == text.len())
-}
-
-fn head(file: &File) -> io::Result<Vec<u8>> {
-    let mut head = vec![0; HEAD];
-    let length = read_at(file, &mut head, 0)?;
-    head.truncate(length);
-    Ok(head)
-}
-
-fn packed_head(file: &File) -> io::Result<Vec<u8>> {
-    let mut head = Vec::new();
-    MultiGzDecoder::new(file).take(HEAD as u64).read_to_end(&mut head)?;
-    Ok(head)
+/// Whether `file` begins with all the text of `part`, as far as both ends of that tell.
+fn goes_on(file: &File, part: &File, length: u64) -> bool {
+    let same = |offset: u64| -> io::Result<bool> {
+        let (mut one, mut other) = ([0; TAIL], [0; TAIL]);
+        let size = length.min(TAIL as u64) as usize;
+        let read = read_at(part, &mut other[..size], offset)?;
+        Ok(read == size && read_at(file, &mut one[..size], offset)? == size && one == other)
+    };
+    same(0).unwrap_or(false) && same(length - length.min(TAIL as u64)).unwrap_or(false)
 }
 
 #[cfg(test)]
@@ -150,6 +174,7 @@ mod tests {
     use std::io::Write as _;
 
     use super::*;
+    use crate::checkpoint::{HEAD, hash};
 
     #[test]
     fn names_that_rotation_gives() {
@@ -177,7 +202,7 @@ mod tests {
         fs::write(path("app.log.1"), long("followed")).unwrap();
         fs::write(path("app.log.2"), long("followed")).unwrap();
         fs::write(path("app.log.3"), "short").unwrap();
-        let past = PastTexts(VecDeque::from([identity("app.log.3")]));
+        let past = PastTexts(VecDeque::from([(identity("app.log.3"), Position { end: 5, mark: hash(b"short") })]));
         fs::write(path("app.log.4"), "short").unwrap();
         // In the making, or of the wrong name.
         fs::write(path("app.log.5"), &long("live")[..50]).unwrap();
@@ -191,9 +216,8 @@ mod tests {
             packed.write_all(text.as_bytes()).unwrap();
             let bytes = packed.finish().unwrap();
             fs::write(path(name), &bytes[..if whole { bytes.len() } else { bytes.len() - 4 }]).unwrap();
-            if passed_on {
-                File::open(path(name)).unwrap().set_times(FileTimes::new().set_modified(since)).unwrap();
-            }
+            let written = if passed_on { since } else { SystemTime::now() + Duration::from_secs(1) };
+            File::open(path(name)).unwrap().set_times(FileTimes::new().set_modified(written)).unwrap();
         };
         pack("app.log.7.gz", &long("followed"), true, true);
         pack("app.log.8.gz", &long("late"), false, true);
@@ -208,11 +232,42 @@ mod tests {
         std::thread::sleep(TICK);
         // Made long before, as far as anybody can tell: everything is.
         let known = identity("app.log.1");
-        let found = find(&live, since, &past, &[&known], directory.path());
+        let found = find(&live, since, &past, &[Known::begun(&known, Position::default())], directory.path());
         let names: Vec<_> = found.iter().map(|unseen| unseen.path.file_name().unwrap().to_owned()).collect();
         assert_eq!(names, ["app.log.10", "app.log.11.gz"]);
-        assert_eq!(head(&found[1].file).unwrap(), long("packed").as_bytes()[..HEAD]);
+        let mut text = [0; HEAD];
+        read_at(&found[1].file, &mut text, 0).unwrap();
+        assert_eq!(text, long("packed").as_bytes()[..HEAD]);
         let later = SystemTime::now() + Duration::from_secs(1);
-        assert!(find(&live, later, &past, &[&known], directory.path()).is_empty());
+        assert!(find(&live, later, &past, &[Known::begun(&known, Position::default())], directory.path()).is_empty());
+    }
+
+    #[test]
+    fn generations_that_begin_alike_are_told_apart() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let text = |word: &str| format!("{}{}", "the same heading\n".repeat(100), format!("{word}\n").repeat(100));
+        let since = SystemTime::now();
+        for (name, word) in
+            [("app.log", "live"), ("app.log.1", "ended"), ("app.log.2", "read"), ("app.log.3", "unseen")]
+        {
+            fs::write(path(name), text(word)).unwrap();
+        }
+        let identity = |name: &str| Identity::of(&File::open(path(name)).unwrap()).unwrap();
+        let whole = |word: &str| {
+            let text = text(word);
+            Position { end: text.len() as u64, mark: hash(&text.as_bytes()[text.len() - TAIL..]) }
+        };
+        let (ended, read, live) = (identity("app.log.1"), identity("app.log.2"), identity("app.log"));
+        let past = PastTexts(VecDeque::from([(ended, whole("ended"))]));
+        let known = [Known::begun(&read, whole("read")), Known::begun(&live, Position::default())];
+        // Others of the same texts, and one that grew while it was copied.
+        for (name, word) in [("app.log.11", "ended"), ("app.log.12", "read"), ("app.log.13", "live")] {
+            fs::write(path(name), text(word)).unwrap();
+        }
+        File::options().append(true).open(path("app.log")).unwrap().write_all(b"more\n").unwrap();
+        let found = find(&path("app.log"), since, &past, &known, directory.path());
+        let names: Vec<_> = found.iter().map(|unseen| unseen.path.file_name().unwrap().to_owned()).collect();
+        assert_eq!(names, ["app.log.3"]);
     }
 }

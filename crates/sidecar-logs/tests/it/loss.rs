@@ -2,6 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -165,6 +166,130 @@ fn rotations_that_come_faster_than_looks_are_followed_too() {
         }
         world.terminate(agent);
         assert_eq!(receiver.repeated(), 0, "{}", world.read("stderr"));
+    }
+}
+
+/// How a generation of the live file is put away.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Away {
+    Copied,
+    CopiedAndPacked,
+    Renamed,
+    RenamedAndPacked,
+}
+
+impl Away {
+    const ALL: [Away; 4] = [Away::Copied, Away::CopiedAndPacked, Away::Renamed, Away::RenamedAndPacked];
+
+    fn put(self, live: &Path, old: &Path) {
+        if matches!(self, Away::Copied | Away::CopiedAndPacked) {
+            fs::copy(live, old).unwrap();
+            OpenOptions::new().write(true).open(live).unwrap().set_len(0).unwrap();
+        } else {
+            fs::rename(live, old).unwrap();
+        }
+        if matches!(self, Away::CopiedAndPacked | Away::RenamedAndPacked) {
+            // As gzip(1): the time of the last line is passed on, the plain file goes.
+            let written = fs::metadata(old).unwrap().modified().unwrap();
+            let packed = fs::File::create(format!("{}.gz", old.display())).unwrap();
+            let mut packed = flate2::write::GzEncoder::new(packed, flate2::Compression::fast());
+            packed.write_all(&fs::read(old).unwrap()).unwrap();
+            packed.finish().unwrap().set_modified(written).unwrap();
+            fs::remove_file(old).unwrap();
+        }
+        // What a file system's clock can tell apart.
+        thread::sleep(Duration::from_millis(30));
+    }
+}
+
+/// Two or three generations while the agent gets no processor, or is not there; all with the same heading, longer than
+/// what a file is recognised by.
+#[test]
+fn generations_between_two_looks_arrive_whatever_becomes_of_the_agent() {
+    for (away, killed) in Away::ALL.into_iter().flat_map(|away| [(away, false), (away, true)]) {
+        let receiver = Receiver::start();
+        let mut world = World::new();
+        let config = world.configure(&to_http(receiver.address, ""));
+        let log = world.path("log/app.log");
+        let write = |numbers: std::ops::Range<u32>| {
+            let heading = fs::metadata(&log).map_or(0, |metadata| metadata.len()) == 0;
+            let mut file = OpenOptions::new().append(true).create(true).open(&log).unwrap();
+            let heading = if heading { "one of many lines that say nothing\n".repeat(30) } else { String::new() };
+            let text: String = numbers.map(|number| format!("line {number:08} of the application's log\n")).collect();
+            file.write_all(format!("{heading}{text}").as_bytes()).unwrap();
+        };
+        let mut agent = world.start(&config);
+        let (mut number, mut old) = (0, 0);
+        // Begun empty, in the middle, and again: what was read before must not be mistaken for what was not.
+        for generations in [2, 3, 1] {
+            write(number..number + 100);
+            number += 100;
+            eventually("the lines before", || receiver.unique() == number as usize);
+            thread::sleep(Duration::from_millis(100));
+            if killed {
+                world.kill(agent);
+            } else {
+                world.signal(agent, Signal::STOP);
+            }
+            for _ in 0..generations {
+                write(number..number + 100);
+                number += 100;
+                old += 1;
+                away.put(&log, &world.path(&format!("log/app.log.{old}")));
+            }
+            write(number..number + 100);
+            number += 100;
+            if killed {
+                agent = world.start(&config);
+            } else {
+                world.signal(agent, Signal::CONT);
+            }
+            eventually(&format!("every line ({away:?}, killed: {killed})"), || receiver.unique() == number as usize);
+        }
+        let status = world.terminate(agent);
+        assert!(status.success(), "{}", world.read("stderr"));
+        // What was acknowledged and not yet saved comes again after a kill.
+        let bound = if killed { number } else { 0 };
+        assert!(receiver.repeated() <= bound, "{away:?}: {} repeats: {}", receiver.repeated(), world.read("stderr"));
+    }
+}
+
+/// A file that is empty at one look, and has had another text since at the next, however soon that is: nothing but the
+/// copy tells. Without the agent's part in it, because nothing can hold it up for exactly so long.
+#[test]
+fn a_generation_written_at_once_from_an_empty_file_is_not_skipped() {
+    for killed in [false, true] {
+        let receiver = Receiver::start();
+        let mut world = World::new();
+        let config = world.configure(&to_http(receiver.address, ""));
+        let log = world.path("log/app.log");
+        append(&log, 0..100);
+        let mut agent = world.start(&config);
+        eventually("the first lines", || receiver.unique() == 100);
+        Away::Copied.put(&log, &world.path("log/app.log.0"));
+        eventually("the new beginning", || world.read("stderr").matches("\"following\"").count() >= 2);
+        for old in 1..20 {
+            let number = old * 200;
+            thread::sleep(Duration::from_millis(u64::from(old) * 7 % 50));
+            if killed {
+                world.kill(agent);
+            } else {
+                world.signal(agent, Signal::STOP);
+            }
+            append(&log, number..number + 100);
+            let copy = world.path(&format!("log/app.log.{old}"));
+            fs::copy(&log, &copy).unwrap();
+            OpenOptions::new().write(true).open(&log).unwrap().set_len(0).unwrap();
+            append(&log, number + 100..number + 200);
+            if killed {
+                agent = world.start(&config);
+            } else {
+                world.signal(agent, Signal::CONT);
+            }
+            eventually("both generations", || receiver.missing(number..number + 200).is_empty());
+            Away::Copied.put(&log, &world.path(&format!("log/app.log.{}", 100 + old)));
+        }
+        assert!(world.terminate(agent).success(), "{}", world.read("stderr"));
     }
 }
 
