@@ -17,7 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("daemon", &["footprint"]),
     ("record", &[]),
     ("sidecar-logs", &["daemon", "record", "logfile"]),
-    ("dataplane", &["daemon"]),
+    ("dataplane", &["daemon", "footprint"]),
     ("sidecar-proxy", &["daemon", "dataplane", "nft"]),
     ("pod-api", &[]),
     ("pod-plan", &["pod-api"]),

@@ -17,6 +17,7 @@ pub mod body;
 pub mod chunk;
 pub mod clock;
 pub mod count;
+pub mod crowd;
 pub mod edit;
 pub mod exchange;
 pub mod filter;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use rustls::ServerConfig;
 
 use crate::backend::Backend;
+use crate::crowd::Crowd;
 use crate::filter::network::Networks;
 use crate::head::Bounds;
 use crate::log::AccessLog;
@@ -20,6 +21,8 @@ pub struct Plan {
     pub routes: Vec<Arc<Route>>,
     pub backends: Vec<Arc<Backend>>,
     pub settings: Settings,
+    /// Who is let in, of all clients; `None`: as many as descriptors and [`Settings::connections_most`] allow.
+    pub crowd: Option<Crowd>,
     pub log: Option<AccessLog>,
     pub tracing: Option<Tracing>,
     /// Some backend has connections that serve one client only.

@@ -28,6 +28,7 @@ use crate::tracing::Identities;
 mod announce;
 mod client;
 mod drain;
+mod ebb;
 mod filter;
 mod finish;
 mod hedge;
@@ -41,6 +42,7 @@ mod upstream;
 mod waiting;
 
 use client::Down;
+use ebb::Ebb;
 pub(crate) use filter::Parked;
 use upstream::Up;
 use waiting::Waiting;
@@ -224,6 +226,7 @@ pub struct Worker {
     leisurely: bool,
     /// Of the next exchange that is parked.
     ticket: u64,
+    ebb: Ebb,
 }
 
 impl Worker {
@@ -261,6 +264,7 @@ impl Worker {
             draining: false,
             leisurely: false,
             ticket: 0,
+            ebb: Ebb::default(),
             shared,
         };
         worker.open_doors()?;
@@ -305,6 +309,7 @@ impl Worker {
         }
         self.clean();
         self.hand_over_log(false);
+        self.give_back();
         if self.draining && self.is_over() {
             self.hand_over_log(true);
             return Ok(false);
@@ -318,7 +323,14 @@ impl Worker {
         }
         let log = if self.log.is_empty() { u64::MAX } else { self.log_since + LOG_DELAY };
         let drain = if self.draining { self.shared.deadline.load(Ordering::Relaxed) } else { u64::MAX };
-        let next = self.timers.next().unwrap_or(u64::MAX).min(log).min(drain).min(self.waiting.next(self.tick));
+        let next = self
+            .timers
+            .next()
+            .unwrap_or(u64::MAX)
+            .min(log)
+            .min(drain)
+            .min(self.waiting.next(self.tick))
+            .min(self.ebb.due);
         if next == u64::MAX {
             return None;
         }

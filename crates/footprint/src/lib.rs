@@ -31,8 +31,14 @@ pub fn shed() -> io::Result<Shed> {
         sys::drop_pages(&mapping)?;
         mapped += mapping.length;
     }
-    sys::trim_heap();
+    trim();
     Ok(Shed { mapped })
+}
+
+/// Gives free heap back to the kernel (malloc_trim(3)): for whoever has just freed much. It takes milliseconds if it was
+/// much, and other threads that allocate wait for it.
+pub fn trim() {
+    sys::trim_heap();
 }
 
 /// Pages this process has had mapped so far, all threads: what grows while a daemon works, and stands while it sleeps.

@@ -6,9 +6,11 @@ use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use daemon::BuildError;
 use dataplane::backend::{Address, Backend};
+use dataplane::crowd::Crowd;
 use dataplane::head::Bounds;
 use dataplane::log::Writer;
 use dataplane::plan::{Forwarded, Listener, Plan, Serves, Settings};
@@ -20,6 +22,7 @@ use regex::bytes::Regex;
 use crate::config::{self, Spec, Text};
 
 pub(crate) mod filter;
+mod room;
 mod telemetry;
 mod tls;
 mod upstream;
@@ -31,6 +34,10 @@ pub use telemetry::status_class;
 pub struct Kept {
     /// What counters have room for; it only grows.
     pub workers: usize,
+    /// Bytes the process may use, if there is a limit.
+    memory: Option<u64>,
+    /// Clients, of all workers.
+    here: Arc<AtomicUsize>,
     /// Their owner: whoever accepts has a share besides, for as long as it accepts.
     sockets: HashMap<String, Arc<OwnedFd>>,
     backends: Vec<Arc<Backend>>,
@@ -41,10 +48,12 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// `sockets` by address: those of a process that is to be followed.
-    pub fn new(workers: usize, sockets: Vec<(String, OwnedFd)>) -> Kept {
+    /// `sockets` by address: those of a process that is to be followed. `memory`: bytes, `None` without a limit.
+    pub fn new(workers: usize, memory: Option<u64>, sockets: Vec<(String, OwnedFd)>) -> Kept {
         Kept {
             workers,
+            memory,
+            here: Arc::default(),
             sockets: sockets.into_iter().map(|(address, socket)| (address, Arc::new(socket))).collect(),
             backends: Vec::new(),
             counters: HashMap::new(),
@@ -143,6 +152,7 @@ pub fn build(spec: &Spec, kept: &mut Kept) -> Result<Plan, BuildError> {
         routes,
         backends,
         settings: settings(spec),
+        crowd: room::clients(spec, workers(spec), kept.memory).map(|most| Crowd::new(most, Arc::clone(&kept.here))),
         log,
         tracing: telemetry::tracing(spec),
         personal,

@@ -595,7 +595,9 @@ document! {
         head: Size = default(Size(16 << 10)),
         /// Fields of a head.
         fields: u32 = default(100),
-        /// Connections of one worker; 0: as many as descriptors allow.
+        /// Connections of one worker; more are closed at once. 0: as many as descriptors allow, and in a cgroup with a memory
+        /// limit all workers together as many as it has room for: 6Mi for the program and 256Ki for each worker taken off,
+        /// 16Ki for each connection if a listener has TLS, else 4Ki.
         connections: u32 = default(0),
     }
 }

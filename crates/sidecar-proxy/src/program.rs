@@ -186,7 +186,7 @@ impl Program for Proxy {
 
     fn build(loaded: &Loaded<Spec>, context: &Context) -> Result<Proxy, BuildError> {
         let spec = loaded.spec.clone();
-        let mut kept = Kept::new(build::workers(&spec), context.inherited.take_all(LISTENER));
+        let mut kept = Kept::new(build::workers(&spec), context.memory_limit, context.inherited.take_all(LISTENER));
         let plan = Arc::new(build::build(&spec, &mut kept)?);
         let state = Mutex::new(State { spec, kept, plan });
         let (server, listening, handed_over) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));

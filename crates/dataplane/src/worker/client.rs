@@ -9,6 +9,7 @@ use rustix::event::epoll::EventFlags;
 
 use super::{Door, Worker, multiplex, set_deadline, watch};
 use crate::clock::SECOND;
+use crate::crowd::{Crowd, Seat};
 use crate::exchange::{Answer, Failure};
 use crate::h2::Session;
 use crate::head::{self, Refusal};
@@ -68,6 +69,7 @@ pub(super) struct Down {
     /// Of an announcement, bytes that are still to be skipped.
     pub(super) skip: usize,
     lingered: usize,
+    _seat: Option<Seat>,
     peer: [u8; 46],
     peer_length: u8,
 }
@@ -122,6 +124,11 @@ impl Worker {
             self.shared.refused.add(1);
             return;
         }
+        let seat = match self.local.plan.crowd.as_ref().map(Crowd::enter) {
+            Some(None) => return self.shared.refused.add(1),
+            Some(seat) => seat,
+            None => None,
+        };
         let mut original = None;
         if door.listener.transparent {
             match original::destination(&fd, address) {
@@ -161,6 +168,7 @@ impl Worker {
             idle_since: 0,
             skip: 0,
             lingered: 0,
+            _seat: seat,
             peer,
             peer_length,
         };

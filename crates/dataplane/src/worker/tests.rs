@@ -72,6 +72,7 @@ fn plan(directory: &std::path::Path, socket: &Arc<OwnedFd>, http2: bool) -> Plan
         },
         log: None,
         tracing: None,
+        crowd: None,
         personal: false,
         trusted: crate::filter::network::Networks::default(),
     }

@@ -13,6 +13,7 @@ mod gateway;
 mod grpc;
 mod harness;
 mod ledger;
+mod memory;
 mod multiplex;
 mod operate;
 mod redirect;

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::harness::{Does, Upstream, World, ok};
+use crate::harness::{Does, Upstream, World, eventually, ok};
 
 /// What curl prints; `None` where there is no curl.
 fn curl(arguments: &[&str]) -> Option<Vec<u8>> {
@@ -57,7 +57,7 @@ fn requests_and_bodies_of_every_length() {
         let back = curl(&[arguments, &[&at("/echo")]].concat()).unwrap();
         assert!(back == bytes, "{} of {} bytes", back.len(), bytes.len());
     }
-    assert_eq!(world.metric("outrigger_proxy_requests_active{route=\"all\"}"), 0);
+    eventually("the end of all", || world.metric("outrigger_proxy_requests_active{route=\"all\"}") == 0);
 }
 
 #[test]
@@ -126,8 +126,8 @@ fn backends_that_speak_http2() {
         let shown = text(output.stdout);
         assert!(shown.contains("2000 succeeded, 0 failed, 0 errored, 0 timeout"), "{shown}");
     }
-    assert_eq!(outer.metric("outrigger_proxy_requests_active{route=\"all\"}"), 0);
-    assert_eq!(inner.metric("outrigger_proxy_requests_active{route=\"all\"}"), 0);
+    eventually("the end of all", || outer.metric("outrigger_proxy_requests_active{route=\"all\"}") == 0);
+    eventually("the end of all", || inner.metric("outrigger_proxy_requests_active{route=\"all\"}") == 0);
 }
 
 #[test]

@@ -14,12 +14,12 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use crate::harness::{PATIENCE, Upstream, World, eventually, ok};
 
-struct Authority {
+pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Authority {
-    fn new() -> Authority {
+    pub(crate) fn new() -> Authority {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Authority { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap() }
@@ -30,7 +30,7 @@ impl Authority {
     }
 
     /// Chain and key.
-    fn issue(&self, names: &[&str], uri: Option<&str>) -> (String, String) {
+    pub(crate) fn issue(&self, names: &[&str], uri: Option<&str>) -> (String, String) {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
         if let Some(uri) = uri {
@@ -41,9 +41,9 @@ impl Authority {
     }
 }
 
-type Stream = StreamOwned<ClientConnection, TcpStream>;
+pub(crate) type Stream = StreamOwned<ClientConnection, TcpStream>;
 
-fn config(
+pub(crate) fn config(
     authority: &Authority,
     client: Option<&(String, String)>,
     versions: &[&'static rustls::SupportedProtocolVersion],
@@ -61,7 +61,7 @@ fn config(
     })
 }
 
-fn connect(address: SocketAddr, name: &str, config: &Arc<ClientConfig>) -> Stream {
+pub(crate) fn connect(address: SocketAddr, name: &str, config: &Arc<ClientConfig>) -> Stream {
     let socket = TcpStream::connect(address).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let name = ServerName::try_from(name.to_owned()).unwrap();
@@ -69,7 +69,7 @@ fn connect(address: SocketAddr, name: &str, config: &Arc<ClientConfig>) -> Strea
 }
 
 /// The answer to a GET whose body is one short piece.
-fn get(stream: &mut Stream, more: &str) -> std::io::Result<String> {
+pub(crate) fn get(stream: &mut Stream, more: &str) -> std::io::Result<String> {
     stream.write_all(format!("GET / HTTP/1.1\r\nHost: a\r\n{more}\r\n").as_bytes())?;
     let mut answer = Vec::new();
     let mut piece = [0; 4096];
@@ -82,13 +82,13 @@ fn get(stream: &mut Stream, more: &str) -> std::io::Result<String> {
     Ok(String::from_utf8(answer).unwrap())
 }
 
-fn spec(upstream: SocketAddr, tls: &str) -> String {
+pub(crate) fn spec(upstream: SocketAddr, tls: &str) -> String {
     format!(
         "listeners:\n- name: https\n  address: \"127.0.0.1:0\"\n  tls: {tls}\nroutes:\n- {{name: all, backends: [{{name: app}}]}}\nbackends:\n- {{name: app, endpoints: [\"{upstream}\"]}}\n"
     )
 }
 
-fn write_pair(directory: &Path, name: &str, (chain, key): &(String, String)) {
+pub(crate) fn write_pair(directory: &Path, name: &str, (chain, key): &(String, String)) {
     fs::write(directory.join(format!("{name}.crt")), chain).unwrap();
     fs::write(directory.join(format!("{name}.key")), key).unwrap();
 }
