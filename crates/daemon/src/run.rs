@@ -138,8 +138,9 @@ fn live<P: Program>(args: &Args, loaded: Loaded<P::Spec>, text: String) -> Exit 
         let signals = runtime.block_on(async { Signals::listen() })?;
         let (inherited, predecessor) = take_over::<P>(args)?;
         let context = Context { memory_limit: budget::memory_limit(), inherited };
-        let program = P::build(&loaded, &context).map_err(|error| chain(&error))?;
+        // Some parts have threads from the moment they are built.
         let walls = args.sandbox.then(|| P::sandbox(&loaded)).flatten().map(|sandbox| enter(&sandbox, args, P::NAME));
+        let program = P::build(&loaded, &context).map_err(|error| chain(&error))?;
         let local = LocalSet::new();
         local.block_on(&runtime, async {
             let mut exporter = None;

@@ -1,4 +1,4 @@
-//! A program locks itself in once its parts are built: it gains no privileges (no-new-privs), writes only where it said it
+//! A program locks itself in before its parts are built: it gains no privileges (no-new-privs), writes only where it said it
 //! would (Landlock, landlock(7)), executes nothing and calls nothing that only intruders want (seccomp(2)). Where the kernel
 //! has one of these not, or something around us forbids it, the others hold and the log says so.
 //!

@@ -361,6 +361,15 @@ fn hosts(one: &config::Backend) -> Vec<String> {
     one.endpoints.iter().chain(one.members.iter().map(|member| &member.address)).cloned().collect()
 }
 
+/// What is written besides standard streams: the access log, beside which a new one is made when it was renamed. Where it
+/// leads to may be elsewhere, such as with /dev/stdout.
+pub fn writes(spec: &Spec) -> Vec<PathBuf> {
+    let Some(path) = spec.access_log.as_ref().and_then(|log| log.path.as_ref()) else { return Vec::new() };
+    let path = std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
+    let target = std::fs::canonicalize(&path).ok().filter(|target| *target != path);
+    path.parent().map(PathBuf::from).into_iter().chain(target).collect()
+}
+
 /// Files whose change makes a new plan necessary.
 pub fn files(spec: &Spec) -> Vec<PathBuf> {
     let mut files = Vec::new();

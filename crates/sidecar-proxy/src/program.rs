@@ -14,7 +14,7 @@ use daemon::config::{Decoder, Loaded};
 use daemon::health::Report;
 use daemon::metrics::Exposition;
 use daemon::program::{Ending, Flag};
-use daemon::{BuildError, Context, Drain, Exit, Program, error, info, warn};
+use daemon::{BuildError, Context, Drain, Exit, Program, Sandbox, error, info, warn};
 use dataplane::backend::Address;
 use dataplane::clock;
 use dataplane::plan::Plan;
@@ -182,6 +182,10 @@ impl Program for Proxy {
 
     fn adopt(loaded: &mut Loaded<Spec>, others: &[daemon::config::tree::Node], decoder: &mut Decoder) {
         crate::gateway::adopt(loaded, others, decoder);
+    }
+
+    fn sandbox(loaded: &Loaded<Spec>) -> Option<Sandbox> {
+        Some(Sandbox { writes: build::writes(&loaded.spec) })
     }
 
     fn build(loaded: &Loaded<Spec>, context: &Context) -> Result<Proxy, BuildError> {

@@ -259,3 +259,31 @@ fn every_request_has_its_line() {
     assert!(lines[1]["app_us"].as_f64().unwrap() >= 200_000.0, "{}", lines[1]);
     assert_eq!((&lines[2]["http.response.status_code"], &lines[2]["error.type"]), (&400.into(), &"refused".into()));
 }
+
+#[test]
+fn it_locks_itself_in_and_a_reload_stays_inside() {
+    let upstream = Upstream::start(|_| ok("hi"));
+    let spec = |path: &str| simple_spec(&[upstream.address], &format!("accessLog: {{path: {path}}}\n"));
+    let world = World::with(&spec("ROOT/log"));
+    assert_eq!(world.client().get("/").status(), 200);
+    let log = world.log();
+    let walls = log.lines().find(|line| line.contains("\"sandboxed\"")).unwrap();
+    let status = |task: std::path::PathBuf| std::fs::read_to_string(task.join("status")).unwrap();
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", world.process())).unwrap();
+    let tasks: Vec<String> = tasks.map(|task| status(task.unwrap().path())).collect();
+    // Also those of what is built: the access log's.
+    assert!(tasks.iter().any(|task| task.contains("access-log")));
+    assert!(tasks.iter().all(|task| task.contains("NoNewPrivs:\t1")), "{tasks:?}");
+    if walls.contains("seccomp on") {
+        assert!(tasks.iter().all(|task| task.contains("Seccomp:\t2")), "{tasks:?}");
+    }
+    if walls.contains("landlock on") {
+        let elsewhere = tempfile::tempdir().unwrap();
+        world.configure(&spec(&elsewhere.path().join("log").display().to_string()));
+        eventually("the refusal", || world.log().contains("the sandbox made at the start allows no writing below"));
+        assert_eq!(std::fs::read_dir(elsewhere.path()).unwrap().count(), 0);
+    } else {
+        println!("NOT RUN: {walls}");
+    }
+    assert_eq!(world.client().get("/").status(), 200);
+}
