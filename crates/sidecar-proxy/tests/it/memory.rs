@@ -19,12 +19,23 @@ struct Scene {
 
 impl Scene {
     fn new() -> Scene {
+        Scene::within(None)
+    }
+
+    /// Only the proxy is within the walls.
+    fn within(walls: Option<&Walls>) -> Scene {
         let authority = Authority::new();
         let upstream = Upstream::start(|_| ok("fine."));
         let mut world = World::new();
         write_pair(&world.path(""), "a", &authority.issue(&["a.test"], None));
         let tls = "{certificates: [{certFile: ROOT/a.crt, keyFile: ROOT/a.key}]}";
+        if let Some(walls) = walls {
+            walls.step_in();
+        }
         world.start(&format!("workers: 1\n{}", spec(upstream.address, tls)));
+        if let Some(walls) = walls {
+            walls.step_out();
+        }
         Scene { world, client: config(&authority, None, rustls::ALL_VERSIONS), _upstream: upstream }
     }
 
@@ -60,20 +71,23 @@ fn a_crowd_that_leaves_leaves_no_memory_behind() {
     }
 }
 
-/// A memory cgroup (v1), for the thread that made it and what it starts.
+/// A memory cgroup (v1), for what a thread starts while it is in it.
 struct Walls {
     directory: PathBuf,
 }
 
 impl Walls {
     /// `None` where there are no such cgroups, or not for us.
-    fn around_me(bytes: usize) -> Option<Walls> {
+    fn new(bytes: usize) -> Option<Walls> {
         let directory = Path::new("/sys/fs/cgroup/memory").join(format!("outrigger-proxy-test-{}", std::process::id()));
         fs::create_dir(&directory).ok()?;
         let walls = Walls { directory };
         fs::write(walls.directory.join("memory.limit_in_bytes"), bytes.to_string()).ok()?;
-        fs::write(walls.directory.join("tasks"), thread()).ok()?;
         Some(walls)
+    }
+
+    fn step_in(&self) {
+        fs::write(self.directory.join("tasks"), thread()).unwrap();
     }
 
     fn step_out(&self) {
@@ -88,19 +102,19 @@ fn thread() -> String {
 impl Drop for Walls {
     fn drop(&mut self) {
         let _ = fs::write("/sys/fs/cgroup/memory/tasks", thread());
-        // It is busy until its last process has been waited for.
-        let _ = fs::remove_dir(&self.directory);
+        // It is busy until the last process has left it.
+        let gone = |_: &u32| fs::remove_dir(&self.directory).is_ok();
+        let _ = (0..200).inspect(|_| std::thread::sleep(Duration::from_millis(5))).find(gone);
     }
 }
 
 #[test]
 fn as_many_as_fit_below_the_limit() {
-    let Some(walls) = Walls::around_me(16 * MIB) else {
+    let Some(walls) = Walls::new(16 * MIB) else {
         println!("NOT RUN: there are no memory cgroups (v1) to make");
         return;
     };
-    let mut scene = Scene::new();
-    walls.step_out();
+    let mut scene = Scene::within(Some(&walls));
     // (16 MiB - 6 MiB - 256 KiB) / 16 KiB
     let crowd: Vec<Stream> = (0..624).map(|_| scene.enter().unwrap()).collect();
     assert!(scene.enter().is_none() && scene.enter().is_none());
