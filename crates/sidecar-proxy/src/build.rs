@@ -2,7 +2,7 @@
 //! sockets, backends with their health and pools, counters.
 
 use std::collections::HashMap;
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use dataplane::sock;
 use regex::bytes::Regex;
 
 use crate::config::{self, Spec, Text};
+use crate::discovery::Watches;
 
 pub(crate) mod filter;
 mod room;
@@ -41,6 +42,8 @@ pub struct Kept {
     /// Their owner: whoever accepts has a share besides, for as long as it accepts.
     sockets: HashMap<String, Arc<OwnedFd>>,
     backends: Vec<Arc<Backend>>,
+    /// Where endpoints are found.
+    pub watches: Watches,
     counters: HashMap<String, Arc<[RouteCounters]>>,
     log: Option<(Option<String>, Writer)>,
     tickets: tls::Tickets,
@@ -56,6 +59,7 @@ impl Kept {
             here: Arc::default(),
             sockets: sockets.into_iter().map(|(address, socket)| (address, Arc::new(socket))).collect(),
             backends: Vec::new(),
+            watches: Watches::default(),
             counters: HashMap::new(),
             log: None,
             tickets: tls::Tickets::new(),
@@ -89,10 +93,11 @@ pub fn build(spec: &Spec, kept: &mut Kept) -> Result<Plan, BuildError> {
     let mut sockets = HashMap::new();
     let mut tickets = tls::Tickets::new();
     kept.workers = kept.workers.max(workers(spec));
+    let mut watches = Watches::default();
     let backends = spec
         .backends
         .iter()
-        .map(|one| upstream::build(one, spec.zone.as_deref(), kept))
+        .map(|one| upstream::build(one, spec, kept, &mut watches))
         .collect::<Result<Vec<_>, _>>()?;
     let mut listeners = Vec::new();
     for listener in &spec.listeners {
@@ -143,6 +148,7 @@ pub fn build(spec: &Spec, kept: &mut Kept) -> Result<Plan, BuildError> {
     kept.sockets = sockets;
     kept.tickets = tickets;
     kept.backends = backends.clone();
+    kept.watches.keep(watches);
     kept.counters = counters;
     kept.gates = gates;
     kept.log = log.as_ref().map(|log| (spec.access_log.as_ref().and_then(|log| log.path.clone()), log.writer.clone()));
@@ -243,22 +249,6 @@ pub fn endpoint_name(text: &str) -> Result<(), String> {
     match (good, port.parse::<u16>()) {
         (true, Ok(1..)) => Ok(()),
         _ => Err("must be `HOST:PORT` or `unix:/PATH`".to_owned()),
-    }
-}
-
-/// The addresses of one endpoint, now. A name that is not known has none.
-pub fn resolve(text: &str) -> Vec<Address> {
-    if let Some(path) = text.strip_prefix("unix:") {
-        return vec![Address::Unix(PathBuf::from(path))];
-    }
-    match text.to_socket_addrs() {
-        Ok(found) => {
-            let mut found: Vec<Address> = found.map(Address::Tcp).collect();
-            found.sort_by_key(ToString::to_string);
-            found.dedup();
-            found
-        }
-        Err(_) => Vec::new(),
     }
 }
 
@@ -383,13 +373,4 @@ pub fn files(spec: &Spec) -> Vec<PathBuf> {
     }
     files.extend(spec.backends.iter().filter_map(|backend| backend.sticky.as_ref()?.secret_file.as_ref()));
     files.into_iter().map(PathBuf::from).chain(filter::files(spec)).collect()
-}
-
-/// Names that are looked up again, and how often.
-pub fn names(spec: &Spec) -> Vec<(String, std::time::Duration)> {
-    let all = spec
-        .backends
-        .iter()
-        .flat_map(|backend| hosts(backend).into_iter().map(move |endpoint| (endpoint, backend.resolve_every.0)));
-    all.filter(|(endpoint, _)| !endpoint.starts_with("unix:") && endpoint.parse::<SocketAddr>().is_err()).collect()
 }

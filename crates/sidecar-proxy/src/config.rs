@@ -34,6 +34,8 @@ document! {
         web_socket: bool = default(true),
         /// What becomes of paths with `.` or `..` segments, plain or encoded.
         dot_segments: DotSegments = default(DotSegments::Refuse),
+        /// Name servers, `ADDRESS` or `ADDRESS:PORT`; without, those of `/etc/resolv.conf`, whose other settings count in any case.
+        name_servers: Vec<String> = default(Vec::new()),
         /// Where this proxy is; endpoints in the same zone are preferred.
         zone: Option<String> = optional,
         /// A line for every request. Without, there is none.
@@ -375,12 +377,14 @@ document! {
     pub struct Backend {
         /// The name.
         name: String = required,
-        /// `host:port` or `unix:/path`. Every address of a name is an endpoint; names are looked up again every `resolveEvery`.
+        /// `host:port` or `unix:/path`. Every address of a name is an endpoint; names are looked up again when their time to live is over, at the latest after `resolveEvery`.
         endpoints: Vec<String> = default(Vec::new()),
         /// Whether HTTP/2 is spoken: over TLS, or without from the first byte (h2c). gRPC needs it.
         http2: bool = default(false),
         /// Endpoints of which there is more to say than where they are.
         members: Vec<Member> = default(Vec::new()),
+        /// Endpoints that are found elsewhere.
+        discover: Vec<Discover> = default(Vec::new()),
         /// Whose turn it is.
         balance: Balance = default(Balance::RoundRobin),
         /// What `ringHash` and `maglev` go by; without, the client's address.
@@ -395,7 +399,7 @@ document! {
         zone_overflow_percent: u32 = default(70),
         /// When fewer of a hundred endpoints are well, health is not believed and all are used; 0: only when none is.
         panic_percent: u32 = default(0),
-        /// How often names are looked up.
+        /// How often names are looked up at least.
         resolve_every: Seconds = default(Seconds::new(30)),
         /// For connecting.
         connect_timeout: Seconds = default(Seconds::new(5)),
@@ -461,6 +465,57 @@ document! {
         zone: Option<String> = optional,
         /// What `subset` chooses by.
         labels: BTreeMap<String, String> = default(BTreeMap::new()),
+    }
+}
+
+one_of! {
+    /// Where endpoints are found. A source that fails leaves what it said last.
+    pub enum Discover {
+        /// A file with a list, YAML or JSON, of texts (`ADDRESS:PORT`) or maps like `members`; read again when it changes.
+        File(Text) = "file",
+        /// SRV records of this name, such as `_http._tcp.app.default.svc.cluster.local`: the best priority, with its weights.
+        Srv(Text) = "srv",
+        /// A service's EndpointSlices, watched.
+        Kubernetes(KubernetesService) = "kubernetes",
+        /// A service in Consul: the instances whose checks pass.
+        Consul(ConsulService) = "consul",
+    }
+}
+
+document! {
+    /// A service's EndpointSlices. Its pods that are ready; if there is none, those that end but still serve. Zones are those of
+    /// the slices; labels are `pod` and `node`. The service account needs `list` and `watch` of `endpointslices`.
+    pub struct KubernetesService {
+        /// The service.
+        service: String = required,
+        /// Its namespace; without, the pod's.
+        namespace: Option<String> = optional,
+        /// The port's name or number; without, the first.
+        port: Option<String> = optional,
+        /// The API, such as `https://10.96.0.1:443`; without, the one the pod is told.
+        api: Option<String> = optional,
+        /// Without, the pod's service account's.
+        token_file: Option<String> = optional,
+        /// PEM certificates to trust; without, the pod's service account's.
+        ca_file: Option<String> = optional,
+    }
+}
+
+document! {
+    /// A service in Consul; its instances' `Meta` are labels, their weights count.
+    pub struct ConsulService {
+        /// The service.
+        service: String = required,
+        /// The agent.
+        address: String = default("http://127.0.0.1:8500".to_owned()),
+        /// Only instances with this tag.
+        tag: Option<String> = optional,
+        /// Without, the agent's.
+        datacenter: Option<String> = optional,
+        /// A file with the token.
+        token_file: Option<String> = optional,
+        /// PEM certificates to trust instead of the machine's.
+        ca_file: Option<String> = optional,
     }
 }
 

@@ -8,14 +8,13 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use daemon::config::{Decoder, Loaded};
 use daemon::health::Report;
 use daemon::metrics::Exposition;
 use daemon::program::{Ending, Flag};
 use daemon::{BuildError, Context, Drain, Exit, Program, Sandbox, error, info, warn};
-use dataplane::backend::Address;
 use dataplane::clock;
 use dataplane::plan::Plan;
 use dataplane::server::Server;
@@ -304,20 +303,23 @@ impl Program for Proxy {
 }
 
 impl Proxy {
-    /// Looks at certificates and names from time to time. A thread, because looking up names blocks.
+    /// Looks at certificates from time to time, and takes over endpoints that have been found.
     fn keep_up(&self) {
         let inner = Arc::downgrade(&self.inner);
         let builder = thread::Builder::new().name("keeper".to_owned()).stack_size(128 << 10);
         let spawned = builder.spawn(move || {
             let mut seen = Seen::default();
+            let mut found = false;
             loop {
                 let Some(inner) = inner.upgrade().filter(|inner| !inner.handed_over.load(Ordering::Relaxed)) else {
                     return;
                 };
                 let spec = lock(&inner.state).spec.clone();
-                if seen.has_changed(&spec) {
+                let files = seen.has_changed(&spec);
+                if files || found {
                     match inner.renew(&spec) {
-                        Ok(()) => info!("certificates or addresses taken over"),
+                        Ok(()) if files => info!("certificates or addresses taken over"),
+                        Ok(()) => info!("endpoints taken over"),
                         Err(error) => {
                             error!(
                                 "certificates or addresses not taken over; the old ones go on",
@@ -326,14 +328,10 @@ impl Proxy {
                         }
                     }
                 }
-                if build::files(&spec).is_empty() && build::names(&spec).is_empty() {
-                    drop(inner);
-                    // Only a reload can change that, and it reads everything itself.
-                    thread::sleep(10 * LOOK);
-                } else {
-                    drop(inner);
-                    thread::sleep(LOOK);
-                }
+                let bell = Arc::clone(&lock(&inner.state).kept.watches.bell);
+                drop(inner);
+                // Without files only a reload can change that, and it reads everything itself.
+                found = bell.wait(if build::files(&spec).is_empty() { 10 * LOOK } else { LOOK });
             }
         });
         if let Err(error) = spawned {
@@ -342,11 +340,10 @@ impl Proxy {
     }
 }
 
-/// What files and names were when they were last looked at.
+/// What files were when they were last looked at.
 #[derive(Debug, Default)]
 struct Seen {
     files: HashMap<PathBuf, Option<Vec<u8>>>,
-    names: HashMap<String, (Instant, Vec<Address>)>,
 }
 
 impl Seen {
@@ -361,20 +358,6 @@ impl Seen {
             if text.is_some() {
                 let before = self.files.insert(path, text.clone());
                 changed |= before.is_some_and(|before| before != text);
-            }
-        }
-        let names = build::names(spec);
-        self.names.retain(|name, _| names.iter().any(|(other, _)| other == name));
-        for (name, every) in names {
-            let due = self.names.get(&name).is_none_or(|(at, known)| {
-                // A name that is not known yet is asked about again soon.
-                at.elapsed() >= if known.is_empty() { Duration::from_secs(2).min(every) } else { every }
-            });
-            if due {
-                let found = build::resolve(&name);
-                let before = self.names.insert(name, (Instant::now(), found.clone()));
-                // An answer that has nothing is no answer: the old addresses may still be good.
-                changed |= before.is_some_and(|(_, before)| before != found && !found.is_empty());
             }
         }
         changed

@@ -1,19 +1,26 @@
 //! Backends: endpoints as the document names them or as they were found, and how they are used.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use daemon::BuildError;
 use dataplane::announce::Version;
-use dataplane::backend::{self, Address, Affinity, Backend, Balance, Limits, Passive, Sticky};
+use dataplane::backend::{self, Affinity, Backend, Balance, Limits, Passive, Sticky};
 
 use super::{Kept, hosts, nanos, tls};
 use crate::config;
-use crate::discovery::{self, Instance};
+use crate::discovery::{self, Watches};
 
 /// The backend as it was, if nothing has changed; as it was with other endpoints, if only these have; or a new one.
-pub(super) fn build(one: &config::Backend, zone: Option<&str>, kept: &Kept) -> Result<Arc<Backend>, BuildError> {
-    let found = discovery::select(one, zone, &instances(one));
+pub(super) fn build(
+    one: &config::Backend,
+    spec: &config::Spec,
+    kept: &Kept,
+    watches: &mut Watches,
+) -> Result<Arc<Backend>, BuildError> {
+    let instances = kept.watches.instances(one, spec, watches);
+    let instances =
+        instances.map_err(|error| BuildError::new(format!("endpoints of the backend `{}`", one.name), error))?;
+    let found = discovery::select(one, spec.zone.as_deref(), &instances);
     let tls = one.tls.as_ref().map(|tls| tls::client(tls, &hosts(one), one.http2)).transpose();
     let (tls, fingerprint) =
         tls.map_err(|error| BuildError::new(format!("TLS of the backend `{}`", one.name), error))?.unzip();
@@ -34,7 +41,13 @@ pub(super) fn build(one: &config::Backend, zone: Option<&str>, kept: &Kept) -> R
 
 /// All that makes it another backend: everything but where its endpoints are.
 fn identity(one: &config::Backend, fingerprint: &str, sticky: Option<&Sticky>) -> String {
-    let rest = config::Backend { endpoints: Vec::new(), members: Vec::new(), subset: None, ..one.clone() };
+    let rest = config::Backend {
+        endpoints: Vec::new(),
+        members: Vec::new(),
+        discover: Vec::new(),
+        subset: None,
+        ..one.clone()
+    };
     format!("{rest:?} {fingerprint} {sticky:?} {:?}", one.tls.as_ref().map(|_| hosts(one)))
 }
 
@@ -104,34 +117,4 @@ fn sticky(one: &config::Sticky) -> std::io::Result<Sticky> {
         attributes.push_str("; Secure");
     }
     Ok(Sticky { cookie: one.cookie.as_bytes().to_vec(), attributes: attributes.into_bytes(), secret })
-}
-
-/// What the document names, with names resolved.
-fn instances(one: &config::Backend) -> Vec<Instance> {
-    let mut instances = Vec::new();
-    if one.original_destination {
-        // It stands for wherever clients want to go.
-        let nowhere = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
-        instances.push(Instance::new(Address::Tcp(nowhere), "original".to_owned()));
-    }
-    let plain = one.endpoints.iter().map(|address| (address, None));
-    for (text, member) in plain.chain(one.members.iter().map(|member| (&member.address, Some(member)))) {
-        let addresses = super::resolve(text);
-        if addresses.is_empty() {
-            daemon::warn!("an endpoint's name is not known", backend = one.name, endpoint = text);
-        }
-        for address in addresses {
-            // Also with a single address: the name must not change when a second comes.
-            let shown = address.to_string();
-            let name = if shown == *text { shown } else { format!("{text} ({shown})") };
-            let mut instance = Instance::new(address, name);
-            if let Some(member) = member {
-                instance.weight = member.weight;
-                instance.zone.clone_from(&member.zone);
-                instance.labels.clone_from(&member.labels);
-            }
-            instances.push(instance);
-        }
-    }
-    instances
 }

@@ -93,6 +93,11 @@ pub fn check(spec: &Spec, decoder: &mut Decoder) {
             decoder.refuse_at(&format!("{at}.resolveEvery"), "must be longer than 0s");
         }
     }
+    for (index, server) in spec.name_servers.iter().enumerate() {
+        if crate::discovery::name_server(server).is_none() {
+            decoder.refuse_at(&format!("spec.nameServers[{index}]"), "must be `ADDRESS` or `ADDRESS:PORT`");
+        }
+    }
     if !(1024..=32 << 10).contains(&spec.limits.head.0) {
         decoder.refuse_at("spec.limits.head", "must be between 1Ki and 32Ki");
     }

@@ -4,11 +4,20 @@ use daemon::config::Decoder;
 
 use super::is_token;
 use crate::build;
-use crate::config::{ActiveHealth, Backend, Balance};
+use crate::config::{ActiveHealth, Backend, Balance, Discover, Text};
 
 pub(super) fn check(at: &str, one: &Backend, decoder: &mut Decoder) {
-    if one.endpoints.is_empty() && one.members.is_empty() {
-        decoder.refuse_at(&format!("{at}.endpoints"), "needs at least one endpoint");
+    if one.endpoints.is_empty() && one.members.is_empty() && one.discover.is_empty() {
+        decoder.refuse_at(&format!("{at}.endpoints"), "needs at least one endpoint, or discover");
+    }
+    if one.endpoints.is_empty()
+        && one.tls.as_ref().is_some_and(|tls| tls.server_name.is_none())
+        && one.members.is_empty()
+    {
+        decoder.refuse_at(&format!("{at}.tls"), "needs a serverName, since endpoints are only discovered");
+    }
+    for (index, source) in one.discover.iter().enumerate() {
+        check_source(&format!("{at}.discover[{index}]"), source, decoder);
     }
     for (index, member) in one.members.iter().enumerate() {
         if let Err(message) = build::endpoint_name(&member.address) {
@@ -59,5 +68,24 @@ pub(super) fn check_health(at: &str, one: &Backend, health: &ActiveHealth, decod
     }
     if service.len() > 127 {
         decoder.refuse_at(&at, "must have at most 127 bytes");
+    }
+}
+
+fn check_source(at: &str, source: &Discover, decoder: &mut Decoder) {
+    let url = |url: &str| crate::discovery::is_url(url);
+    match source {
+        Discover::File(Text(path)) if !path.starts_with('/') => {
+            decoder.refuse_at(&format!("{at}.file"), "must be an absolute path");
+        }
+        Discover::Srv(Text(name)) if name.is_empty() || name.split('.').any(|label| label.len() > 63) => {
+            decoder.refuse_at(&format!("{at}.srv"), "is no name");
+        }
+        Discover::Kubernetes(from) if from.api.as_ref().is_some_and(|api| !url(api)) => {
+            decoder.refuse_at(&format!("{at}.kubernetes.api"), "must be `http://HOST:PORT` or `https://HOST:PORT`");
+        }
+        Discover::Consul(from) if !url(&from.address) => {
+            decoder.refuse_at(&format!("{at}.consul.address"), "must be `http://HOST:PORT` or `https://HOST:PORT`");
+        }
+        _ => {}
     }
 }

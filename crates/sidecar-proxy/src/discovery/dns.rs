@@ -1,0 +1,271 @@
+//! A resolver of our own, for the times to live that the system's does not tell: A, AAAA and SRV (RFC 1035, 3596, 2782), with
+//! the search list of resolv.conf(5) as pods have it, and the hosts file first.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::time::Duration;
+
+use dataplane::backend::Address;
+
+use super::Instance;
+use super::watch::{Said, Source};
+
+pub(super) mod message;
+
+use message::{Data, Reply};
+
+const A: u16 = 1;
+const AAAA: u16 = 28;
+const SRV: u16 = 33;
+/// No name is asked more often, whatever its time to live.
+const SELDOM: Duration = Duration::from_secs(1);
+
+/// Whom to ask and how: resolv.conf(5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Resolver {
+    servers: Vec<SocketAddr>,
+    search: Vec<String>,
+    ndots: usize,
+    timeout: Duration,
+    attempts: u32,
+}
+
+impl Resolver {
+    pub(super) fn parse(text: &str) -> Resolver {
+        let mut resolver = Resolver {
+            servers: Vec::new(),
+            search: Vec::new(),
+            ndots: 1,
+            timeout: Duration::from_secs(2),
+            attempts: 2,
+        };
+        for line in text.lines() {
+            let mut words = line.split_whitespace();
+            match words.next() {
+                Some("nameserver") => {
+                    let address = words.next().and_then(|word| word.parse::<IpAddr>().ok());
+                    resolver.servers.extend(address.map(|address| SocketAddr::new(address, 53)));
+                }
+                Some("search" | "domain") => resolver.search = words.map(str::to_owned).collect(),
+                Some("options") => words.for_each(|word| match word.split_once(':') {
+                    Some(("ndots", value)) => resolver.ndots = value.parse().unwrap_or(1).min(15),
+                    Some(("timeout", value)) => {
+                        resolver.timeout = Duration::from_secs(value.parse().unwrap_or(2).clamp(1, 10));
+                    }
+                    Some(("attempts", value)) => resolver.attempts = value.parse().unwrap_or(2).clamp(1, 5),
+                    _ => {}
+                }),
+                _ => {}
+            }
+        }
+        resolver
+    }
+
+    /// Names in the order in which they are asked about.
+    fn candidates(&self, name: &str) -> Vec<String> {
+        if let Some(absolute) = name.strip_suffix('.') {
+            return vec![absolute.to_owned()];
+        }
+        let mut all: Vec<String> =
+            self.search.iter().map(|domain| format!("{name}.{}", domain.trim_end_matches('.'))).collect();
+        let at = if name.matches('.').count() >= self.ndots { 0 } else { all.len() };
+        all.insert(at, name.to_owned());
+        all
+    }
+
+    /// The first candidate that has any of these records, with the shortest time to live on the way to them.
+    fn look_up(&self, name: &str, kinds: &[u16]) -> io::Result<(Vec<Data>, Duration)> {
+        for candidate in self.candidates(name) {
+            let (mut found, mut ttl) = (Vec::new(), u32::MAX);
+            for kind in kinds {
+                let reply = self.query(&candidate, *kind)?;
+                let (data, shortest) = reply.answers(&candidate, *kind);
+                if !data.is_empty() {
+                    ttl = ttl.min(shortest);
+                }
+                found.extend(data);
+            }
+            if !found.is_empty() {
+                return Ok((found, Duration::from_secs(u64::from(ttl))));
+            }
+        }
+        Err(io::Error::new(io::ErrorKind::NotFound, format!("the name `{name}` has no such record")))
+    }
+
+    /// Asks one server after the other; a name that does not exist is an answer.
+    fn query(&self, name: &str, kind: u16) -> io::Result<Reply> {
+        let mut last = io::Error::other("there is no name server");
+        for _ in 0..self.attempts {
+            for server in &self.servers {
+                match self.ask(*server, name, kind) {
+                    Ok(reply) if matches!(reply.code, 0 | 3) => return Ok(reply),
+                    Ok(reply) => last = io::Error::other(format!("{server} answered with code {}", reply.code)),
+                    Err(error) => last = error,
+                }
+            }
+        }
+        Err(last)
+    }
+
+    fn ask(&self, server: SocketAddr, name: &str, kind: u16) -> io::Result<Reply> {
+        let mut id = [0; 2];
+        rustls::crypto::ring::default_provider()
+            .secure_random
+            .fill(&mut id)
+            .map_err(|_| io::Error::other("no random numbers"))?;
+        let id = u16::from_be_bytes(id);
+        let query = message::query(id, name, kind).ok_or_else(|| io::Error::other(format!("`{name}` is no name")))?;
+        let any: SocketAddr =
+            if server.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
+        let socket = UdpSocket::bind(any)?;
+        socket.connect(server)?;
+        socket.send(&query)?;
+        let until = std::time::Instant::now() + self.timeout;
+        let mut room = vec![0; 4096];
+        loop {
+            let left = until.saturating_duration_since(std::time::Instant::now());
+            if left.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            socket.set_read_timeout(Some(left))?;
+            let length = socket.recv(&mut room)?;
+            // Whatever does not answer this question was not meant for us.
+            match message::reply(&room[..length], id, name, kind) {
+                Some(reply) if reply.truncated => return self.ask_by_tcp(server, &query, id, name, kind),
+                Some(reply) => return Ok(reply),
+                None => {}
+            }
+        }
+    }
+
+    fn ask_by_tcp(&self, server: SocketAddr, query: &[u8], id: u16, name: &str, kind: u16) -> io::Result<Reply> {
+        use std::io::{Read as _, Write as _};
+        let mut stream = TcpStream::connect_timeout(&server, self.timeout)?;
+        stream.set_read_timeout(Some(self.timeout))?;
+        stream.set_write_timeout(Some(self.timeout))?;
+        let length = u16::try_from(query.len()).map_err(io::Error::other)?;
+        stream.write_all(&[&length.to_be_bytes()[..], query].concat())?;
+        let mut length = [0; 2];
+        stream.read_exact(&mut length)?;
+        let mut answer = vec![0; usize::from(u16::from_be_bytes(length))];
+        stream.read_exact(&mut answer)?;
+        message::reply(&answer, id, name, kind).ok_or_else(|| io::Error::other("the name server's answer is malformed"))
+    }
+
+    /// A name's addresses, in order.
+    pub(super) fn addresses(&self, name: &str) -> io::Result<(Vec<IpAddr>, Duration)> {
+        let known = hosts(&std::fs::read_to_string("/etc/hosts").unwrap_or_default(), name);
+        if !known.is_empty() {
+            return Ok((known, Duration::MAX));
+        }
+        if name.eq_ignore_ascii_case("localhost") {
+            return Ok((vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()], Duration::MAX));
+        }
+        let (found, ttl) = self.look_up(name, &[A, AAAA])?;
+        let mut addresses: Vec<IpAddr> = found.into_iter().filter_map(|data| data.address()).collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        Ok((addresses, ttl))
+    }
+}
+
+/// Addresses of a name in hosts(5).
+fn hosts(text: &str, name: &str) -> Vec<IpAddr> {
+    let lines = text.lines().filter_map(|line| {
+        let mut words = line.split('#').next()?.split_whitespace();
+        let address = words.next()?.parse::<IpAddr>().ok()?;
+        words.any(|word| word.eq_ignore_ascii_case(name)).then_some(address)
+    });
+    let mut found: Vec<IpAddr> = lines.collect();
+    found.dedup();
+    found
+}
+
+/// A host's addresses, or a service's instances.
+#[derive(Debug)]
+pub(super) struct Names {
+    pub(super) servers: Vec<SocketAddr>,
+    pub(super) what: What,
+    /// However long the time to live is.
+    pub(super) every: Duration,
+}
+
+#[derive(Debug)]
+pub(super) enum What {
+    Host { host: String, port: u16 },
+    Service(String),
+}
+
+impl Source for Names {
+    fn ask(&mut self) -> io::Result<Said> {
+        // Read each time: it is small, and may change.
+        let mut resolver = Resolver::parse(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
+        if !self.servers.is_empty() {
+            resolver.servers.clone_from(&self.servers);
+        }
+        let (list, ttl) = match &self.what {
+            What::Host { host, port } => {
+                let (found, ttl) = resolver.addresses(host)?;
+                let list = found.into_iter().map(|ip| instance(&format!("{host}:{port}"), SocketAddr::new(ip, *port)));
+                (list.collect(), ttl)
+            }
+            What::Service(name) => service(&resolver, name)?,
+        };
+        Ok(Said { list: Some(list), wait: ttl.min(self.every).max(SELDOM) })
+    }
+}
+
+fn instance(name: &str, address: SocketAddr) -> Instance {
+    Instance::new(Address::Tcp(address), format!("{name} ({address})"))
+}
+
+/// The targets of the best priority, with their weights.
+fn service(resolver: &Resolver, name: &str) -> io::Result<(Vec<Instance>, Duration)> {
+    let (found, mut ttl) = resolver.look_up(name, &[SRV])?;
+    let targets: Vec<_> = found.into_iter().filter_map(Data::service).collect();
+    let best = targets.iter().map(|(priority, ..)| *priority).min();
+    let mut list = Vec::new();
+    let mut failed = None;
+    for (_, weight, port, target) in targets.iter().filter(|(priority, ..)| Some(*priority) == best) {
+        match resolver.addresses(&format!("{target}.")) {
+            Ok((addresses, own)) => {
+                ttl = ttl.min(own);
+                list.extend(addresses.into_iter().map(|ip| {
+                    // RFC 2782: weight 0 is for where there is nothing to choose.
+                    let weight = u32::from(*weight).max(1);
+                    Instance { weight, ..instance(&format!("{target}:{port}"), SocketAddr::new(ip, *port)) }
+                }));
+            }
+            Err(error) => failed = Some(error),
+        }
+    }
+    match failed {
+        Some(error) if list.is_empty() => Err(error),
+        _ => Ok((list, ttl)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resolv_conf_as_pods_have_it() {
+        let resolver = Resolver::parse(
+            "# of the cluster\nsearch ns.svc.cluster.local svc.cluster.local\nnameserver 10.96.0.10\nnameserver ::1\noptions ndots:5 timeout:1 edns0\n",
+        );
+        assert_eq!(resolver.servers, ["10.96.0.10:53".parse().unwrap(), "[::1]:53".parse().unwrap()]);
+        assert_eq!((resolver.ndots, resolver.timeout), (5, Duration::from_secs(1)));
+        assert_eq!(resolver.candidates("app"), ["app.ns.svc.cluster.local", "app.svc.cluster.local", "app"]);
+        assert_eq!(resolver.candidates("a.b.c.d.e.f")[0], "a.b.c.d.e.f");
+        assert_eq!(resolver.candidates("app.example."), ["app.example"]);
+    }
+
+    #[test]
+    fn the_hosts_file() {
+        let text = "127.0.0.1 localhost lo # here\n# 1.2.3.4 app\n10.0.0.1 App app.local\n::1 localhost\n";
+        assert_eq!(hosts(text, "app"), ["10.0.0.1".parse::<IpAddr>().unwrap()]);
+        assert_eq!(hosts(text, "localhost").len(), 2);
+        assert!(hosts(text, "here").is_empty());
+    }
+}
