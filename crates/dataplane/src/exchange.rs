@@ -154,6 +154,8 @@ pub struct Exchange {
     pub keep_up: bool,
     pub answer: Answer,
     pub tries: u32,
+    /// Tries whose pooled connection turned out to be closed: they are made up for besides the route's retries.
+    pub replaced: u32,
     /// Where it should go.
     pub wish: Wish,
     /// Which exchange it is of all this worker ever had; 0: none now.
@@ -245,6 +247,7 @@ impl Exchange {
             keep_up: false,
             answer: Answer::Waiting,
             tries: 0,
+            replaced: 0,
             wish: Wish::default(),
             serial: 0,
             queued_until: 0,
@@ -287,6 +290,11 @@ impl Exchange {
         replay.clear();
         text.clear();
         *self = Exchange { replay, text, ..Exchange::new(down, local, at) };
+    }
+
+    /// Tries as the route counts them.
+    pub fn counted_tries(&self) -> u32 {
+        self.tries.saturating_sub(self.replaced)
     }
 
     /// The backend's connection is for bytes alone: not pooled, not shared.

@@ -17,7 +17,11 @@ impl Worker {
         let Some(exchange) = self.exchange(x) else { return };
         let may = exchange.method.is_idempotent() && exchange.replayable && exchange.answer == Answer::Waiting;
         let may = may && !exchange.upgrade && !exchange.is_raw();
-        if may && exchange.tries == 1 && exchange.twin_of.is_none() && !std::mem::replace(&mut exchange.hedged, true) {
+        if may
+            && exchange.counted_tries() == 1
+            && exchange.twin_of.is_none()
+            && !std::mem::replace(&mut exchange.hedged, true)
+        {
             self.wait_until(x, now.saturating_add(after), Due::Hedge);
         }
     }

@@ -209,7 +209,8 @@ impl Worker {
         let route = exchange.route.and_then(|route| local.routes.get(route));
         if let Some(route) = route {
             let wanted = route.retry.takes_status(response.status);
-            let may = exchange.replayable && exchange.method.is_idempotent() && exchange.tries <= route.retry.times;
+            let may =
+                exchange.replayable && exchange.method.is_idempotent() && exchange.counted_tries() <= route.retry.times;
             if wanted && may && exchange.request.is_done() && pool.withdraw(now) {
                 route.counters[index].retries.add(1);
                 exchange.end_attempt(now, response.status, None);

@@ -540,7 +540,9 @@ impl Worker {
         let by_route = stale || route.map_or(&plain, |route| &route.retry).takes(failure);
         let harmless = unsent || exchange.method.is_idempotent();
         let may = exchange.answer == Answer::Waiting && exchange.replayable && harmless && by_route;
-        let again = may && (stale && exchange.tries < 8 || exchange.tries <= times && pool.withdraw(now));
+        let replaces = may && stale && exchange.replaced < 8;
+        let again = replaces || may && exchange.counted_tries() <= times && pool.withdraw(now);
+        exchange.replaced += u32::from(replaces);
         if !stale {
             exchange.wish = Wish { avoid: Some(endpoint), stuck: None, ..exchange.wish };
         }
@@ -572,7 +574,8 @@ impl Worker {
         let now = self.tick;
         let Some(exchange) = self.exchanges.get_mut(x as usize).and_then(Option::as_deref_mut) else { return };
         let route = exchange.route.and_then(|route| exchange.local.plan.routes.get(route));
-        let wait = route.filter(|_| !at_once).map_or(0, |route| route.retry.wait(exchange.tries, &mut self.dice));
+        let wait =
+            route.filter(|_| !at_once).map_or(0, |route| route.retry.wait(exchange.counted_tries(), &mut self.dice));
         if wait == 0 {
             return self.send_out(x);
         }

@@ -101,7 +101,9 @@ fn a_delay_shows_up_where_it_was() {
         let phase = slow.phase();
         let least = DELAY.as_secs_f64() * 0.9e6;
         // The machine may dawdle, too, anywhere, and eat up a part of the delay: once it must be seen that it did not.
-        let alone = (1..=20).any(|count| {
+        // No more often than the slowest are kept.
+        let mut proved = 0.0;
+        let alone = (1..=16).any(|count| {
             let timing = ask(&world, slow);
             let mut good = true;
             if slow.is_early() {
@@ -119,6 +121,7 @@ fn a_delay_shows_up_where_it_was() {
             let of = |name: &str| line.get(&format!("{name}_us")).and_then(serde_json::Value::as_f64).unwrap_or(0.0);
             // Phases follow one another without gaps.
             let total = line["duration_us"].as_f64().unwrap();
+            proved = total;
             let names = dataplane::ledger::NAMES;
             let sum: f64 = names.iter().map(|name| of(name)).sum();
             assert!((sum - total).abs() <= 2.0 + names.len() as f64 / 10.0, "{line:?}");
@@ -130,9 +133,14 @@ fn a_delay_shows_up_where_it_was() {
             line.strip_prefix(&format!("outrigger_proxy_phase_duration_seconds_sum{{phase=\"{phase}\"}} "))
         });
         assert!(sum.unwrap().parse::<f64>().unwrap() >= least / 1e6, "{page}");
+        // Among the slowest is the request that has shown it: others may have been slower for other reasons.
         let slowest = world.ask("/trace");
-        let first = slowest.lines().find(|line| line.contains("ms  ")).unwrap();
-        assert!(first.split("ms  ").nth(1).unwrap().starts_with(phase), "{slowest}");
+        let row = slowest.lines().find_map(|line| {
+            let (total, phases) = line.split_once("ms  ")?;
+            let total: f64 = total.split_whitespace().last()?.parse().ok()?;
+            ((total * 1000.0 - proved).abs() <= 2.0).then_some(phases)
+        });
+        assert!(row.is_some_and(|phases| phases.starts_with(phase)), "{proved} us in {slowest}");
     }
 }
 
