@@ -40,6 +40,9 @@ pub(super) struct Up {
     pub(super) _own: Option<Remembered>,
 }
 
+/// Bytes of plain text in a record at most (RFC 8446 §5.1).
+const TLS_RECORD: usize = 16 << 10;
+
 impl Drop for Up {
     fn drop(&mut self) {
         self.pool.backend.count_connection(self.endpoint, false);
@@ -318,6 +321,8 @@ impl Worker {
             exchange.ledger.note(Phase::Pool, self.tick);
         }
         if up.sock.write(&[&exchange.replay]).is_err() {
+            // Of several TLS records the first may have gone out whole; without TLS, and of a single one, nothing arrived.
+            exchange.sent = up.sock.tls.is_some() && exchange.replay.len() > TLS_RECORD;
             let failure = if exchange.reused { Failure::Closed } else { Failure::Connect };
             return self.try_failed(x, failure);
         }

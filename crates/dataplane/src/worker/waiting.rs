@@ -29,13 +29,29 @@ pub(super) struct Waiting {
     /// Those who wait for room, the longest first.
     queue: VecDeque<u32>,
     pub(super) serial: u64,
+    /// With more due than this it is time to forget those whose exchange has ended.
+    most: usize,
 }
+
+/// As many may be due without anybody looking at whether they still matter.
+const FEW: usize = 1024;
 
 impl Waiting {
     /// When somebody should look.
     pub(super) fn next(&self, now: u64) -> u64 {
         let due = self.due.peek().map_or(u64::MAX, |entry| entry.0.0);
         if self.queue.is_empty() { due } else { due.min(now + LOOK) }
+    }
+
+    /// Most exchanges end long before their second endpoint would be asked: what is due is not kept for longer than it takes
+    /// to become twice as many as those that live. `lives` is asked for numbers and serials.
+    fn add(&mut self, entry: (u64, u32, u64, Due), lives: impl Fn(u32, u64) -> bool) {
+        if self.due.len() >= self.most.max(FEW) {
+            self.due.retain(|Reverse((_, x, serial, _))| lives(*x, *serial));
+            self.most = 2 * self.due.len();
+            self.due.shrink_to(self.most.max(FEW));
+        }
+        self.due.push(Reverse(entry));
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -46,7 +62,9 @@ impl Waiting {
 impl Worker {
     pub(super) fn wait_until(&mut self, x: u32, at: u64, due: Due) {
         if let Some(serial) = self.exchange(x).map(|exchange| exchange.serial) {
-            self.waiting.due.push(Reverse((at, x, serial, due)));
+            let exchanges = &self.exchanges;
+            let of = |x: u32| exchanges.get(x as usize).and_then(Option::as_deref).map(|exchange| exchange.serial);
+            self.waiting.add((at, x, serial, due), |x, serial| of(x) == Some(serial));
         }
     }
 
@@ -152,5 +170,29 @@ impl Worker {
             pool.backend.common.pending.fetch_sub(1, Ordering::Relaxed);
         }
         self.waiting.queue.retain(|other| *other != x);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_due_for_the_dead_is_forgotten() {
+        let mut waiting = Waiting::default();
+        // Every hundredth lives.
+        let lives = |x: u32, serial: u64| x == 7 && serial.is_multiple_of(100);
+        for serial in 0..200_000 {
+            waiting.add((1_000_000 - serial, 7, serial, Due::Hedge), lives);
+        }
+        assert!(waiting.due.len() < 2 * 2000 + FEW && waiting.due.capacity() < 4 * 2000 + FEW, "{}", waiting.due.len());
+        let mut living = 0;
+        let mut last = 0;
+        while let Some(Reverse((at, x, serial, _))) = waiting.due.pop() {
+            assert!(last <= at);
+            last = at;
+            living += u32::from(lives(x, serial));
+        }
+        assert_eq!(living, 2000);
     }
 }
