@@ -6,12 +6,13 @@ use std::rc::Rc;
 use crate::attempt::Attempt;
 use crate::body::Body;
 use crate::filter::NotesSlot;
+use crate::filter::mirror::Flight;
 use crate::head::{Field, Method, Name, Span};
 use crate::ledger::Ledger;
 use crate::plan::Plan;
 use crate::pool::{Pool, Wish};
 use crate::tracing::Traced;
-use crate::worker::Parked;
+use crate::worker::{Copy, Parked};
 use std::sync::Arc;
 
 /// A plan with what one worker knows of its backends.
@@ -211,6 +212,10 @@ pub struct Exchange {
     pub notes: NotesSlot,
     /// Waits for what a filter has asked.
     pub(crate) parked: Option<Box<Parked>>,
+    /// Of the request, for others.
+    pub(crate) copy: Option<Box<Copy>>,
+    /// It is such a copy: there is no client.
+    pub shadow: Option<Flight>,
 }
 
 impl Exchange {
@@ -281,6 +286,8 @@ impl Exchange {
             entered: false,
             notes: None,
             parked: None,
+            copy: None,
+            shadow: None,
         }
     }
 

@@ -15,6 +15,7 @@ pub mod attack;
 pub mod concurrency;
 pub mod cors;
 pub mod identity;
+pub mod mirror;
 pub mod network;
 pub mod rate;
 pub mod rule;
@@ -117,6 +118,8 @@ pub struct Notes {
     pub remove: Vec<&'static [u8]>,
     /// Places among the requests in flight.
     pub permits: Vec<Permit>,
+    /// Who is to have a copy.
+    pub mirrors: Vec<Arc<mirror::Target>>,
 }
 
 impl Notes {

@@ -32,6 +32,7 @@ mod ebb;
 mod filter;
 mod finish;
 mod hedge;
+mod mirror;
 mod multiplex;
 mod request;
 mod response;
@@ -44,6 +45,7 @@ mod waiting;
 use client::Down;
 use ebb::Ebb;
 pub(crate) use filter::Parked;
+pub(crate) use mirror::Copy;
 use upstream::Up;
 use waiting::Waiting;
 
@@ -536,7 +538,7 @@ impl Worker {
 
     /// The client's side of an exchange goes on when others have had their turn, or when the room for reading is free.
     fn later(&mut self, x: u32) {
-        if let Some(d) = self.exchange(x).map(|exchange| exchange.down) {
+        if let Some(d) = self.exchange(x).filter(|exchange| exchange.shadow.is_none()).map(|exchange| exchange.down) {
             self.ready.push_back(self.downs.token(d));
         }
     }
@@ -549,7 +551,7 @@ impl Worker {
     }
 
     fn keep_spare(&mut self, mut exchange: Box<Exchange>) {
-        (exchange.notes, exchange.parked) = (None, None);
+        (exchange.notes, exchange.parked, exchange.copy, exchange.shadow) = (None, None, None, None);
         if self.spare.len() < SPARE {
             if exchange.replay.capacity() > SPARE_BYTES {
                 exchange.replay = Vec::new();

@@ -140,7 +140,7 @@ pub fn build(spec: &Spec, kept: &mut Kept) -> Result<Plan, BuildError> {
         let known = kept.counters.get(&one.name).filter(|own| own.len() >= kept.workers);
         let own = known.map_or_else(fresh, Arc::clone);
         counters.insert(one.name.clone(), Arc::clone(&own));
-        let filters = filter::build(one, &kept.gates, &mut gates)?;
+        let filters = filter::build(spec, one, &kept.gates, &mut gates)?;
         routes.push(Arc::new(build_route(spec, one, filters, own)));
     }
     let log = telemetry::log(spec, kept)?;

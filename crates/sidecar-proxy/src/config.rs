@@ -229,6 +229,8 @@ one_of! {
         Concurrency(filter::Concurrency) = "concurrency",
         /// Which other sites' pages may ask.
         Cors(filter::Cors) = "cors",
+        /// A copy of the request for another backend.
+        Mirror(filter::Mirror) = "mirror",
         /// Who is let in, by certificate.
         Identities(filter::Identities) = "identities",
     }

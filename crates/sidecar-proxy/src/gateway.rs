@@ -14,8 +14,8 @@ use crate::config::{self, Backend, Filter, PathEdit, PathMatch, Route, Spec, Tex
 mod document;
 
 use document::{
-    BackendRef, Comparison, FilterType, GrpcMatch, GrpcRoute, HeaderModifier, HttpMatch, HttpRoute, NamedValue,
-    ParentRef, PathComparison, PathModification, PathModifier, RouteFilter, TcpRoute,
+    BackendRef, Comparison, FilterType, GrpcMatch, GrpcRoute, HeaderModifier, HttpMatch, HttpRoute, MirrorRef,
+    NamedValue, ParentRef, PathComparison, PathModification, PathModifier, RequestMirror, RouteFilter, TcpRoute,
 };
 
 const GROUP: &str = "gateway.networking.k8s.io";
@@ -106,7 +106,7 @@ impl Taking<'_> {
             let all = [HttpMatch { path: None, headers: Vec::new(), query_params: Vec::new(), method: None }];
             let matches = if rule.matches.is_empty() { &all[..] } else { &rule.matches[..] };
             let matches: Vec<config::Match> = matches.iter().map(http_match).collect();
-            let filters = self.filters(&at, &rule.filters);
+            let filters = self.filters(&at, &rule.filters, found.namespace.as_deref(), false);
             let targets = self.targets(&at, &rule.backend_refs, found.namespace.as_deref(), false);
             // What replaces a prefix must know which: then every match is a route.
             let parted = matches.len() > 1 && filters.iter().any(replaces_prefix);
@@ -140,7 +140,7 @@ impl Taking<'_> {
                     );
                 }
             }
-            let filters = self.filters(&at, &rule.filters);
+            let filters = self.filters(&at, &rule.filters, found.namespace.as_deref(), true);
             for (number, filter) in filters.iter().enumerate() {
                 if matches!(filter, Filter::Redirect(_) | Filter::Rewrite(_) | Filter::Cors(_)) {
                     self.refuse(&format!("{at}.filters[{number}].type"), "is no filter of a GRPCRoute");
@@ -240,12 +240,6 @@ impl Taking<'_> {
         let mut targets = Vec::new();
         for (index, one) in references.iter().enumerate() {
             let at = format!("{at}.backendRefs[{index}]");
-            if one.group.as_deref().is_some_and(|group| !group.is_empty())
-                || one.kind.as_deref().is_some_and(|kind| kind != "Service")
-            {
-                self.refuse(&at, "must be a Service, or a backend of the Proxy");
-                continue;
-            }
             let Some(name) = self.backend(&at, one, namespace, http2) else { continue };
             let Some(mut target) = fresh::<config::Target>("name: x") else { continue };
             (target.name, target.weight) = (name, one.weight);
@@ -256,6 +250,12 @@ impl Taking<'_> {
 
     /// A backend of the proxy by `name:port` or `name`, or a new one with the name as its endpoint.
     fn backend(&mut self, at: &str, one: &BackendRef, namespace: Option<&str>, http2: bool) -> Option<String> {
+        if one.group.as_deref().is_some_and(|group| !group.is_empty())
+            || one.kind.as_deref().is_some_and(|kind| kind != "Service")
+        {
+            self.refuse(at, "must be a Service, or a backend of the Proxy");
+            return None;
+        }
         let with_port = one.port.map(|port| format!("{}:{port}", one.name));
         let known = |spec: &Spec, name: &str| spec.backends.iter().position(|backend| backend.name == name);
         let found =
@@ -288,7 +288,36 @@ impl Taking<'_> {
         Some(name)
     }
 
-    fn filters(&mut self, at: &str, filters: &[RouteFilter]) -> Vec<Filter> {
+    /// The share of requests that are copied.
+    fn percent(&mut self, at: &str, one: &RequestMirror) -> f64 {
+        match (one.percent, &one.fraction) {
+            (None, None) => 100.0,
+            (Some(percent @ 0..=100), None) => f64::from(percent),
+            (None, Some(part)) if part.numerator <= part.denominator && part.denominator > 0 => {
+                f64::from(part.numerator) / f64::from(part.denominator) * 100.0
+            }
+            (Some(_), Some(_)) => {
+                self.refuse(at, "has either a percent or a fraction");
+                0.0
+            }
+            _ => {
+                self.refuse(at, "must be a share of at most the whole");
+                0.0
+            }
+        }
+    }
+
+    fn mirror(&mut self, at: &str, one: &RequestMirror, namespace: Option<&str>, http2: bool) -> Option<Filter> {
+        let MirrorRef { group, kind, namespace: own, name, port } = one.backend_ref.clone();
+        let to = BackendRef { group, kind, namespace: own, name, port, weight: 1 };
+        let mut mirror = fresh::<config::filter::Mirror>("backend: x")?;
+        mirror.percent = self.percent(at, one);
+        // What is wrong with the backend has been said.
+        mirror.backend = self.backend(&format!("{at}.backendRef"), &to, namespace, http2).unwrap_or_default();
+        Some(Filter::Mirror(mirror))
+    }
+
+    fn filters(&mut self, at: &str, filters: &[RouteFilter], namespace: Option<&str>, http2: bool) -> Vec<Filter> {
         let mut out = Vec::new();
         for (index, filter) in filters.iter().enumerate() {
             let at = format!("{at}.filters[{index}]");
@@ -313,6 +342,7 @@ impl Taking<'_> {
                     rewrite.path = one.path.as_ref().and_then(path_edit);
                     Some(Filter::Rewrite(rewrite))
                 }),
+                FilterType::RequestMirror => None,
                 FilterType::Cors => filter.cors.as_ref().map(|one| {
                     Filter::Cors(config::filter::Cors {
                         allow_origins: one.allow_origins.clone(),
@@ -323,6 +353,12 @@ impl Taking<'_> {
                         max_age: Seconds::new(u64::from(one.max_age)),
                     })
                 }),
+            };
+            let made = match (&filter.request_mirror, filter.r#type) {
+                (Some(one), FilterType::RequestMirror) => {
+                    self.mirror(&format!("{at}.requestMirror"), one, namespace, http2)
+                }
+                _ => made,
             };
             match made {
                 Some(filter) => out.push(filter),

@@ -146,6 +146,9 @@ impl Worker {
                     self.write_trace(x, &mut out);
                 }
                 self.output = out;
+                if !upgrade {
+                    self.begin_copy(x, head.length);
+                }
                 self.launch(x, pool, bytes, head.size, upgrade);
             }
         }

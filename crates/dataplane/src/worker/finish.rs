@@ -14,6 +14,9 @@ use crate::slowest::Slow;
 impl Worker {
     /// The answer has been taken whole by the kernel.
     pub(super) fn finish(&mut self, x: u32) {
+        if self.exchange(x).is_some_and(|exchange| exchange.shadow.is_some()) {
+            return self.end_shadow(x, true);
+        }
         self.release(x, false);
         let now = self.now();
         let Some(mut exchange) = self.end_exchange(x) else { return };
@@ -48,6 +51,9 @@ impl Worker {
     /// Ends an exchange that cannot be ended well: the client's connection is cut, which is how it learns of it
     /// (RFC 9112 §8).
     pub(super) fn abandon(&mut self, x: u32, failure: Failure) {
+        if self.exchange(x).is_some_and(|exchange| exchange.shadow.is_some()) {
+            return self.end_shadow(x, false);
+        }
         self.release(x, false);
         let now = self.now();
         let Some(mut exchange) = self.end_exchange(x) else { return };

@@ -2,6 +2,7 @@
 //! a round, so that many answers cost one system call.
 
 use super::Worker;
+use super::mirror::gather;
 use crate::body::{Body, chunk};
 use crate::clock::{self, SECOND};
 use crate::exchange::{Answer, Failure};
@@ -283,7 +284,9 @@ impl Worker {
             up.sock.finish_when_flushed();
         }
         let answered = exchange.response.is_done();
+        gather(&mut exchange.copy, &exchange.hold);
         exchange.hold.clear();
+        let copy = if ends { exchange.copy.take() } else { None };
         let held = std::mem::take(&mut exchange.held);
         let (d, stream, done) = (exchange.down, exchange.stream, exchange.request.is_done());
         let now = clock::now();
@@ -308,6 +311,9 @@ impl Worker {
             self.await_answer(x);
         } else {
             self.guard(x, false);
+        }
+        if let Some(copy) = copy {
+            self.mirror(*copy);
         }
     }
 

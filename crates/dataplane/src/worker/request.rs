@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::filter::Target;
+use super::mirror::gather;
 use super::{Worker, tunnel};
 use crate::body::Body;
 use crate::clock;
@@ -204,6 +205,7 @@ impl Worker {
         exchange.head_size = head.len();
         exchange.replay.extend_from_slice(&head);
         exchange.replayable = true;
+        exchange.copy_head(&head);
         let rest = &bytes[size..];
         let mut used = 0;
         let mut refused = None;
@@ -225,6 +227,8 @@ impl Worker {
         }
         let d = exchange.down;
         let done = exchange.request.is_done();
+        gather(&mut exchange.copy, &exchange.replay[head.len()..]);
+        let copy = if done { exchange.copy.take() } else { None };
         exchange.pool = Some(pool);
         let routed = clock::now();
         exchange.ledger.note(Phase::Route, routed);
@@ -240,6 +244,9 @@ impl Worker {
         }
         self.guard(x, done);
         self.send_out(x);
+        if let Some(copy) = copy {
+            self.mirror(*copy);
+        }
         if !done {
             self.pump_request(x);
         }
@@ -257,7 +264,7 @@ impl Worker {
 
     /// The client's deadline while its exchange goes on.
     pub(super) fn guard(&mut self, x: u32, request_done: bool) {
-        let Some(exchange) = self.exchange(x) else { return };
+        let Some(exchange) = self.exchange(x).filter(|exchange| exchange.shadow.is_none()) else { return };
         if exchange.stream != 0 {
             return self.guard_stream(x, request_done);
         }
@@ -342,6 +349,8 @@ impl Worker {
             exchange.trailers.extend_from_slice(&passed.trailers);
         }
         let written = up.give(exchange.up_stream, bytes, done, &passed.trailers);
+        gather(&mut exchange.copy, bytes);
+        let copy = if done { exchange.copy.take() } else { None };
         let now = clock::now();
         self.tick = now;
         exchange.ledger.note(Phase::Send, now);
@@ -354,6 +363,9 @@ impl Worker {
         self.guard(x, done);
         if done {
             self.await_answer(x);
+        }
+        if let Some(copy) = copy {
+            self.mirror(*copy);
         }
         !done
     }

@@ -73,7 +73,7 @@ impl Worker {
             return Turn::Over;
         }
         let (down, stream) = (self.downs.get(exchange.down), exchange.stream);
-        if down.is_none_or(|down| is_blocked(down, stream)) {
+        if exchange.shadow.is_none() && down.is_none_or(|down| is_blocked(down, stream)) {
             return Turn::Waits;
         }
         // No more than the client's window takes: what it does not take would wait here.
@@ -303,6 +303,7 @@ impl Worker {
         let request_done = exchange.request.is_done();
         let by_stream = exchange.up_stream != 0;
         let (u, tunnel) = (exchange.up, exchange.tunnel);
+        let until = if exchange.shadow.is_some() { exchange.expires } else { u64::MAX };
         let blocked = self.is_blocked(x);
         if blocked && let Some(exchange) = self.exchange(x) {
             exchange.stalled = true;
@@ -311,7 +312,7 @@ impl Worker {
         let timeout = match (tunnel, blocked) {
             (true, _) => settings.tunnel_timeout,
             (false, true) => 0,
-            (false, false) => settings.body_timeout,
+            (false, false) => super::upstream::sooner(settings.body_timeout, until, now),
         };
         if let Some(u) = u {
             if by_stream { self.answer_by(x, u, timeout) } else { self.up_deadline(u, timeout) }
@@ -324,6 +325,10 @@ impl Worker {
     /// nothing follows.
     pub(super) fn give(&mut self, x: u32, head: usize, raw: &[u8], end: bool) -> bool {
         let Some(exchange) = self.exchanges.get(x as usize).and_then(Option::as_deref) else { return false };
+        if exchange.shadow.is_some() {
+            // Nobody wants to know.
+            return true;
+        }
         let (d, stream) = (exchange.down, exchange.stream);
         let Some(down) = self.downs.get_mut(d) else { return false };
         if let Some(session) = down.h2.as_deref_mut() {

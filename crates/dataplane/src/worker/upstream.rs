@@ -50,7 +50,7 @@ impl Drop for Up {
 }
 
 /// Nanoseconds until the earlier of two: `after` from now (0: no bound), or `until` (`u64::MAX`: no bound).
-fn sooner(after: u64, until: u64, now: u64) -> u64 {
+pub(super) fn sooner(after: u64, until: u64, now: u64) -> u64 {
     if until == u64::MAX {
         return after;
     }
@@ -99,6 +99,7 @@ impl Worker {
         let Some(exchange) = self.exchanges.get_mut(x as usize).and_then(Option::as_deref_mut) else { return };
         let route = exchange.route.and_then(|route| exchange.local.plan.routes.get(route));
         exchange.try_until = match route.map_or(0, |route| route.retry.per_try) {
+            0 if exchange.shadow.is_some() => exchange.expires,
             0 => u64::MAX,
             per_try => now.saturating_add(per_try),
         };
@@ -343,6 +344,14 @@ impl Worker {
         let (u, route, done) = (exchange.up, exchange.route, exchange.request.is_done());
         let (expires, by_stream, shared) = (exchange.expires, exchange.stream != 0, exchange.up_stream != 0);
         let until = exchange.try_until;
+        if exchange.shadow.is_some() {
+            let after = sooner(0, until, self.tick);
+            return match u {
+                Some(u) if shared => self.answer_by(x, u, after),
+                Some(u) => self.up_deadline(u, after),
+                None => {}
+            };
+        }
         if let (Some(u), Some(route)) = (u, route) {
             let (timeout, hedge) = exchange
                 .local
@@ -532,6 +541,9 @@ impl Worker {
         if exchange.twin_of.is_some() {
             return self.drop_twin(x);
         }
+        if exchange.shadow.is_some() {
+            return self.end_shadow(x, false);
+        }
         exchange.end_attempt(now, 0, Some(failure));
         if exchange.hedge.is_some() {
             return self.adopt(x);
@@ -591,7 +603,7 @@ impl Worker {
     /// Ends the exchange with an answer of our own if there is none yet, else by cutting it.
     pub(super) fn fail_with(&mut self, x: u32, failure: Failure, status: u16, text: &str) {
         let Some(exchange) = self.exchange(x) else { return };
-        if exchange.answer != Answer::Waiting || exchange.tunnel {
+        if exchange.answer != Answer::Waiting || exchange.tunnel || exchange.shadow.is_some() {
             return self.abandon(x, failure);
         }
         exchange.failure = Some(failure);

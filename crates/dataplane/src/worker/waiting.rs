@@ -105,6 +105,9 @@ impl Worker {
         if exchange.twin_of.is_some() {
             return self.drop_twin(x);
         }
+        if exchange.shadow.is_some() {
+            return self.end_shadow(x, false);
+        }
         if exchange.queued_until == 0 {
             let room = |now: u64| (now < limits.pending).then_some(now + 1);
             if common.pending.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_err() {

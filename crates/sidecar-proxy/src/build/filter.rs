@@ -14,6 +14,7 @@ use dataplane::filter::attack::{self, Attacks, Exclusion};
 use dataplane::filter::concurrency::{self, Concurrency};
 use dataplane::filter::cors::{Cors, Origin};
 use dataplane::filter::identity::{self, Identities};
+use dataplane::filter::mirror::Mirror;
 use dataplane::filter::network::{self, Networks};
 use dataplane::filter::rate::{self, Allowance, Per, RateLimit};
 use dataplane::filter::rule::{self, Rules};
@@ -41,16 +42,22 @@ enum FilterError {
 }
 
 /// The filters of one route; gates come from `before` if they have not changed, and are put into `now`.
-pub(super) fn build(route: &config::Route, before: &Gates, now: &mut Gates) -> Result<Vec<Filter>, BuildError> {
+pub(super) fn build(
+    spec: &Spec,
+    route: &config::Route,
+    before: &Gates,
+    now: &mut Gates,
+) -> Result<Vec<Filter>, BuildError> {
     let mut filters = Vec::new();
     for (index, filter) in route.filters.iter().enumerate() {
         let part = || format!("filter {} of the route `{}`", index + 1, route.name);
-        filters.push(one(filter, index, route, before, now).map_err(|error| BuildError::new(part(), error))?);
+        filters.push(one(spec, filter, index, route, before, now).map_err(|error| BuildError::new(part(), error))?);
     }
     Ok(filters)
 }
 
 fn one(
+    spec: &Spec,
     filter: &config::Filter,
     index: usize,
     route: &config::Route,
@@ -126,6 +133,12 @@ fn one(
                 refused: Tally::default(),
             })
         }),
+        config::Filter::Mirror(mirror) => {
+            let backend = super::number(spec, &mirror.backend);
+            let (most, flights) = (mirror.max_body.0 as usize, u64::from(mirror.in_flight));
+            let terms = (backend, most, flights, super::nanos(mirror.timeout));
+            gate(&backend.to_string(), &|| Arc::new(Mirror::new(mirror.percent, terms)))
+        }
         config::Filter::Identities(one) => gate("", &|| Arc::new(identities(one))),
         edit => build_edit(edit, route),
     })
@@ -279,6 +292,7 @@ fn build_edit(filter: &config::Filter, route: &config::Route) -> Filter {
         | config::Filter::SharedRateLimit(_)
         | config::Filter::Concurrency(_)
         | config::Filter::Cors(_)
+        | config::Filter::Mirror(_)
         | config::Filter::Identities(_) => Filter::RequestHeaders(Edits::default()),
     }
 }

@@ -221,8 +221,24 @@ fn check_route(at: &str, route: &Route, spec: &Spec, decoder: &mut Decoder) {
                     decoder.refuse_at(&format!("{at}.respond.contentType"), "must be a field value");
                 }
             }
-            other => filter::check(&at, other, decoder),
+            other => {
+                if let Filter::Mirror(mirror) = other {
+                    check_mirrored(&format!("{at}.mirror.backend"), &mirror.backend, spec, decoder);
+                }
+                filter::check(&at, other, decoder);
+            }
         }
+    }
+}
+
+fn check_mirrored(at: &str, name: &str, spec: &Spec, decoder: &mut Decoder) {
+    match spec.backends.iter().find(|one| one.name == name) {
+        None => decoder.refuse_at(at, format!("there is no backend `{name}`")),
+        Some(one) if one.original_destination || one.proxy_protocol.is_some() => {
+            decoder
+                .refuse_at(at, "must be a backend without originalDestination and proxyProtocol: a copy has no client");
+        }
+        Some(_) => {}
     }
 }
 

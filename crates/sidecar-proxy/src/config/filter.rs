@@ -248,3 +248,21 @@ document! {
         max_age: Seconds = default(Seconds::new(5)),
     }
 }
+
+document! {
+    /// A copy of each request that comes this far goes to another backend too, once the request has gone on whole; what that answers
+    /// is thrown away. The request itself does not wait for it and does not fail with it. A copy has a `Content-Length` and no
+    /// trailers, is tried once, and is not logged.
+    pub struct Mirror {
+        /// The backend.
+        backend: String = required,
+        /// The share of requests that are copied, from 0 to 100.
+        percent: f64 = default(100.0),
+        /// A request with a longer body is not copied. At most 16Mi.
+        max_body: Size = default(Size(64 << 10)),
+        /// Copies in flight; a request that finds so many is not copied.
+        in_flight: u32 = default(100),
+        /// How long a copy may take, with its answer.
+        timeout: Seconds = default(Seconds::new(10)),
+    }
+}

@@ -190,6 +190,8 @@ document! {
         url_rewrite: Option<UrlRewrite> = optional,
         /// For `CORS`.
         cors: Option<Cors> = optional,
+        /// For `RequestMirror`.
+        request_mirror: Option<RequestMirror> = optional,
     }
 }
 
@@ -206,6 +208,8 @@ choice! {
         UrlRewrite = "URLRewrite",
         /// Lets other sites ask.
         Cors = "CORS",
+        /// Sends a copy elsewhere.
+        RequestMirror = "RequestMirror",
     }
 }
 
@@ -294,6 +298,44 @@ document! {
         expose_headers: Vec<String> = default(Vec::new()),
         /// Seconds.
         max_age: u32 = default(5),
+    }
+}
+
+document! {
+    /// Sends a copy elsewhere.
+    pub struct RequestMirror {
+        /// Where.
+        backend_ref: MirrorRef = required,
+        /// The share.
+        percent: Option<u32> = optional,
+        /// The share, more exactly.
+        fraction: Option<Fraction> = optional,
+    }
+}
+
+document! {
+    /// Where copies go.
+    pub struct MirrorRef {
+        /// Nothing.
+        group: Option<String> = optional,
+        /// `Service`.
+        kind: Option<String> = optional,
+        /// The namespace.
+        namespace: Option<String> = optional,
+        /// A backend of the proxy, or a name.
+        name: String = required,
+        /// The port.
+        port: Option<u16> = optional,
+    }
+}
+
+document! {
+    /// A share.
+    pub struct Fraction {
+        /// So many…
+        numerator: u32 = required,
+        /// …of so many.
+        denominator: u32 = default(100),
     }
 }
 

@@ -57,6 +57,7 @@ spec:
     - path: {type: PathPrefix, value: /b}
     filters:
     - {type: URLRewrite, urlRewrite: {hostname: inner.example, path: {type: ReplacePrefixMatch, replacePrefixMatch: ''}}}
+    - {type: RequestMirror, requestMirror: {backendRef: {name: copies, port: 81}, fraction: {numerator: 1, denominator: 8}}}
     backendRefs: [{name: app, weight: 9}, {name: next, port: 80}]
     timeouts: {request: 10s, backendRequest: 500ms}
   - filters:
@@ -76,6 +77,8 @@ spec:
         "method: POST",
         "prefix: /a",
         "regex: \"^(?:a|b)$\"",
+        "backend: \"copies.web:81\"",
+        "percent: 12.5",
         "name: web/shop/api/0",
         "backend: \"500ms\"",
         "request: \"10s\"",
@@ -140,8 +143,16 @@ fn what_is_not_understood_is_refused_at_its_place() {
             "F:15:12: document[2].spec.rules[0]: unknown field `sessionPersistence`",
         ),
         (
-            "  rules:\n  - filters: [{type: RequestMirror}]\n",
+            "  rules:\n  - filters: [{type: ExtensionRef}]\n",
             "F:16:22: document[2].spec.rules[0].filters[0].type: must be one of RequestHeaderModifier",
+        ),
+        (
+            "  rules:\n  - filters: [{type: RequestMirror, requestMirror: {backendRef: {name: app}, percent: 1, fraction: {numerator: 1}}}]\n    backendRefs: [{name: app}]\n",
+            "F:16:37: document[2].spec.rules[0].filters[0].requestMirror: has either a percent or a fraction",
+        ),
+        (
+            "  rules:\n  - filters: [{type: RequestMirror, requestMirror: {backendRef: {name: gone}}}]\n",
+            ": document[2].spec.rules[0].filters[0].requestMirror.backendRef: the Proxy has no backend of this name",
         ),
         (
             "  parentRefs: [{name: other}]\n  rules: [{}]\n",

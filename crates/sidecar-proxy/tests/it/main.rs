@@ -16,6 +16,7 @@ mod harness;
 mod killed;
 mod ledger;
 mod memory;
+mod mirror;
 mod multiplex;
 mod operate;
 mod redirect;

@@ -42,6 +42,22 @@ pub(super) fn check(at: &str, filter: &Filter, decoder: &mut Decoder) {
         Filter::Concurrency(concurrency) => check_concurrency(&format!("{at}.concurrency"), concurrency, decoder),
         Filter::Identities(identities) => check_identities(&format!("{at}.identities"), identities, decoder),
         Filter::Cors(cors) => check_cors(&format!("{at}.cors"), cors, decoder),
+        // Its backend has been looked at.
+        Filter::Mirror(mirror) => {
+            let at = format!("{at}.mirror");
+            if !(0.0..=100.0).contains(&mirror.percent) {
+                decoder.refuse_at(&format!("{at}.percent"), "must be from 0 to 100");
+            }
+            if mirror.max_body.0 > 16 << 20 {
+                decoder.refuse_at(&format!("{at}.maxBody"), "must be at most 16Mi");
+            }
+            if mirror.in_flight == 0 {
+                decoder.refuse_at(&format!("{at}.inFlight"), "must be at least 1");
+            }
+            if mirror.timeout.0.is_zero() || mirror.timeout.0.as_secs() > 3600 {
+                decoder.refuse_at(&format!("{at}.timeout"), "must be longer than 0s and at most 1h");
+            }
+        }
         Filter::Sizes(_)
         | Filter::RequestHeaders(_)
         | Filter::ResponseHeaders(_)
