@@ -79,9 +79,9 @@ impl Redirect {
         let name = self.host.as_deref().map_or(crate::route::without_port(host), str::as_bytes);
         let mut out = format!("{scheme}://").into_bytes();
         out.extend_from_slice(name);
-        // A port that was asked for, or the request's if neither scheme nor port changes (Gateway API).
+        // A port that was asked for, or the one the client has reached us by if the scheme stays (Gateway API: "the listener's").
         let sent = host.get(crate::route::without_port(host).len() + 1..).filter(|port| !port.is_empty());
-        let sent = sent.filter(|_| self.scheme.is_none() && self.host.is_none());
+        let sent = sent.filter(|port| self.scheme.is_none() && *port != if tls { &b"443"[..] } else { b"80" });
         match (self.port, sent) {
             (Some(port), _) if !matches!((scheme, port), ("http", 80) | ("https", 443)) => {
                 out.extend_from_slice(format!(":{port}").as_bytes());
@@ -140,6 +140,8 @@ mod tests {
         assert_eq!(to(Redirect { port: Some(8443), ..https.clone() }, "a"), "https://a:8443/p?q=1");
         assert_eq!(to(Redirect { port: Some(443), ..https }, "a"), "https://a/p?q=1");
         assert_eq!(to(Redirect::default(), "[::1]:8080"), "http://[::1]:8080/p?q=1");
-        assert_eq!(to(Redirect { host: Some("b".into()), ..Redirect::default() }, "a:1"), "http://b/p?q=1");
+        assert_eq!(to(Redirect { host: Some("b".into()), ..Redirect::default() }, "a:1"), "http://b:1/p?q=1");
+        assert_eq!(to(Redirect { host: Some("b".into()), ..Redirect::default() }, "a:80"), "http://b/p?q=1");
+        assert_eq!(to(Redirect { host: Some("b".into()), ..Redirect::default() }, "a"), "http://b/p?q=1");
     }
 }

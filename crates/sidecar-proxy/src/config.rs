@@ -265,7 +265,7 @@ document! {
         scheme: Option<String> = optional,
         /// The host.
         host: Option<String> = optional,
-        /// The port.
+        /// The port. Without: the one of `scheme`, or, if there is none either, the one the client has asked at (its `Host`).
         port: Option<u16> = optional,
         /// The path.
         path: Option<PathEdit> = optional,
