@@ -118,12 +118,17 @@ impl Worker {
         if self.exchange(x).is_some_and(|exchange| exchange.is_stream_tunnel()) {
             return self.open_stream_tunnel(x);
         }
+        let timeout = self.local.plan.settings.tunnel_timeout;
         let Some(exchange) = self.exchange(x) else { return };
         exchange.answer = Answer::Begun;
         exchange.expires = u64::MAX;
         exchange.request = Body::Close;
         exchange.response = Body::Close;
         let d = exchange.down;
+        // Instead of the time for connecting: both sides may be silent at first.
+        if let Some(u) = exchange.up {
+            self.up_deadline(u, timeout);
+        }
         if let Some(down) = self.downs.get_mut(d) {
             down.unread = false;
             down.deadline.clear();

@@ -77,6 +77,24 @@ fn much_goes_both_ways_at_once_and_nothing_is_lost() {
 }
 
 #[test]
+fn who_is_silent_at_first_is_not_cut() {
+    let address = serve(|mut stream| {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        stream.write_all(&byte).unwrap();
+    });
+    let spec =
+        spec(address, "").replace(&format!("[\"{address}\"]"), &format!("[\"{address}\"], connectTimeout: 300ms"));
+    let world = World::with(&spec);
+    let mut client = world.client().stream.into_inner();
+    std::thread::sleep(Duration::from_secs(1));
+    client.write_all(b"x").unwrap();
+    let mut byte = [0];
+    client.read_exact(&mut byte).unwrap();
+    assert_eq!(&byte, b"x");
+}
+
+#[test]
 fn a_backend_that_has_said_all_still_hears_all() {
     let address = serve(|mut stream| {
         stream.write_all(b"done").unwrap();
