@@ -171,7 +171,10 @@ fn one_nodes_credentials_are_nothing_to_another() {
     let authority = mine.write("authority.pem", &String::from_utf8(decoded).unwrap());
     let refused = mine.refused(&format!("--server {server} --certificate-authority {authority} get pods"));
     assert!(
-        refused.contains("Unauthorized") || refused.contains("must be logged in") || refused.contains("tls:"),
+        // A client that writes before it reads (TLS 1.3) may see the connection end before the alert.
+        ["Unauthorized", "must be logged in", "tls:", "broken pipe", "connection reset"]
+            .iter()
+            .any(|why| refused.contains(why)),
         "{refused}"
     );
     assert_eq!(mine.ok("get pods"), "");
