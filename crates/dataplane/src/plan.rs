@@ -15,7 +15,7 @@ use crate::route::{Route, Table};
 use crate::tracing::Tracing;
 
 /// Everything.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     pub listeners: Vec<Arc<Listener>>,
     pub routes: Vec<Arc<Route>>,

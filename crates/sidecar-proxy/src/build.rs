@@ -166,6 +166,18 @@ pub fn build(spec: &Spec, kept: &mut Kept) -> Result<Plan, BuildError> {
     })
 }
 
+/// The plan with the endpoints that are known now, and everything else as it was: whatever has happened to files meanwhile.
+pub fn refresh(spec: &Spec, plan: &Plan, kept: &mut Kept) -> Result<Plan, BuildError> {
+    let mut watches = Watches::default();
+    // The document's order is the plan's.
+    let both = spec.backends.iter().zip(&plan.backends);
+    let backends = both.map(|(one, backend)| upstream::refresh(backend, one, spec, kept, &mut watches));
+    let backends = backends.collect::<Result<Vec<_>, _>>()?;
+    kept.backends.clone_from(&backends);
+    kept.watches.keep(watches);
+    Ok(Plan { backends, ..plan.clone() })
+}
+
 /// What the TLS handshake offers, the preferred first.
 fn alpn(listener: &config::Listener) -> Vec<Vec<u8>> {
     // What plain TCP carries is the client's and the backend's business.

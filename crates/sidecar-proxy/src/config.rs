@@ -420,7 +420,7 @@ document! {
         /// Leaves endpoints out that fail.
         passive_health: PassiveHealth = default(PassiveHealth::default()),
         /// Whether connections go where the client wanted to go before it was redirected to a `transparent` listener; then
-        /// `endpoints` must be `[]`.
+        /// `endpoints`, `members` and `discover` must be `[]`.
         original_destination: bool = default(false),
         /// Every connection begins with a PROXY protocol header of this version, before TLS; such a connection serves one
         /// client only.

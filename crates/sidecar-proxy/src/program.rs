@@ -50,26 +50,43 @@ pub(crate) struct State {
     pub(crate) plan: Arc<Plan>,
 }
 
+/// What a new plan is for.
+#[derive(Clone, Copy, Debug)]
+enum Why<'a> {
+    /// Another document.
+    Document(&'a Spec),
+    /// The document's files have changed.
+    Files,
+    /// Endpoints have been found.
+    Endpoints,
+}
+
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Inner {
     /// Builds a plan and goes over to it; on an error nothing has changed.
-    fn renew(&self, spec: &Spec) -> Result<(), BuildError> {
-        let mut state = lock(&self.state);
+    fn renew(&self, why: Why<'_>) -> Result<(), BuildError> {
+        let mut guard = lock(&self.state);
         if self.handed_over.load(Ordering::Relaxed) {
             // It would listen again.
             return Ok(());
         }
-        let plan = Arc::new(build::build(spec, &mut state.kept)?);
-        state.spec = spec.clone();
+        let state = &mut *guard;
+        let spec = if let Why::Document(spec) = why { spec } else { &state.spec };
+        let plan = match why {
+            Why::Endpoints => build::refresh(spec, &state.plan, &mut state.kept)?,
+            Why::Document(_) | Why::Files => build::build(spec, &mut state.kept)?,
+        };
+        let (workers, plan) = (build::workers(spec), Arc::new(plan));
+        if let Why::Document(spec) = why {
+            state.spec = spec.clone();
+        }
         state.plan = Arc::clone(&plan);
-        drop(state);
+        drop(guard);
         if let Some(server) = &mut *lock(&self.server) {
-            server
-                .apply(build::workers(spec), &plan)
-                .map_err(|error| BuildError::new("the workers; some have gone over", error))?;
+            server.apply(workers, &plan).map_err(|error| BuildError::new("the workers; some have gone over", error))?;
         }
         self.announce();
         Ok(())
@@ -197,7 +214,7 @@ impl Program for Proxy {
     }
 
     fn reload(&self, loaded: &Loaded<Spec>, _: &Context) -> Result<(), BuildError> {
-        self.inner.renew(&loaded.spec)
+        self.inner.renew(Why::Document(&loaded.spec))
     }
 
     fn sockets(&self) -> Vec<(String, OwnedFd)> {
@@ -316,10 +333,18 @@ impl Proxy {
                 };
                 let spec = lock(&inner.state).spec.clone();
                 let files = seen.has_changed(&spec);
-                if files || found {
-                    match inner.renew(&spec) {
-                        Ok(()) if files => info!("certificates or addresses taken over"),
+                // One does not hold the other back.
+                if found {
+                    match inner.renew(Why::Endpoints) {
                         Ok(()) => info!("endpoints taken over"),
+                        Err(error) => {
+                            error!("endpoints not taken over; the old ones go on", reason = daemon::log::chain(&error));
+                        }
+                    }
+                }
+                if files {
+                    match inner.renew(Why::Files) {
+                        Ok(()) => info!("certificates or addresses taken over"),
                         Err(error) => {
                             error!(
                                 "certificates or addresses not taken over; the old ones go on",

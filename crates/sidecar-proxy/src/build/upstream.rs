@@ -4,23 +4,20 @@ use std::sync::Arc;
 
 use daemon::BuildError;
 use dataplane::announce::Version;
-use dataplane::backend::{self, Affinity, Backend, Balance, Limits, Passive, Sticky};
+use dataplane::backend::{self, Affinity, Backend, Balance, Found, Limits, Passive, Sticky};
 
 use super::{Kept, hosts, nanos, tls};
-use crate::config;
+use crate::config::{self, Spec};
 use crate::discovery::{self, Watches};
 
 /// The backend as it was, if nothing has changed; as it was with other endpoints, if only these have; or a new one.
 pub(super) fn build(
     one: &config::Backend,
-    spec: &config::Spec,
+    spec: &Spec,
     kept: &Kept,
     watches: &mut Watches,
 ) -> Result<Arc<Backend>, BuildError> {
-    let instances = kept.watches.instances(one, spec, watches);
-    let instances =
-        instances.map_err(|error| BuildError::new(format!("endpoints of the backend `{}`", one.name), error))?;
-    let found = discovery::select(one, spec.zone.as_deref(), &instances);
+    let found = find(one, spec, kept, watches)?;
     let tls = one.tls.as_ref().map(|tls| tls::client(tls, &hosts(one), one.http2)).transpose();
     let (tls, fingerprint) =
         tls.map_err(|error| BuildError::new(format!("TLS of the backend `{}`", one.name), error))?.unzip();
@@ -28,7 +25,7 @@ pub(super) fn build(
     let sticky = sticky.map_err(|error| BuildError::new(format!("cookies of the backend `{}`", one.name), error))?;
     let identity = identity(one, &fingerprint.unwrap_or_default(), sticky.as_ref());
     if let Some(same) = kept.backends.iter().find(|one| one.identity == identity && one.has_room(kept.workers)) {
-        return Ok(if same.has(&found) { Arc::clone(same) } else { Arc::new(same.with(&found)) });
+        return Ok(with(same, &found));
     }
     let settings = settings(one, tls, sticky);
     let backend = Arc::new(Backend::new(&one.name, &found, settings, kept.workers, identity));
@@ -37,6 +34,28 @@ pub(super) fn build(
             .map_err(|error| BuildError::new(format!("health checks of the backend `{}`", one.name), error))?;
     }
     Ok(backend)
+}
+
+/// The backend with the endpoints that are known now. No file of its own is read.
+pub(super) fn refresh(
+    backend: &Arc<Backend>,
+    one: &config::Backend,
+    spec: &Spec,
+    kept: &Kept,
+    watches: &mut Watches,
+) -> Result<Arc<Backend>, BuildError> {
+    Ok(with(backend, &find(one, spec, kept, watches)?))
+}
+
+fn find(one: &config::Backend, spec: &Spec, kept: &Kept, watches: &mut Watches) -> Result<Vec<Found>, BuildError> {
+    let instances = kept.watches.instances(one, spec, watches);
+    let instances =
+        instances.map_err(|error| BuildError::new(format!("endpoints of the backend `{}`", one.name), error))?;
+    Ok(discovery::select(one, spec.zone.as_deref(), &instances))
+}
+
+fn with(known: &Arc<Backend>, found: &[Found]) -> Arc<Backend> {
+    if known.has(found) { Arc::clone(known) } else { Arc::new(known.with(found)) }
 }
 
 /// All that makes it another backend: everything but where its endpoints are.

@@ -134,6 +134,9 @@ fn check_original(at: &str, one: &Backend, decoder: &mut Decoder) {
     if !one.endpoints.is_empty() || !one.members.is_empty() {
         decoder.refuse_at(&format!("{at}.endpoints"), "must be [] with originalDestination");
     }
+    if !one.discover.is_empty() {
+        decoder.refuse_at(&format!("{at}.discover"), "must be [] with originalDestination");
+    }
     if one.http2 {
         decoder.refuse_at(&format!("{at}.http2"), "is not supported with originalDestination");
     }

@@ -73,12 +73,21 @@ impl Resolver {
         all
     }
 
-    /// The first candidate that has any of these records, with the shortest time to live on the way to them.
+    /// The first candidate that has any of these records, with the shortest time to live on the way to them. Name servers
+    /// that do not answer for one kind are common (RFC 4074): what another kind has brought is enough.
     fn look_up(&self, name: &str, kinds: &[u16]) -> io::Result<(Vec<Data>, Duration)> {
         for candidate in self.candidates(name) {
-            let (mut found, mut ttl) = (Vec::new(), u32::MAX);
+            let (mut found, mut ttl, mut failed) = (Vec::new(), u32::MAX, None);
             for kind in kinds {
-                let reply = self.query(&candidate, *kind)?;
+                // What is there already need not wait long for more.
+                let attempts = if found.is_empty() { self.attempts } else { 1 };
+                let reply = match self.query(&candidate, *kind, attempts) {
+                    Ok(reply) => reply,
+                    Err(error) => {
+                        failed = Some(error);
+                        continue;
+                    }
+                };
                 let (data, shortest) = reply.answers(&candidate, *kind);
                 if !data.is_empty() {
                     ttl = ttl.min(shortest);
@@ -88,14 +97,18 @@ impl Resolver {
             if !found.is_empty() {
                 return Ok((found, Duration::from_secs(u64::from(ttl))));
             }
+            if let Some(error) = failed {
+                // It may have them: going on could find another name's.
+                return Err(error);
+            }
         }
         Err(io::Error::new(io::ErrorKind::NotFound, format!("the name `{name}` has no such record")))
     }
 
     /// Asks one server after the other; a name that does not exist is an answer.
-    fn query(&self, name: &str, kind: u16) -> io::Result<Reply> {
+    fn query(&self, name: &str, kind: u16, attempts: u32) -> io::Result<Reply> {
         let mut last = io::Error::other("there is no name server");
-        for _ in 0..self.attempts {
+        for _ in 0..attempts {
             for server in &self.servers {
                 match self.ask(*server, name, kind) {
                     Ok(reply) if matches!(reply.code, 0 | 3) => return Ok(reply),
@@ -259,6 +272,70 @@ mod tests {
         assert_eq!(resolver.candidates("app"), ["app.ns.svc.cluster.local", "app.svc.cluster.local", "app"]);
         assert_eq!(resolver.candidates("a.b.c.d.e.f")[0], "a.b.c.d.e.f");
         assert_eq!(resolver.candidates("app.example."), ["app.example"]);
+    }
+
+    /// What a name server does with a question.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Does {
+        Has,
+        HasNone,
+        Fails,
+        IsSilent,
+    }
+
+    fn name_server(v4: Does, v6: Does) -> SocketAddr {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let at = socket.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let mut room = [0; 512];
+            while let Ok((length, from)) = socket.recv_from(&mut room) {
+                let mut answer = room[..length].to_vec();
+                let is_v4 = answer[length - 3] == A as u8;
+                let does = if is_v4 { v4 } else { v6 };
+                answer[2] = 0x81;
+                answer[3] = if does == Does::Fails { 0x82 } else { 0x80 };
+                if does == Does::Has {
+                    answer[7] = 1;
+                    let (kind, address) = if is_v4 { (A, &[10; 4][..]) } else { (AAAA, &[0xfd; 16][..]) };
+                    answer.extend_from_slice(&[0xc0, 12, 0, kind as u8, 0, 1, 0, 0, 0, 7, 0, address.len() as u8]);
+                    answer.extend_from_slice(address);
+                }
+                if does != Does::IsSilent {
+                    let _ = socket.send_to(&answer, from);
+                }
+            }
+        });
+        at
+    }
+
+    #[test]
+    fn one_kind_of_address_is_enough() {
+        let (v4, v6) = (IpAddr::from([10; 4]), IpAddr::from([0xfd; 16]));
+        for (first, second, expected) in [
+            (Does::Has, Does::Has, Some(vec![v4, v6])),
+            (Does::Has, Does::HasNone, Some(vec![v4])),
+            (Does::Has, Does::Fails, Some(vec![v4])),
+            (Does::Has, Does::IsSilent, Some(vec![v4])),
+            (Does::Fails, Does::Has, Some(vec![v6])),
+            (Does::IsSilent, Does::Has, Some(vec![v6])),
+            // Nothing was found, but something may be there: what was known last goes on.
+            (Does::HasNone, Does::Fails, None),
+            (Does::Fails, Does::HasNone, None),
+        ] {
+            let mut resolver = Resolver::parse("options timeout:1 attempts:2\n");
+            resolver.servers.push(name_server(first, second));
+            let found = resolver.addresses("app.test.");
+            match (found, expected) {
+                (Ok((addresses, ttl)), Some(expected)) => {
+                    assert_eq!((addresses, ttl), (expected, Duration::from_secs(7)));
+                }
+                (Err(error), None) => assert_ne!(error.kind(), io::ErrorKind::NotFound),
+                (found, expected) => panic!("{found:?}, not {expected:?}"),
+            }
+        }
+        let mut resolver = Resolver::parse("");
+        resolver.servers.push(name_server(Does::HasNone, Does::HasNone));
+        assert_eq!(resolver.addresses("app.test.").unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

@@ -164,7 +164,7 @@ fn what_cannot_work_is_refused() {
 - {name: a, address: ':1', transparent: true, proxyProtocol: true, tcp: original}
 - {name: b, address: ':2', tcp: original}
 backends:
-- {name: original, endpoints: ['h:1'], originalDestination: true, http2: true}
+- {name: original, endpoints: ['h:1'], originalDestination: true, http2: true, discover: [{srv: a}]}
 ";
     assert_eq!(
         problems(wrong),
@@ -174,6 +174,7 @@ backends:
             "6:35: spec.listeners[1].tcp: goes to original destinations, so the listener must be transparent",
             "8:22: spec.backends[0].endpoints: must be [] with originalDestination",
             "8:76: spec.backends[0].http2: is not supported with originalDestination",
+            "8:82: spec.backends[0].discover: must be [] with originalDestination",
         ]
     );
 }

@@ -239,3 +239,56 @@ fn backends_over_tls() {
     outer.reload(&backend("other.test"));
     assert_eq!(stream.get("/").status(), 502);
 }
+
+#[test]
+fn health_is_asked_over_tls() {
+    let authority = Authority::new();
+    let upstream = Upstream::start(|_| ok("fine."));
+    let inner = |name: &str| {
+        let mut inner = World::new();
+        write_pair(&inner.path(""), "tls", &authority.issue(&[name], None));
+        inner.start(&spec(upstream.address, "{certificates: [{certFile: ROOT/tls.crt, keyFile: ROOT/tls.key}]}"));
+        inner
+    };
+    let (right, wrong) = (inner("inner.test"), inner("other.test"));
+    let mut outer = World::new();
+    fs::write(outer.path("ca.crt"), authority.pem()).unwrap();
+    outer.start(&format!(
+        "listeners:\n- {{name: http, address: \"127.0.0.1:0\"}}\nroutes:\n- {{name: all, backends: [{{name: app}}]}}\nbackends:\n- name: app\n  endpoints: [\"{}\", \"{}\"]\n  activeHealth: {{path: /healthz, interval: 100ms, timeout: 20s}}\n  tls: {{serverName: inner.test, caFile: ROOT/ca.crt}}\n",
+        right.address(),
+        wrong.address()
+    ));
+    let healthy = |one: &World| {
+        let name =
+            format!("outrigger_proxy_backend_endpoint_healthy{{backend=\"app\",endpoint=\"{}\"}}", one.address());
+        outer.metric(&name)
+    };
+    // A certificate for another name is not well, whatever would be answered behind it.
+    eventually("the checks", || healthy(&wrong) == 0);
+    eventually("several answers", || upstream.count() > 3);
+    assert!(upstream.seen.lock().unwrap().iter().all(|seen| seen.line() == "GET /healthz HTTP/1.1"));
+    assert_eq!(healthy(&right), 1);
+    let mut client = outer.client();
+    (0..6).for_each(|_| assert_eq!(client.get("/").body, "fine."));
+}
+
+/// The endpoints' list and certificates do not hold each other back.
+#[test]
+fn endpoints_are_taken_over_while_a_certificate_is_broken() {
+    let authority = Authority::new();
+    let (a, b) = (Upstream::start(|_| ok("a.")), Upstream::start(|_| ok("b.")));
+    let mut world = World::new();
+    write_pair(&world.path(""), "tls", &authority.issue(&["a.test"], None));
+    fs::write(world.path("list"), format!("['{}']", a.address)).unwrap();
+    world.start(
+        "listeners:\n- name: https\n  address: \"127.0.0.1:0\"\n  tls: {certificates: [{certFile: ROOT/tls.crt, keyFile: ROOT/tls.key}]}\nroutes:\n- {name: all, backends: [{name: app}]}\nbackends:\n- name: app\n  discover: [{file: ROOT/list}]\n",
+    );
+    let client = config(&authority, None, rustls::ALL_VERSIONS);
+    let ask = || get(&mut connect(world.address(), "a.test", &client), "").unwrap();
+    assert!(ask().ends_with("a."));
+    fs::write(world.path("tls.crt"), "broken").unwrap();
+    eventually("the complaint", || world.log().contains("certificates or addresses not taken over"));
+    fs::write(world.path("new"), format!("['{}']", b.address)).unwrap();
+    fs::rename(world.path("new"), world.path("list")).unwrap();
+    eventually("the other endpoint", || ask().ends_with("b."));
+}
