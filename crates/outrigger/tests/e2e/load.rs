@@ -50,9 +50,12 @@ impl Load {
         roots.add(authority.clone().into_owned()).unwrap();
         let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
         let tls = tls.with_safe_default_protocol_versions().unwrap().with_root_certificates(roots);
+        let mut tls = tls.with_no_client_auth();
+        // A resumed session shows the certificate it began with.
+        tls.resumption = rustls::client::Resumption::disabled();
         let shared = Arc::new(Shared {
             target,
-            tls: Arc::new(tls.with_no_client_auth()),
+            tls: Arc::new(tls),
             stop: AtomicBool::new(false),
             ready: AtomicBool::new(true),
             patient: AtomicBool::new(false),

@@ -214,6 +214,8 @@ fn kills_under_load_lose_nothing_that_was_acknowledged() {
     let mut survivor = node.python_going("survivor.py", &[]);
     survivor.line(20, "writing");
     for round in 0..8u64 {
+        // However slow the disk is just now: something has been written since the last start.
+        node.ok(&format!("create configmap round-{round}"));
         // At another moment of the writes each time.
         std::thread::sleep(Duration::from_millis(300 + 37 * round));
         node.kill();
