@@ -172,7 +172,7 @@ fn nothing_is_lost_whatever_changes_under_load() {
     let before = proxy_of(&world);
     let socket = format!("/proc/{}/root/run/outrigger/proxy.sock", before.as_raw_nonzero());
     proxy(&["drain", "--at-least", "300ms", "--socket", &socket]);
-    eventually(60, "the proxy's return", || {
+    eventually(150, "the proxy's return", || {
         process(&world, &["outrigger-proxy", "--config"]).is_some_and(|now| now != before)
             && plain(admin, "/readyz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
     });
