@@ -217,7 +217,8 @@ fn kills_under_load_lose_nothing_that_was_acknowledged() {
         // However slow the disk is just now: something has been written since the last start.
         node.ok(&format!("create configmap round-{round}"));
         // At another moment of the writes each time.
-        std::thread::sleep(Duration::from_millis(300 + 37 * round));
+        // Every client has to shake hands again first, slowly in a debug build.
+        std::thread::sleep(Duration::from_millis(2000 + 37 * round));
         node.kill();
         node.come();
     }
