@@ -20,6 +20,8 @@ pub struct Server {
     threads: Vec<JoinHandle<io::Result<()>>>,
     /// Called when a worker has ended.
     ended: Ended,
+    /// Everybody has been told to end: nobody is started any more.
+    ending: bool,
 }
 
 impl fmt::Debug for Server {
@@ -31,7 +33,7 @@ impl fmt::Debug for Server {
 impl Server {
     /// Starts `count` workers with the plan.
     pub fn start(count: usize, plan: &Arc<Plan>, ended: impl Fn() + Send + Sync + 'static) -> io::Result<Server> {
-        let mut server = Server { workers: Vec::new(), threads: Vec::new(), ended: Arc::new(ended) };
+        let mut server = Server { workers: Vec::new(), threads: Vec::new(), ended: Arc::new(ended), ending: false };
         for index in 0..count {
             server.spawn(index, plan)?;
         }
@@ -66,8 +68,12 @@ impl Server {
         Ok(())
     }
 
-    /// Goes over to a plan, and to another number of workers: those that are too many end with their last connection.
+    /// Goes over to a plan, and to another number of workers: those that are too many end with their last connection. Once
+    /// everybody is to end, nothing: what is there ends by the plan it has.
     pub fn apply(&mut self, count: usize, plan: &Arc<Plan>) -> io::Result<()> {
+        if self.ending {
+            return Ok(());
+        }
         let active = |one: &&Arc<Shared>| one.is_running() && !one.is_draining();
         self.workers.iter().filter(active).for_each(|worker| worker.apply(Arc::clone(plan)));
         for index in 0..count {
@@ -80,7 +86,8 @@ impl Server {
     }
 
     /// See [`Shared::drain`].
-    pub fn drain(&self, deadline: u64, stays: bool) {
+    pub fn drain(&mut self, deadline: u64, stays: bool) {
+        self.ending = true;
         self.workers.iter().for_each(|worker| worker.drain(deadline, stays));
     }
 
@@ -90,7 +97,8 @@ impl Server {
     }
 
     /// Somebody else accepts from now on; every worker ends with its last connection.
-    pub fn retire(&self) {
+    pub fn retire(&mut self) {
+        self.ending = true;
         self.workers.iter().for_each(|worker| worker.retire());
     }
 

@@ -113,7 +113,7 @@ impl Inner {
             self.handed_over.store(true, Ordering::Relaxed);
             lock(&self.state).kept.forget_sockets();
         }
-        if let Some(server) = &*lock(&self.server) {
+        if let Some(server) = &mut *lock(&self.server) {
             let left = deadline.saturating_duration_since(Instant::now());
             let at = clock::now() + u64::try_from(left.as_nanos()).unwrap_or(u64::MAX / 2);
             if handed_over { server.retire() } else { server.drain(at, stays) }

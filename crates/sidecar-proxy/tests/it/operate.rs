@@ -164,6 +164,36 @@ fn an_idle_proxy_ends_at_once() {
 }
 
 #[test]
+fn what_changes_during_a_drain_starts_nobody_anew() {
+    let release = Arc::new(AtomicBool::new(false));
+    let go = Arc::clone(&release);
+    let upstream = Upstream::start(move |_| {
+        eventually("the word", || go.load(Ordering::Relaxed));
+        ok("late")
+    });
+    let other = Upstream::start(|_| ok("other"));
+    let mut world = World::new();
+    let (new, list) = (world.path("new"), world.path("list"));
+    let tell = |address: std::net::SocketAddr| {
+        std::fs::write(&new, format!("['{address}']")).unwrap();
+        std::fs::rename(&new, &list).unwrap();
+    };
+    tell(upstream.address);
+    world.start(&simple_spec(&[], "").replace("  endpoints: []\n", "  discover: [{file: ROOT/list}]\n"));
+    let mut busy = world.client();
+    busy.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    eventually("the request", || upstream.count() == 1);
+    world.signal(Signal::TERM);
+    eventually("the drain", || world.ask("/readyz").contains("503"));
+    let before = world.log().len();
+    tell(other.address);
+    eventually("the other endpoint", || world.log()[before..].contains("endpoints taken over"));
+    release.store(true, Ordering::Relaxed);
+    assert_eq!(busy.answer().body, "late");
+    assert_eq!(world.wait().code(), Some(0));
+}
+
+#[test]
 fn plain_tcp() {
     let upstream = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = upstream.local_addr().unwrap();
