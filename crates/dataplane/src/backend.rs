@@ -355,7 +355,7 @@ impl Backend {
         let health = &self.endpoints[endpoint].health;
         let Some(passive) = &self.settings.passive else { return };
         if good {
-            return health.note_good();
+            return if health.is_ejected(now) { health.recover(now) } else { health.note_good() };
         }
         if health.is_ejected(now) || !health.note_bad(passive) {
             return;

@@ -1,7 +1,7 @@
 //! What all workers and the checker know together of an endpoint's health, and how failures lead to its being left out.
 //!
 //! ```text
-//!   good ──failures in a row──▶ ejected ──time over, or a check succeeds──▶ on probation ──an answer──▶ good
+//!   good ──failures in a row──▶ ejected ──time over, or it answers────────▶ on probation ──an answer──▶ good
 //!                                  ▲──────────────────one failure──────────────────┘
 //! ```
 
@@ -100,7 +100,7 @@ impl Health {
         self.ejected.load(Ordering::Relaxed)
     }
 
-    /// A check has succeeded: an ejection need not wait for its end.
+    /// A check has succeeded, or a second try that had nowhere else to go: an ejection need not wait for its end.
     pub fn recover(&self, now: u64) {
         if self.is_ejected(now) {
             self.ejected_until.store(now, Ordering::Relaxed);

@@ -56,6 +56,20 @@ fn ejection_has_a_floor_and_an_end() {
     assert!(at(&pool, 0, Wish::default(), &mut dice).is_some());
 }
 
+/// One comes back before its time is over, and then the other one fails: its second tries find that out.
+#[test]
+fn an_answer_ends_an_ejection() {
+    let (pool, mut dice) = (pool(Balance::RoundRobin, 2), Dice::new(7));
+    (0..2).for_each(|_| pool.backend.note(0, false, 5));
+    (0..2).for_each(|_| pool.backend.note(1, false, 6));
+    assert_eq!((any(&pool, 7, &mut dice), any(&pool, 7, &mut dice)), (1, 1), "no more than half are left out");
+    let second = Wish { avoid: Some(1), ..Wish::default() };
+    assert_eq!(at(&pool, 8, second, &mut dice), Some(0));
+    pool.backend.note(0, true, 8);
+    pool.backend.note(1, false, 9);
+    assert_eq!((any(&pool, 10, &mut dice), any(&pool, 10, &mut dice)), (0, 0));
+}
+
 #[test]
 fn least_request_and_ewma_prefer_the_less_loaded() {
     let (least, mut dice) = (pool(Balance::LeastRequest, 3), Dice::new(7));
