@@ -98,16 +98,6 @@ fn restarts(world: &World, name: &str) -> i32 {
 
 #[test]
 fn nothing_is_lost_whatever_changes_under_load() {
-    change_everything(false);
-}
-
-#[test]
-#[ignore = "open: beside other tests the drained proxy is sometimes not back within 150 s (alone it always was)"]
-fn nothing_is_lost_when_the_proxy_is_restarted_either() {
-    change_everything(true);
-}
-
-fn change_everything(restart: bool) {
     install("sidecar-proxy");
     let world = World::new();
     let authority = Authority::new();
@@ -176,24 +166,22 @@ fn change_everything(restart: bool) {
     // A connection's first request has its handshake.
     assert!(log.lines().any(|line| line.contains("app_us") && line.contains("tls_us")), "{log}");
 
-    if restart {
-        // The proxy's container is restarted. Its sockets are gone for a moment: connections are refused, but no request that
-        // was taken fails.
-        load.be_patient(true);
-        let before = proxy_of(&world);
-        let socket = format!("/proc/{}/root/run/outrigger/proxy.sock", before.as_raw_nonzero());
-        proxy(&["drain", "--at-least", "300ms", "--socket", &socket]);
-        eventually(150, "the proxy's return", || {
-            process(&world, &["outrigger-proxy", "--config"]).is_some_and(|now| now != before)
-                && plain(admin, "/readyz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
-        });
-        load.go_on(500);
-        load.assert_no_failure("when the proxy was restarted");
-        let last = world.log("web", "proxy", 0);
-        assert!(last.contains("every connection has ended"), "{last}");
-        eprintln!("{} connections were tried again while the proxy was restarted", load.refused());
-        load.be_patient(false);
-    }
+    // The proxy's container is restarted. Its sockets are gone for a moment: connections are refused, but no request that
+    // was taken fails.
+    load.be_patient(true);
+    let before = proxy_of(&world);
+    let socket = format!("/proc/{}/root/run/outrigger/proxy.sock", before.as_raw_nonzero());
+    proxy(&["drain", "--at-least", "300ms", "--socket", &socket]);
+    eventually(150, "the proxy's return", || {
+        process(&world, &["outrigger-proxy", "--config"]).is_some_and(|now| now != before)
+            && plain(admin, "/readyz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
+    });
+    load.go_on(500);
+    load.assert_no_failure("when the proxy was restarted");
+    let last = world.log("web", "proxy", 0);
+    assert!(last.contains("every connection has ended"), "{last}");
+    eprintln!("{} connections were tried again while the proxy was restarted", load.refused());
+    load.be_patient(false);
 
     // The pod is stopped.
     let down =
