@@ -53,7 +53,8 @@ fn copies_are_the_same() {
     let world = World::with(&spec(app.address, shadow.address, "", ("", "")));
     check_copies(&world, &app, &shadow);
     eventually("their answers", || decisions(&world, "answered") == 4);
-    assert_eq!(shadow.connections.load(std::sync::atomic::Ordering::Relaxed), 1);
+    // A copy that is still under way when the next one goes has that one connect anew; not all of them are.
+    assert!(shadow.connections.load(std::sync::atomic::Ordering::Relaxed) < 4);
     assert_eq!(world.metric("outrigger_proxy_requests_total{route=\"all\",status=\"2xx\"}"), 4);
     assert_eq!(
         world.metric(&format!(
