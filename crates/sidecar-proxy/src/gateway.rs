@@ -41,7 +41,7 @@ pub(crate) fn adopt(loaded: &mut Loaded<Spec>, others: &[Node], decoder: &mut De
         decoder.within(&at.clone(), document.mark, |decoder| match kind_of(document) {
             Some("HTTPRoute") => http.extend(decode(document, &at, &["v1", "v1beta1"], decoder)),
             Some("GRPCRoute") => grpc.extend(decode(document, &at, &["v1"], decoder)),
-            Some("TCPRoute") => tcp.extend(decode(document, &at, &["v1alpha2"], decoder)),
+            Some("TCPRoute") => tcp.extend(decode(document, &at, &["v1", "v1alpha2"], decoder)),
             _ => refuse_kind(document, "Proxy, HTTPRoute, GRPCRoute, TCPRoute", decoder),
         });
     }
@@ -161,8 +161,15 @@ impl Taking<'_> {
     }
 
     fn tcp(&mut self, found: &Found<TcpRoute>) {
-        let Some(listeners) = self.listeners(&found.at, &found.spec.parent_refs) else { return };
         let at = format!("{}.spec", found.at);
+        // Elsewhere such a route is for all listeners of its protocol; here a listener is one of TCP because a route says so.
+        let whole = |parent: &ParentRef| parent.section_name.is_none() && parent.port.is_none();
+        if let Some(index) = found.spec.parent_refs.iter().position(whole) {
+            let message =
+                "needs a sectionName or a port: which of the Proxy's listeners are for TCP, nothing else says";
+            return self.refuse(&format!("{at}.parentRefs[{index}]"), message);
+        }
+        let Some(listeners) = self.listeners(&found.at, &found.spec.parent_refs) else { return };
         let ([rule], false) = (found.spec.rules.as_slice(), found.spec.parent_refs.is_empty()) else {
             return self.refuse(&at, "must have exactly one rule, and parentRefs");
         };

@@ -174,6 +174,13 @@ fn what_is_not_understood_is_refused_at_its_place() {
         let said = route(text);
         assert!(said.contains(expected), "{expected}\n{said}");
     }
+    for version in ["v1", "v1alpha2"] {
+        let said = print(&format!(
+            "---\napiVersion: gateway.networking.k8s.io/{version}\nkind: TCPRoute\nmetadata: {{name: t}}\nspec:\n  parentRefs: [{{name: edge, sectionName: raw}}, {{name: edge}}]\n  rules: [{{backendRefs: [{{name: app}}]}}]\n"
+        ));
+        let expected = "F:15:48: document[2].spec.parentRefs[1]: needs a sectionName or a port";
+        assert!(said.contains(expected), "{said}");
+    }
     let said = print("---\napiVersion: gateway.networking.k8s.io/v1alpha2\nkind: TLSRoute\nspec: {}\n");
     assert!(said.contains("F:12:7: document[2]: documents of kind `TLSRoute` are not understood here"), "{said}");
 }
