@@ -49,6 +49,7 @@ spec:
     )
 }
 
+/// The init containers end a moment after they were told to, so that the `touch` that tells them ends first.
 const ORDERED: &str = "apiVersion: v1
 kind: Pod
 metadata: {name: ordered}
@@ -57,7 +58,7 @@ spec:
   initContainers:
   - name: a
     image: busybox
-    command: [sh, -c, 'until [ -e /d/a ]; do sleep 0.05; done']
+    command: [sh, -c, 'until [ -e /d/a ]; do sleep 0.05; done; sleep 0.5']
     volumeMounts: [{name: d, mountPath: /d}]
   - name: s
     image: busybox
@@ -67,7 +68,7 @@ spec:
     volumeMounts: [{name: d, mountPath: /d}]
   - name: b
     image: busybox
-    command: [sh, -c, 'until [ -e /d/b ]; do sleep 0.05; done']
+    command: [sh, -c, 'until [ -e /d/b ]; do sleep 0.05; done; sleep 0.5']
     volumeMounts: [{name: d, mountPath: /d}]
   containers:
   - {name: m, image: busybox, command: [sh, -c, 'trap exit TERM; sleep 1000000 & wait']}
