@@ -64,30 +64,32 @@ impl GrpcSink {
 impl Sink for GrpcSink {
     fn deliver(&mut self, batches: &[Arc<Batch>]) -> Result<(), Failure> {
         let request = self.request(batches)?;
-        let reused = self.connection.is_some();
-        let config = if reused { None } else { self.tls.as_mut().map(Tls::alpn_h2) };
-        let again = reused.then(|| request.clone());
-        let outcome = self.runtime.block_on(exchange(&self.options, &mut self.connection, config, request));
-        match (outcome, again) {
+        self.connection.take_if(|connection| connection.is_closed());
+        let again = self.connection.is_some().then(|| request.clone());
+        match (self.call(request), again) {
             // A collector may close an idle connection at any time.
-            (Err(Failure::Retry(..)), Some(request)) if self.connection.is_none() => {
-                let config = self.tls.as_mut().map(Tls::alpn_h2);
-                self.runtime.block_on(exchange(&self.options, &mut self.connection, config, request))
-            }
+            (Err(Failure::Retry(..)), Some(request)) if self.connection.is_none() => self.call(request),
             (outcome, _) => outcome,
         }
     }
 }
 
+impl GrpcSink {
+    fn call(&mut self, request: Request<Full<Bytes>>) -> Result<(), Failure> {
+        self.runtime.block_on(exchange(&self.options, &mut self.connection, self.tls.as_mut(), request))
+    }
+}
+
+/// Over the connection that is open, or a new one: only where that is made is it decided whether it has TLS.
 async fn exchange(
     options: &HttpOptions,
     connection: &mut Option<SendRequest<Full<Bytes>>>,
-    tls: Option<Arc<rustls::ClientConfig>>,
+    tls: Option<&mut Tls>,
     request: Request<Full<Bytes>>,
 ) -> Result<(), Failure> {
     let slow = |_| Failure::Retry(format!("no answer from {} within {:?}", options.url, options.timeout), None);
     let connect = async {
-        let stream = dial(&options.url, tls).await?;
+        let stream = dial(&options.url, tls.map(Tls::alpn_h2)).await?;
         let shaken = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
         let (sender, driver) = shaken.map_err(retry("HTTP/2 handshake failed"))?;
         // Its error is the same one the sender sees.
@@ -96,7 +98,7 @@ async fn exchange(
         });
         Ok::<_, Failure>(sender)
     };
-    let mut sender = match connection.take().filter(|sender| !sender.is_closed()) {
+    let mut sender = match connection.take() {
         Some(sender) => sender,
         None => tokio::time::timeout(options.timeout, connect).await.map_err(slow)??,
     };

@@ -243,32 +243,32 @@ impl Sink for HttpSink {
 impl HttpSink {
     fn post(&mut self, batches: &[Arc<Batch>]) -> Result<(), Failure> {
         let request = self.request(batches)?;
-        let reused = self.connection.is_some();
-        let config = if self.connection.is_none() { self.tls.as_mut().map(Tls::config) } else { None };
-        let (options, connection) = (&self.options, &mut self.connection);
-        let again = reused.then(|| request.clone());
-        let outcome = self.runtime.block_on(exchange(options, connection, config, request));
-        // A receiver may close an idle connection at any time; that is not worth a pause.
-        match (outcome, again) {
-            (Err(Failure::Retry(..)), Some(request)) if self.connection.is_none() => {
-                let config = self.tls.as_mut().map(Tls::config);
-                self.runtime.block_on(exchange(&self.options, &mut self.connection, config, request))
-            }
+        let again = self.connection.is_some().then(|| request.clone());
+        match (self.call(request), again) {
+            // A receiver may close an idle connection at any time; that is not worth a pause.
+            (Err(Failure::Retry(..)), Some(request)) if self.connection.is_none() => self.call(request),
             (outcome, _) => outcome,
         }
     }
+
+    fn call(&mut self, request: Request<Full<Bytes>>) -> Result<(), Failure> {
+        self.runtime.block_on(exchange(&self.options, &mut self.connection, self.tls.as_mut(), request))
+    }
 }
 
+/// Over the connection that is open, or a new one: only where that is made is it decided whether it has TLS.
 async fn exchange(
     options: &HttpOptions,
     connection: &mut Option<SendRequest<Full<Bytes>>>,
-    tls: Option<Arc<rustls::ClientConfig>>,
+    tls: Option<&mut Tls>,
     request: Request<Full<Bytes>>,
 ) -> Result<(), Failure> {
     let slow = |_| Failure::Retry(format!("no answer from {} within {:?}", options.url, options.timeout), None);
     let mut sender = match connection.take() {
         Some(sender) => sender,
-        None => tokio::time::timeout(options.timeout, connect(&options.url, tls)).await.map_err(slow)??,
+        None => {
+            tokio::time::timeout(options.timeout, connect(&options.url, tls.map(Tls::config))).await.map_err(slow)??
+        }
     };
     let answer = async {
         sender.ready().await.map_err(retry("connection lost"))?;
@@ -301,11 +301,15 @@ async fn connect(url: &Uri, tls: Option<Arc<rustls::ClientConfig>>) -> Result<Se
 pub(super) trait Stream: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send {}
 impl<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send> Stream for S {}
 
+/// What is asked for with `https` is never sent without TLS.
 pub(super) async fn dial(url: &Uri, tls: Option<Arc<rustls::ClientConfig>>) -> Result<Box<dyn Stream>, Failure> {
     let host = url.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
     let secure = url.scheme() == Some(&http::uri::Scheme::HTTPS);
     let port = url.port_u16().unwrap_or(if secure { 443 } else { 80 });
     let unreachable = format!("failed to connect to {host}:{port}");
+    if secure && tls.is_none() {
+        return Err(Failure::Retry(format!("{unreachable}: TLS is not set up"), None));
+    }
     let stream = TcpStream::connect((host, port)).await.map_err(retry(&unreachable))?;
     // Requests are whole: waiting for more to send helps nobody.
     let _ = stream.set_nodelay(true);

@@ -104,4 +104,4 @@ fn load(options: &TlsOptions) -> Result<Arc<ClientConfig>, TlsError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

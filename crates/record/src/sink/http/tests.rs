@@ -131,3 +131,14 @@ fn items_of_a_bulk_request_are_judged_one_by_one() {
     assert!(reason.ends_with("answered an item with 400: mapper_parsing_exception no date"), "{reason}");
     assert!(matches!(sink.deliver(&[batch()]), Err(Failure::Retry(..))), "not a bulk answer");
 }
+
+#[test]
+fn nothing_is_sent_in_the_clear_to_an_https_receiver() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut sink = sink(address, |options| options.url = format!("https://{address}/in").parse().unwrap());
+    let failure = sink.deliver(&[batch()]).unwrap_err();
+    assert!(matches!(&failure, Failure::Retry(text, _) if text.ends_with("TLS is not set up")), "{failure:?}");
+    listener.set_nonblocking(true).unwrap();
+    assert!(listener.accept().is_err(), "not even a connection");
+}

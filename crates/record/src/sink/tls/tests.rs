@@ -19,7 +19,7 @@ use crate::sink::stream::Peer;
 use crate::sink::syslog::{SyslogOptions, SyslogSink};
 use crate::sink::{Failure, Sink};
 
-struct Authority {
+pub(in crate::sink) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
 }
@@ -61,7 +61,7 @@ struct Server {
     shaken: Arc<AtomicUsize>,
 }
 
-fn config(server: &Authority, clients: &Authority) -> Arc<ServerConfig> {
+pub(in crate::sink) fn config(server: &Authority, clients: &Authority) -> Arc<ServerConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = WebPkiClientVerifier::builder_with_provider(clients.roots(), Arc::clone(&provider)).build().unwrap();
     let (certificate, key) = server.issue();
@@ -110,14 +110,14 @@ impl Server {
     }
 }
 
-struct World {
+pub(in crate::sink) struct World {
     directory: tempfile::TempDir,
-    servers: Authority,
-    clients: Authority,
+    pub(in crate::sink) servers: Authority,
+    pub(in crate::sink) clients: Authority,
 }
 
 impl World {
-    fn new() -> World {
+    pub(in crate::sink) fn new() -> World {
         let world =
             World { directory: tempfile::tempdir().unwrap(), servers: Authority::new(), clients: Authority::new() };
         world.trust(&world.servers);
@@ -139,7 +139,7 @@ impl World {
         pem(&self.path("key.pem"), "PRIVATE KEY", &key);
     }
 
-    fn tls(&self, client: bool) -> Tls {
+    pub(in crate::sink) fn tls(&self, client: bool) -> Tls {
         let client = client.then(|| (self.path("cert.pem"), self.path("key.pem")));
         Tls::new(TlsOptions { ca_file: Some(self.path("ca.pem")), client }).unwrap()
     }
