@@ -11,7 +11,7 @@ use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::runtime::Runtime;
 
-use super::http::{HttpOptions, dial, header_map, retry};
+use super::http::{HttpOptions, dial, header_map, retry, without_user};
 use super::tls::Tls;
 use super::{Failure, Sink};
 use crate::batch::Batch;
@@ -32,7 +32,12 @@ pub struct GrpcSink {
 
 impl GrpcSink {
     /// Of the options, protocol and compression are not looked at.
-    pub fn new(options: HttpOptions, attributes: Vec<(String, String)>, tls: Option<Tls>) -> std::io::Result<GrpcSink> {
+    pub fn new(
+        mut options: HttpOptions,
+        attributes: Vec<(String, String)>,
+        tls: Option<Tls>,
+    ) -> std::io::Result<GrpcSink> {
+        options.url = without_user(options.url);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         Ok(GrpcSink { options, attributes, runtime, tls, connection: None })
     }

@@ -103,9 +103,23 @@ pub struct HttpSink {
     sent: Bytes,
 }
 
+/// User information in a URL may be a password, and is no part of what is sent or shown (RFC 9110 §4.2.4).
+pub(super) fn without_user(url: Uri) -> Uri {
+    let mut parts = url.clone().into_parts();
+    let host = parts.authority.as_ref().and_then(|authority| authority.as_str().rsplit_once('@')?.1.parse().ok());
+    match host {
+        Some(host) => {
+            parts.authority = Some(host);
+            Uri::from_parts(parts).unwrap_or(url)
+        }
+        None => url,
+    }
+}
+
 impl HttpSink {
     /// `tls` is wanted when the URL is `https`.
-    pub fn new(options: HttpOptions, tls: Option<Tls>) -> std::io::Result<HttpSink> {
+    pub fn new(mut options: HttpOptions, tls: Option<Tls>) -> std::io::Result<HttpSink> {
+        options.url = without_user(options.url);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let encoding = match &options.protocol {
             Protocol::Json(encoding) => *encoding,
@@ -169,10 +183,7 @@ impl HttpSink {
     fn headers(&self) -> Result<HeaderMap, Failure> {
         let options = &self.options;
         let mut headers = header_map(options)?;
-        let authority = options.url.authority().map_or("", |authority| authority.as_str());
-        // User information in the URL is no part of the host.
-        let host = authority.rsplit('@').next().unwrap_or(authority);
-        headers.insert(header::HOST, value(host)?);
+        headers.insert(header::HOST, value(options.url.authority().map_or("", |authority| authority.as_str()))?);
         let kind = match &options.protocol {
             Protocol::Json(Encoding::Text) => "text/plain; charset=utf-8",
             Protocol::Json(Encoding::NdJson) | Protocol::Bulk { .. } | Protocol::S3(_) => "application/x-ndjson",

@@ -46,6 +46,8 @@ fn collector(
                     async move {
                         let (head, body) = request.into_parts();
                         assert_eq!(head.uri.path(), METHOD);
+                        let authority = head.uri.authority().map_or("", |authority| authority.as_str());
+                        assert!(!authority.contains('@'), "{authority}");
                         let body = body.collect().await.unwrap().to_bytes();
                         calls.lock().unwrap().push((head.headers, body));
                         let (code, message) = statuses.lock().unwrap().pop_front().unwrap_or(("0", ""));
@@ -119,11 +121,12 @@ fn calls_are_framed_and_statuses_decide() {
     let statuses = vec![("0", ""), ("14", "restarting"), ("3", "bad"), ("8", "received message larger than max")];
     let (address, seen, _) = collector(statuses, None);
     let attributes = vec![("service.name".to_owned(), "web".to_owned())];
-    let mut sink = GrpcSink::new(options(format!("http://{address}")), attributes, None).unwrap();
+    let mut sink = GrpcSink::new(options(format!("http://u:secret@{address}")), attributes, None).unwrap();
     let batch = batch();
     sink.deliver(&batch).unwrap();
     let failure = sink.deliver(&batch).unwrap_err();
     assert!(matches!(&failure, Failure::Retry(text, _) if text.ends_with("gRPC status 14: restarting")), "{failure:?}");
+    assert!(!format!("{failure:?}").contains("secret"), "{failure:?}");
     assert!(matches!(sink.deliver(&batch), Err(Failure::Refused(_))));
     assert!(matches!(sink.deliver(&batch), Err(Failure::TooLarge(_))));
     sink.deliver(&batch).unwrap();

@@ -5,6 +5,7 @@ use std::thread;
 
 use super::*;
 use crate::batch::{Flags, Record, Severity};
+use crate::sink::s3::Credentials;
 
 /// Answers each connection's requests with what `answers` says, in order, and passes heads and bodies on.
 fn receiver(answers: Vec<&'static str>) -> (SocketAddr, mpsc::Receiver<(String, Vec<u8>)>) {
@@ -141,4 +142,33 @@ fn nothing_is_sent_in_the_clear_to_an_https_receiver() {
     assert!(matches!(&failure, Failure::Retry(text, _) if text.ends_with("TLS is not set up")), "{failure:?}");
     listener.set_nonblocking(true).unwrap();
     assert!(listener.accept().is_err(), "not even a connection");
+}
+
+#[test]
+fn user_information_in_a_url_goes_nowhere() {
+    let bad = "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n";
+    let (address, received) = receiver(vec![bad, bad]);
+    let directory = tempfile::tempdir().unwrap();
+    let key = directory.path().join("key");
+    std::fs::write(&key, "K").unwrap();
+    let bucket = Bucket {
+        bucket: "b".to_owned(),
+        region: "r".to_owned(),
+        prefix: String::new(),
+        agent: "a".to_owned(),
+        suffix: ".ndjson",
+        credentials: Credentials { key_file: Some(key.clone()), secret_file: Some(key.clone()), token_file: Some(key) },
+    };
+    // One after the other: the receiver reads from one connection at a time.
+    for protocol in [Protocol::Json(Encoding::NdJson), Protocol::S3(Box::new(bucket))] {
+        let mut sink = sink(address, |options| {
+            options.url = format!("http://u:secret@{address}/in").parse().unwrap();
+            options.protocol = protocol;
+        });
+        let failure = sink.deliver(&[batch()]).unwrap_err();
+        let (head, _) = received.recv().unwrap();
+        assert!(head.contains(&format!("host: {address}\r\n")), "{head}");
+        let all = format!("{head}{failure:?}");
+        assert!(!all.contains("secret"), "{all}");
+    }
 }
