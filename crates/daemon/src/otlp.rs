@@ -83,6 +83,12 @@ impl Settings {
                 return None;
             }
             match text.parse::<Uri>() {
+                // It may be a password, so it is not shown either.
+                Ok(uri) if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) => {
+                    let host = uri.host().unwrap_or_default();
+                    refused.push(format!("{host}: no user information; OTEL_EXPORTER_OTLP_HEADERS is for that"));
+                    None
+                }
                 Ok(uri) if uri.scheme_str() == Some("http") && uri.host().is_some() => Some(uri),
                 _ => {
                     refused
@@ -311,6 +317,8 @@ mod tests {
         assert_eq!((settings, refused.len()), (None, 3));
         let (settings, refused) = read(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "https://c")]);
         assert_eq!((settings, refused.len()), (None, 3));
+        let (settings, refused) = read(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://u:secret@c:4318")]);
+        assert_eq!((settings, refused.len(), refused.concat().contains("secret")), (None, 3, false));
         let named = read(&[endpoint, ("OTEL_SERVICE_NAME", "s")]).0.unwrap();
         assert_eq!(named.resource, [pair("service.name", "s")]);
     }

@@ -80,6 +80,10 @@ pub(crate) struct SinkParts {
 /// An `http` or `https` address with a host; otherwise one sentence.
 pub(crate) fn url(text: &str) -> Result<Uri, String> {
     let uri: Uri = text.parse().map_err(|_| format!("`{text}` is no URL"))?;
+    // It may be a password, so it is not shown either.
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err("must name no user: that is what client.basic is for".to_owned());
+    }
     match (uri.scheme_str(), uri.host()) {
         (Some("http" | "https"), Some(host)) if !host.is_empty() => Ok(uri),
         _ => Err(format!("`{text}` must begin with http:// or https:// and name a host")),

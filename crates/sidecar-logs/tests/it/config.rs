@@ -73,7 +73,7 @@ spec:
     format: xml
   sinks:
   - name: out
-    to: {htpp: {url: 'http://x'}}
+    to: {htpp: {url: 'http://u:p@x'}}
   - name: loki
     to: {loki: {url: 'ftp://x'}}
   state: {directory: yes}
@@ -101,9 +101,10 @@ F:6:45: spec.sources[0].files.maxLine: must be between 64 and 16Mi
 F:7:5: spec.sources[0].multiline: needs exactly one of preset, start and next
 F:7:38: spec.sources[0].multiline.start: not a regular expression: unclosed group
 F:8:11: spec.sources[1].name: the name `a` is taken already
+F:13:22: spec.sinks[0].to.http.url: must name no user: that is what client.basic is for
 F:15:22: spec.sinks[1].to.loki.url: `ftp://x` must begin with http:// or https:// and name a host
 F:16:22: spec.state.directory: must be an absolute path
-7 problem(s)
+8 problem(s)
 "
     );
 }
