@@ -52,9 +52,9 @@ pub struct Kept {
 
 impl Kept {
     /// `sockets` by address: those of a process that is to be followed. `memory`: bytes, `None` without a limit.
-    pub fn new(workers: usize, memory: Option<u64>, sockets: Vec<(String, OwnedFd)>) -> Kept {
+    pub fn new(memory: Option<u64>, sockets: Vec<(String, OwnedFd)>) -> Kept {
         Kept {
-            workers,
+            workers: 0,
             memory,
             here: Arc::default(),
             sockets: sockets.into_iter().map(|(address, socket)| (address, Arc::new(socket))).collect(),
@@ -88,11 +88,11 @@ pub fn workers(spec: &Spec) -> usize {
     }
 }
 
-/// Makes the plan; `kept` is changed only if everything is good.
-pub fn build(spec: &Spec, kept: &mut Kept) -> Result<Plan, BuildError> {
+/// Makes the plan for so many workers; `kept` is changed only if everything is good.
+pub fn build(spec: &Spec, workers: usize, kept: &mut Kept) -> Result<Plan, BuildError> {
     let mut sockets = HashMap::new();
     let mut tickets = tls::Tickets::new();
-    kept.workers = kept.workers.max(workers(spec));
+    kept.workers = kept.workers.max(workers);
     let mut watches = Watches::default();
     let backends = spec
         .backends
@@ -158,7 +158,7 @@ pub fn build(spec: &Spec, kept: &mut Kept) -> Result<Plan, BuildError> {
         routes,
         backends,
         settings: settings(spec),
-        crowd: room::clients(spec, workers(spec), kept.memory).map(|most| Crowd::new(most, Arc::clone(&kept.here))),
+        crowd: room::clients(spec, workers, kept.memory).map(|most| Crowd::new(most, Arc::clone(&kept.here))),
         log,
         tracing: telemetry::tracing(spec),
         personal,

@@ -46,6 +46,8 @@ pub(crate) struct Inner {
 #[derive(Debug)]
 pub(crate) struct State {
     spec: Spec,
+    /// As counted when the document was read: there may be more CPUs now, but counters have no room for them.
+    workers: usize,
     kept: Kept,
     pub(crate) plan: Arc<Plan>,
 }
@@ -66,30 +68,50 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Inner {
+    fn build(spec: Spec, mut kept: Kept) -> Result<Inner, BuildError> {
+        let workers = build::workers(&spec);
+        let plan = Arc::new(build::build(&spec, workers, &mut kept)?);
+        let state = Mutex::new(State { spec, workers, kept, plan });
+        let (server, listening, handed_over) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
+        Ok(Inner { state, server, listening, handed_over })
+    }
+
     /// Builds a plan and goes over to it; on an error nothing has changed.
     fn renew(&self, why: Why<'_>) -> Result<(), BuildError> {
+        self.renew_by(why, |workers, plan| match &mut *lock(&self.server) {
+            Some(server) => server.apply(workers, plan),
+            None => Ok(()),
+        })?;
+        self.announce();
+        Ok(())
+    }
+
+    /// As [`Inner::renew`]. `apply` tells the workers before anybody can make another plan, so that none overtakes a newer one.
+    fn renew_by(
+        &self,
+        why: Why<'_>,
+        apply: impl FnOnce(usize, &Arc<Plan>) -> std::io::Result<()>,
+    ) -> Result<(), BuildError> {
         let mut guard = lock(&self.state);
         if self.handed_over.load(Ordering::Relaxed) {
             // It would listen again.
             return Ok(());
         }
         let state = &mut *guard;
-        let spec = if let Why::Document(spec) = why { spec } else { &state.spec };
+        let (spec, workers) = match why {
+            Why::Document(spec) => (spec, build::workers(spec)),
+            Why::Files | Why::Endpoints => (&state.spec, state.workers),
+        };
         let plan = match why {
             Why::Endpoints => build::refresh(spec, &state.plan, &mut state.kept)?,
-            Why::Document(_) | Why::Files => build::build(spec, &mut state.kept)?,
+            Why::Document(_) | Why::Files => build::build(spec, workers, &mut state.kept)?,
         };
-        let (workers, plan) = (build::workers(spec), Arc::new(plan));
+        let plan = Arc::new(plan);
         if let Why::Document(spec) = why {
-            state.spec = spec.clone();
+            (state.spec, state.workers) = (spec.clone(), workers);
         }
         state.plan = Arc::clone(&plan);
-        drop(guard);
-        if let Some(server) = &mut *lock(&self.server) {
-            server.apply(workers, &plan).map_err(|error| BuildError::new("the workers; some have gone over", error))?;
-        }
-        self.announce();
-        Ok(())
+        apply(workers, &plan).map_err(|error| BuildError::new("the workers; some have gone over", error))
     }
 
     /// Says where new listeners are.
@@ -206,11 +228,8 @@ impl Program for Proxy {
 
     fn build(loaded: &Loaded<Spec>, context: &Context) -> Result<Proxy, BuildError> {
         let spec = loaded.spec.clone();
-        let mut kept = Kept::new(build::workers(&spec), context.memory_limit, context.inherited.take_all(LISTENER));
-        let plan = Arc::new(build::build(&spec, &mut kept)?);
-        let state = Mutex::new(State { spec, kept, plan });
-        let (server, listening, handed_over) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
-        Ok(Proxy { inner: Arc::new(Inner { state, server, listening, handed_over }) })
+        let kept = Kept::new(context.memory_limit, context.inherited.take_all(LISTENER));
+        Ok(Proxy { inner: Arc::new(Inner::build(spec, kept)?) })
     }
 
     fn reload(&self, loaded: &Loaded<Spec>, _: &Context) -> Result<(), BuildError> {
@@ -233,7 +252,7 @@ impl Program for Proxy {
         let for_workers = Arc::clone(&ended);
         let (workers, plan) = {
             let state = lock(&self.inner.state);
-            (build::workers(&state.spec), Arc::clone(&state.plan))
+            (state.workers, Arc::clone(&state.plan))
         };
         let started = Server::start(workers, &plan, move || for_workers.notify_one());
         match started {
@@ -386,5 +405,33 @@ impl Seen {
             }
         }
         changed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_plan_is_made_before_the_last_has_been_applied() {
+        let text = "apiVersion: outrigger.dev/v1alpha1
+kind: Proxy
+spec:
+  listeners: [{name: http, address: '127.0.0.1:0'}]
+  routes: [{name: all, backends: [{name: app}]}]
+  backends: [{name: app, endpoints: ['127.0.0.1:1']}]
+";
+        let loaded = daemon::config::load::<Spec>(text, "Proxy", check).unwrap();
+        let inner = Inner::build(loaded.spec.clone(), Kept::new(None, Vec::new())).unwrap();
+        for why in [Why::Document(&loaded.spec), Why::Files, Why::Endpoints] {
+            let mut applied = false;
+            let apply = |_, _: &Arc<Plan>| {
+                applied = true;
+                assert!(inner.state.try_lock().is_err());
+                Ok(())
+            };
+            inner.renew_by(why, apply).unwrap();
+            assert!(applied);
+        }
     }
 }

@@ -194,6 +194,54 @@ fn what_changes_during_a_drain_starts_nobody_anew() {
 }
 
 #[test]
+fn cpus_that_come_later_count_at_the_next_reload() {
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+    let all = sched_getaffinity(None).unwrap();
+    let Some(first) = (0..CpuSet::MAX_CPU).find(|cpu| all.is_set(*cpu)).filter(|_| all.count() > 1) else {
+        println!("NOT RUN: one CPU");
+        return;
+    };
+    let upstream = Upstream::start(|_| ok("x"));
+    let mut world = World::new();
+    let (new, list) = (world.path("new"), world.path("list"));
+    let tell = |weight: u32| {
+        std::fs::write(&new, format!("[{{address: '{}', weight: {weight}}}]", upstream.address)).unwrap();
+        std::fs::rename(&new, &list).unwrap();
+    };
+    tell(1);
+    let spec = simple_spec(&[], "").replace("  endpoints: []\n", "  discover: [{file: ROOT/list}]\n");
+    let mut one = CpuSet::new();
+    one.set(first);
+    // The proxy is given what this thread has.
+    sched_setaffinity(None, &one).unwrap();
+    world.start(&spec);
+    sched_setaffinity(None, &all).unwrap();
+    let tasks = format!("/proc/{}/task", world.process());
+    let tasks = || std::fs::read_dir(&tasks).unwrap().map(|task| task.unwrap().path());
+    for task in tasks() {
+        let id = task.file_name().unwrap().to_str().unwrap().parse().unwrap();
+        sched_setaffinity(rustix::process::Pid::from_raw(id), &all).unwrap();
+    }
+    let workers = || {
+        let names = tasks().map(|task| std::fs::read_to_string(task.join("comm")).unwrap_or_default());
+        names.filter(|name| name.starts_with("worker-")).count()
+    };
+    assert_eq!(workers(), 1);
+    tell(2);
+    eventually("the list", || world.log().contains("endpoints taken over"));
+    assert_eq!(workers(), 1);
+    assert_eq!(world.client().get("/").status(), 200);
+    assert!(!world.log().contains("panicked"), "{}", world.log());
+    world.reload(&format!("{spec}zone: a\n"));
+    assert_eq!(workers(), all.count() as usize);
+    for _ in 0..4 * all.count() {
+        assert_eq!(world.client().get("/").status(), 200);
+    }
+    world.signal(Signal::TERM);
+    assert_eq!(world.wait().code(), Some(0), "{}", world.log());
+}
+
+#[test]
 fn plain_tcp() {
     let upstream = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = upstream.local_addr().unwrap();
