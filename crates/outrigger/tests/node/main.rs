@@ -12,6 +12,7 @@ mod node;
 mod world;
 
 mod pods;
+mod proxy;
 mod reading;
 mod services;
 mod streams;

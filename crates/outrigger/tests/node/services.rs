@@ -7,7 +7,7 @@ use crate::node::Node;
 use crate::pods::{idle, web};
 use crate::with_both;
 
-const SHOP: &str = "apiVersion: v1
+pub(crate) const SHOP: &str = "apiVersion: v1
 kind: Service
 metadata: {name: shop}
 spec:
@@ -24,7 +24,7 @@ spec:
 ";
 
 /// A web server of the shop; it is ready as long as the file is there.
-fn server(name: &str) -> String {
+pub(crate) fn server(name: &str) -> String {
     let probe =
         "readinessProbe: {exec: {command: [test, '!', -e, /www/closed]}, periodSeconds: 1, failureThreshold: 1}";
     web(name).replace(&format!("app: {name}"), "shop: open").replace("    ports:", &format!("    {probe}\n    ports:"))
