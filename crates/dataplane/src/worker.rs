@@ -18,7 +18,7 @@ use crate::exchange::{Exchange, Local};
 use crate::filter::wait::Told;
 use crate::head::Field;
 use crate::ledger::Phases;
-use crate::plan::{Listener, Plan};
+use crate::plan::{Listener, Plan, Serves};
 use crate::pool::{Dice, Member, Pool};
 use crate::slab::{Kind, Slab, Token};
 use crate::slowest::Slowest;
@@ -177,10 +177,19 @@ impl Shared {
     }
 }
 
-/// A listener as one worker sees it.
+/// A listener as one worker sees it, with the plan it belongs to: what it says of routes and backends are numbers there.
 #[derive(Debug)]
 struct Door {
     listener: Arc<Listener>,
+    local: Rc<Local>,
+}
+
+impl Door {
+    /// Whether connections that came in here can go over to `new`: what they speak is settled.
+    fn becomes(&self, new: &Listener) -> bool {
+        let speaks = |one: &Listener| (matches!(one.serves, Serves::Http(_)), one.tls.is_some());
+        speaks(&self.listener) == speaks(new)
+    }
 }
 
 /// A door that is open.
@@ -470,16 +479,22 @@ impl Worker {
         }
     }
 
-    /// Waits at the plan's sockets, and no longer at those it has not.
+    /// Waits at the plan's sockets, and no longer at those it has not. Open connections go over to what their listener has
+    /// become; if it is not there any more, they keep the plan it belonged to.
     fn open_doors(&mut self) -> io::Result<()> {
         let plan = Arc::clone(&self.local.plan);
         let mut wanted: Vec<_> = plan.listeners.iter().filter_map(|one| Some((one, one.socket.upgrade()?))).collect();
+        let mut moved: Vec<(Rc<Door>, Rc<Door>)> = Vec::new();
         for index in self.doors.indices() {
             let Some(entrance) = self.doors.get_mut(index) else { continue };
             match wanted.iter().position(|(_, socket)| Arc::ptr_eq(socket, &entrance.socket)) {
                 Some(position) => {
                     let (listener, _) = wanted.swap_remove(position);
-                    entrance.door = Rc::new(Door { listener: Arc::clone(listener) });
+                    let new = Rc::new(Door { listener: Arc::clone(listener), local: Rc::clone(&self.local) });
+                    let old = std::mem::replace(&mut entrance.door, Rc::clone(&new));
+                    if old.becomes(listener) {
+                        moved.push((old, new));
+                    }
                 }
                 None => {
                     // Whoever has been waiting is still let in.
@@ -488,10 +503,17 @@ impl Worker {
                 }
             }
         }
+        for d in self.downs.indices() {
+            let Some(down) = self.downs.get_mut(d) else { continue };
+            if let Some((_, new)) = moved.iter().find(|(old, _)| Rc::ptr_eq(old, &down.door)) {
+                down.door = Rc::clone(new);
+            }
+        }
         for (listener, socket) in wanted {
             let data = epoll::EventData::new_u64(self.doors.next().0);
             epoll::add(&self.epoll, &*socket, data, epoll::EventFlags::IN | epoll::EventFlags::EXCLUSIVE)?;
-            self.doors.insert(Box::new(Entrance { door: Rc::new(Door { listener: Arc::clone(listener) }), socket }));
+            let door = Rc::new(Door { listener: Arc::clone(listener), local: Rc::clone(&self.local) });
+            self.doors.insert(Box::new(Entrance { door, socket }));
         }
         Ok(())
     }
@@ -511,12 +533,13 @@ impl Worker {
     // === exchanges ===
 
     fn begin_exchange(&mut self, down: u32, at: u64) -> u32 {
+        let local = Rc::clone(self.downs.get(down).map_or(&self.local, |down| &down.door.local));
         let mut exchange = match self.spare.pop() {
             Some(mut exchange) => {
-                exchange.renew(down, Rc::clone(&self.local), at);
+                exchange.renew(down, local, at);
                 exchange
             }
-            None => Box::new(Exchange::new(down, Rc::clone(&self.local), at)),
+            None => Box::new(Exchange::new(down, local, at)),
         };
         self.waiting.serial += 1;
         exchange.serial = self.waiting.serial;

@@ -84,7 +84,7 @@ impl Worker {
                 peer: down.peer(),
                 trusted: &local.plan.trusted,
                 identity: &down.identity,
-                tls: down.door.listener.tls.is_some(),
+                tls: down.sock.tls.is_some(),
                 now: self.tick,
                 waiting: Some(Waiting { worker: &self.shared, x, ticket }),
             };

@@ -50,9 +50,9 @@ impl Worker {
             // The next request, whatever becomes of this one.
             self.keep_rest(d, &bytes[head.size..]);
         }
-        let local = Rc::clone(&self.local);
         let wake = self.wake;
         let Some(exchange) = self.exchange(x) else { return };
+        let local = Rc::clone(&exchange.local);
         if first {
             if secured != 0 {
                 exchange.ledger.note(Phase::Tls, secured);

@@ -13,11 +13,9 @@ use crate::tracing::Traced;
 impl Worker {
     /// Finds out whose work a request is. Called only if there is tracing.
     pub(super) fn begin_trace(&mut self, x: u32, bytes: &[u8], fields: &mut [Field]) {
-        let local = std::rc::Rc::clone(&self.local);
-        let Some(tracing) = &local.plan.tracing else { return };
-        let traced = tracing.begin(bytes, fields, &mut self.identities);
-        if let Some(exchange) = self.exchange(x) {
-            exchange.traced = Some(Box::new(traced));
+        let Some(exchange) = self.exchanges.get_mut(x as usize).and_then(Option::as_deref_mut) else { return };
+        if let Some(tracing) = &exchange.local.plan.tracing {
+            exchange.traced = Some(Box::new(tracing.begin(bytes, fields, &mut self.identities)));
         }
     }
 

@@ -29,7 +29,7 @@ impl Worker {
             down.exchange = Some(x);
             down.deadline.clear();
         }
-        let pool = self.local.pools.get(backend).map(Rc::clone);
+        let pool = self.exchange(x).and_then(|exchange| exchange.local.pools.get(backend).map(Rc::clone));
         let wish = match (&pool, self.downs.get(d)) {
             (Some(pool), Some(down)) if pool.backend.wishes() => pool.backend.wish(&[], &[], &[], down.peer()),
             _ => Wish::default(),

@@ -48,6 +48,35 @@ fn a_reload_under_load_loses_nothing() {
 }
 
 #[test]
+fn an_open_connection_goes_over_to_the_new_routes() {
+    let (a, b) = (Upstream::start(|_| ok("a")), Upstream::start(|_| ok("b")));
+    let spec = |more: &str, routes: &str| {
+        format!(
+            "listeners:\n- {{name: http, address: \"127.0.0.1:0\"}}\n{more}routes: {routes}\nbackends:\n- {{name: a, endpoints: [\"{}\"]}}\n- {{name: b, endpoints: [\"{}\"]}}\nworkers: 1\n",
+            a.address, b.address
+        )
+    };
+    let other = "- {name: other, address: \"127.0.0.2:0\"}\n";
+    let mut world = World::with(&spec(
+        other,
+        "[{name: one, matches: [{path: {exact: /one}}], backends: [{name: a}]}, {name: rest, backends: [{name: b}]}]",
+    ));
+    let mut client = world.client();
+    let mut elsewhere = Client::connect(world.listener("other"));
+    for client in [&mut client, &mut elsewhere] {
+        assert_eq!((client.get("/one").body.as_str(), client.get("/").body.as_str()), ("a", "b"));
+    }
+    // Fewer routes, in another order, and one listener is gone.
+    world.reload(&spec("", "[{name: rest, backends: [{name: a}]}]"));
+    assert_eq!((client.get("/one").body.as_str(), client.get("/").body.as_str()), ("a", "a"));
+    // Whoever came in where nobody listens any more has what there was.
+    assert_eq!((elsewhere.get("/one").body.as_str(), elsewhere.get("/").body.as_str()), ("a", "b"));
+    world.reload(&spec("", "[{name: rest, backends: [{name: b}], matches: [{path: {prefix: /new}}]}]"));
+    assert_eq!((client.get("/new").body.as_str(), client.get("/").status()), ("b", 404));
+    assert_eq!((elsewhere.get("/one").body.as_str(), elsewhere.get("/").body.as_str()), ("a", "b"));
+}
+
+#[test]
 fn a_drain_waits_for_what_is_going_on() {
     let release = Arc::new(AtomicBool::new(false));
     let go = Arc::clone(&release);
