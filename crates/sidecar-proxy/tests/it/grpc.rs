@@ -1,4 +1,4 @@
-//! gRPC through the proxy, with a client and a server we did not write: grpcio, which `.ci/grpc` brings.
+//! gRPC through the proxy, with a client and a server we did not write: grpcio, which `.ci/kubectl` brings.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::PathBuf;
@@ -13,11 +13,12 @@ use crate::harness::{World, eventually};
 fn python() -> Option<PathBuf> {
     let target = std::env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target")), PathBuf::from);
-    let python = target.join("clients/grpc/bin/python3");
-    if !python.exists() {
-        println!("NOT RUN: {} is missing; .ci/grpc brings it", python.display());
+    let python = target.join("clients/python/bin/python3");
+    let ready = Command::new(&python).args(["-c", "import grpc"]).output().is_ok_and(|run| run.status.success());
+    if !ready {
+        println!("NOT RUN: {} with grpcio is missing; .ci/kubectl brings it", python.display());
     }
-    python.exists().then_some(python)
+    ready.then_some(python)
 }
 
 /// A peer that runs until it is told to stop.
