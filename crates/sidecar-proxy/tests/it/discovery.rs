@@ -1,14 +1,16 @@
 //! Endpoints that are found elsewhere. The name server, the Kubernetes API and Consul are small ones of our own that answer
-//! as the real ones are documented to.
+//! as the real ones are documented to, so that they can fail when they are told; a real Consul is asked too where there is one,
+//! and the node's tests ask a real node for EndpointSlices.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use crate::harness::{Does, Upstream, World, eventually, ok, simple_spec};
+use crate::harness::{Client, Does, Upstream, World, eventually, ok, simple_spec};
 
 /// A spec without endpoints but with a source.
 fn spec(source: &str, more: &str) -> String {
@@ -224,4 +226,60 @@ fn consul_is_asked_again_when_something_changes() {
     index.store(0, Ordering::Relaxed);
     eventually("the complaint", || world.log().contains("failed to find endpoints"));
     assert_eq!(body(&world), "b");
+}
+
+struct Agent(Child);
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_real_consul_is_followed() {
+    let (a, b) = (Upstream::start(|_| ok("a")), Upstream::start(|_| ok("b")));
+    // Three ports nobody has; held until all are known, so that they differ.
+    let held: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let ports: Vec<u16> = held.iter().map(|one| one.local_addr().unwrap().port()).collect();
+    drop(held);
+    let mut command = Command::new("consul");
+    command.args(["agent", "-dev", "-bind=127.0.0.1", "-client=127.0.0.1", "-dns-port=-1", "-grpc-port=-1"]);
+    command.args([format!("-http-port={}", ports[0]), format!("-server-port={}", ports[1])]);
+    command.args([format!("-serf-lan-port={}", ports[2]), "-hcl=ports { serf_wan = -1 }".to_owned()]);
+    let Ok(agent) = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn() else {
+        println!("NOT RUN: consul is missing");
+        return;
+    };
+    let _agent = Agent(agent);
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], ports[0]));
+    let ask = |method: &str, path: &str, body: &str| {
+        let mut client = Client::connect(address);
+        let length = body.len();
+        client.send(format!("{method} {path} HTTP/1.1\r\nHost: c\r\nContent-Length: {length}\r\n\r\n{body}"));
+        client.answer()
+    };
+    eventually("the agent", || std::net::TcpStream::connect(address).is_ok());
+    eventually("a leader", || ask("GET", "/v1/status/leader", "").body.contains(':'));
+    let register = |id: &str, at: std::net::SocketAddr, tag: &str| {
+        let (host, port) = (at.ip(), at.port());
+        let body = format!(
+            r#"{{"ID":"{id}","Name":"app","Tags":["{tag}"],"Address":"{host}","Port":{port},"Check":{{"CheckID":"{id}","TTL":"1h","Status":"passing"}}}}"#
+        );
+        eventually("the registration", || ask("PUT", "/v1/agent/service/register", &body).status() == 200);
+    };
+    register("app-a", a.address, "blue");
+    register("app-green", "127.0.0.1:1".parse().unwrap(), "green");
+    eventually("the catalogue", || ask("GET", "/v1/health/service/app?passing=1&tag=blue", "").body.contains("app-a"));
+    let world =
+        World::with(&spec(&format!("{{consul: {{service: app, tag: blue, address: 'http://{address}'}}}}"), ""));
+    assert_eq!(body(&world), "a");
+    register("app-b", b.address, "blue");
+    eventually("the second instance", || body(&world) == "b");
+    assert_eq!(ask("PUT", "/v1/agent/check/fail/app-b", "").status(), 200);
+    eventually("it to be left out", || (0..4).all(|_| body(&world) == "a"));
+    assert_eq!(ask("PUT", "/v1/agent/check/pass/app-b", "").status(), 200);
+    assert_eq!(ask("PUT", "/v1/agent/service/deregister/app-a", "").status(), 200);
+    eventually("only the second", || (0..4).all(|_| body(&world) == "b"));
 }
