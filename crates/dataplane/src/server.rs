@@ -13,6 +13,16 @@ const STACK: usize = 256 << 10;
 
 type Ended = Arc<dyn Fn() + Send + Sync>;
 
+/// Says that a worker has ended, however it did: a panic must not leave the others to do its work unnoticed.
+struct Last(Arc<Shared>, Ended);
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        self.0.end();
+        (self.1)();
+    }
+}
+
 /// Running workers.
 pub struct Server {
     /// Also those that have retired: what they counted still counts.
@@ -49,18 +59,28 @@ impl Server {
                 fresh
             }
         };
+        let plan = Arc::clone(plan);
+        self.run(shared, |shared| Worker::new(shared, plan).and_then(Worker::run))
+    }
+
+    /// Runs a worker's work on a thread of its own.
+    fn run(
+        &mut self,
+        shared: Arc<Shared>,
+        work: impl FnOnce(Arc<Shared>) -> io::Result<()> + Send + 'static,
+    ) -> io::Result<()> {
         shared.begin();
-        let (for_thread, plan, ended) = (Arc::clone(&shared), Arc::clone(plan), Arc::clone(&self.ended));
-        let builder = thread::Builder::new().name(format!("worker-{index}")).stack_size(STACK);
+        let builder = thread::Builder::new().name(format!("worker-{}", shared.index)).stack_size(STACK);
+        let (for_thread, ended) = (Arc::clone(&shared), Arc::clone(&self.ended));
         let spawned = builder.spawn(move || {
-            let result = Worker::new(Arc::clone(&for_thread), plan).and_then(Worker::run);
-            for_thread.end();
-            ended();
-            result
+            let last = Last(for_thread, ended);
+            work(Arc::clone(&last.0))
         });
         match spawned {
             Ok(thread) => self.threads.push(thread),
             Err(error) => {
+                // It never began: that is no reason to end with those that are there.
+                shared.retire();
                 shared.end();
                 return Err(error);
             }
@@ -118,5 +138,26 @@ impl Server {
             thread.join().map_err(|_| io::Error::other("a worker panicked"))??;
         }
         Ok(self.workers.iter().map(|worker| worker.cut.value()).sum())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_worker_that_panics_has_failed() {
+        let (sender, receiver) = mpsc::channel();
+        let ended: Ended = Arc::new(move || sender.send(()).unwrap());
+        let mut server = Server { workers: Vec::new(), threads: Vec::new(), ended, ending: false };
+        let shared = Arc::new(Shared::new(0).unwrap());
+        server.workers.push(Arc::clone(&shared));
+        server.run(shared, |_| panic!("as told by the test")).unwrap();
+        receiver.recv_timeout(Duration::from_secs(60)).expect("its end is said");
+        assert!(server.has_failed() && !server.is_running());
+        assert_eq!(server.join().unwrap_err().to_string(), "a worker panicked");
     }
 }
