@@ -27,6 +27,8 @@ const KNOCKS: usize = 64;
 pub(super) const LINGER: u64 = 2 * SECOND;
 /// Bytes of such a client that are thrown away.
 const LINGER_BYTES: usize = 1 << 20;
+/// Empty lines let pass before a request: the one that some clients put behind a body, and few more.
+const EMPTY_LINES: u8 = 4;
 /// For the TLS handshake.
 const HANDSHAKE: u64 = 10 * SECOND;
 
@@ -55,6 +57,8 @@ pub(super) struct Down {
     pub(super) requests: u32,
     /// When the first byte of the present head came; 0: none has.
     pub(super) head_began: u64,
+    /// Let pass since the last request.
+    empty_lines: u8,
     /// When the TLS handshake was over.
     pub(super) secured: u64,
     /// Who the client is, as it is passed on: a whole line.
@@ -160,6 +164,7 @@ impl Worker {
             accepted,
             requests: 0,
             head_began: 0,
+            empty_lines: 0,
             secured: 0,
             identity: Box::default(),
             from: address,
@@ -338,15 +343,23 @@ impl Worker {
                 }
             }
         }
-        // Empty lines before a request are let pass (RFC 9112 §2.2).
-        let skip = if input[..length].starts_with(b"\r\n") { 2 } else { 0 };
-        let bytes = &input[skip..length];
+        // A few empty lines before a request are let pass (RFC 9112 §2.2).
+        let mut bytes = &input[..length];
+        while down.empty_lines < EMPTY_LINES
+            && let Some(rest) = bytes.strip_prefix(b"\r\n")
+        {
+            bytes = rest;
+            down.empty_lines += 1;
+        }
+        if bytes.is_empty() || bytes == b"\r" && down.empty_lines < EMPTY_LINES {
+            // No request has begun.
+            down.sock.left.clear();
+            down.sock.left.extend_from_slice(bytes);
+            return down.sock.readable;
+        }
         let first = down.head_began == 0;
         if first {
             down.head_began = self.wake.max(down.accepted).min(began);
-        }
-        if bytes.is_empty() {
-            return false;
         }
         if down.requests == 0 && down.door.listener.http2 {
             // Said by the TLS handshake, or, without, by the first bytes (RFC 9113 §3).
@@ -372,6 +385,7 @@ impl Worker {
         let outcome = head::request(bytes, &mut fields, bounds);
         let more = match outcome {
             Ok(Some(request)) => {
+                down.empty_lines = 0;
                 self.begin(d, 0, bytes, &request, &mut fields);
                 true
             }

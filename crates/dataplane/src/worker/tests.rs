@@ -554,6 +554,73 @@ fn check(
     Ok(())
 }
 
+/// A client of HTTP/1.1 by hand.
+struct Hand(UnixStream);
+
+impl Hand {
+    fn new(world: &World) -> Hand {
+        let stream = UnixStream::connect(world.directory.join("in")).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        Hand(stream)
+    }
+
+    /// Sends the bytes at once; the statuses of what is answered, and whether the connection has ended.
+    fn say(&mut self, world: &mut World, bytes: &[u8]) -> (Vec<u16>, bool) {
+        self.0.write_all(bytes).unwrap();
+        self.hear(world)
+    }
+
+    fn hear(&mut self, world: &mut World) -> (Vec<u16>, bool) {
+        world.settle();
+        let mut got = Vec::new();
+        let end = self.0.read_to_end(&mut got);
+        let text = String::from_utf8(got).unwrap();
+        let statuses = text.match_indices("HTTP/1.1 ").map(|(at, name)| text[at + name.len()..][..3].parse().unwrap());
+        (statuses.collect(), end.is_ok())
+    }
+}
+
+#[test]
+fn empty_lines_before_a_request_are_let_pass() {
+    const POST: &str = "POST /0 HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc";
+    const GET: &[u8] = b"GET /0 HTTP/1.1\r\nHost: h\r\n\r\n";
+    let mut world = World::new(&[], false);
+    let mut hand = Hand::new(&world);
+    // A body with an end that it should not have begins no request that would have to come to its end.
+    assert_eq!(hand.say(&mut world, format!("{POST}\r\n").as_bytes()), (vec![200], false));
+    clock::hold(clock::now() + 60 * SECOND);
+    assert_eq!(hand.hear(&mut world), (vec![], false));
+    // The next has its whole time, and pieces are no matter.
+    assert_eq!(hand.say(&mut world, &GET[..9]), (vec![], false));
+    assert_eq!(hand.say(&mut world, &GET[9..]), (vec![200], false));
+    assert_eq!(hand.say(&mut world, format!("{POST}\r").as_bytes()), (vec![200], false));
+    assert_eq!(hand.say(&mut world, b"\n"), (vec![], false));
+    clock::hold(clock::now() + 60 * SECOND);
+    assert_eq!(hand.say(&mut world, &GET[..9]), (vec![], false));
+    clock::hold(clock::now() + 14 * SECOND);
+    assert_eq!(hand.say(&mut world, &GET[9..]), (vec![200], false));
+    // A read that ends with the empty line and has left something in the socket.
+    let head = format!("POST /0 HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", ROOM - 2);
+    assert_eq!(hand.say(&mut world, head.as_bytes()), (vec![], false));
+    assert_eq!(hand.say(&mut world, &[&vec![b'x'; ROOM - 2], &b"\r\n"[..], GET].concat()), (vec![200, 200], false));
+    // Some, but no stream of them.
+    assert_eq!(hand.say(&mut world, &[&b"\r\n\r\n"[..], GET].concat()), (vec![200], false));
+    assert_eq!(hand.say(&mut world, &b"\r\n".repeat(100)), (vec![400], true));
+    let mut hand = Hand::new(&world);
+    for n in 0..100 {
+        match hand.say(&mut world, b"\r\n") {
+            (statuses, false) if statuses.is_empty() => {}
+            (statuses, true) => {
+                assert!((2..10).contains(&n));
+                assert_eq!(statuses, [400]);
+                return;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    panic!("any number of empty lines is let pass");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { max_shrink_time: 20_000, ..ProptestConfig::default() })]
 
