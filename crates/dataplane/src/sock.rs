@@ -144,6 +144,7 @@ impl Sock {
     }
 
     fn read_tls(&mut self, buffer: &mut [u8], cipher: &mut [u8]) -> io::Result<Got> {
+        let waits = self.blocked();
         let Some(tls) = self.tls.as_deref_mut() else { return Ok(Got::Nothing) };
         let mut filled = 0;
         if let Some(end) = drain_plain(tls, buffer, &mut filled)? {
@@ -179,7 +180,8 @@ impl Sock {
                         }
                         ended = drain_plain(tls, buffer, &mut filled)? == Some(Got::End);
                     }
-                    if tls.wants_write() {
+                    // What the kernel did not take before is its owner's to flush, who would not hear of it here.
+                    if tls.wants_write() && !waits {
                         flush_tls(tls, &self.fd)?;
                     }
                     if ended && filled == 0 {
@@ -225,8 +227,10 @@ impl Sock {
 
     /// Tries to write what is kept; true when nothing is left.
     pub fn flush(&mut self) -> io::Result<bool> {
-        if let Some(tls) = self.tls.as_deref_mut() {
-            return flush_tls(tls, &self.fd);
+        if let Some(tls) = self.tls.as_deref_mut()
+            && !flush_tls(tls, &self.fd)?
+        {
+            return Ok(false);
         }
         while self.out_at < self.out.len() {
             match send(&self.fd, &self.out[self.out_at..])? {
@@ -242,7 +246,7 @@ impl Sock {
         self.out_at = 0;
         // A connection that waits for its next request keeps no buffer.
         self.out = Vec::new();
-        if self.finishes {
+        if std::mem::take(&mut self.finishes) {
             self.finish();
         }
         Ok(true)
@@ -508,4 +512,86 @@ pub fn connect(address: &Address) -> io::Result<(OwnedFd, bool)> {
 /// How connecting ended.
 pub fn connected(fd: &OwnedFd) -> io::Result<()> {
     sockopt::socket_error(fd)?.map_err(io::Error::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    use rustls::{ClientConfig, RootCertStore, StreamOwned};
+
+    use super::*;
+
+    /// A TLS server's side that may write and read at any time, and the client it talks to.
+    fn secured() -> (Sock, StreamOwned<ClientConnection, UnixStream>) {
+        let made = rcgen::generate_simple_self_signed(["app".to_owned()]).unwrap();
+        let certificate = CertificateDer::from(made.cert.der().to_vec());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let versions = |provider: &Arc<_>| Arc::clone(provider);
+        let server = ServerConfig::builder_with_provider(versions(&provider))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.clone()], PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into()))
+            .unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate).unwrap();
+        let client = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        let mut sock = Sock::new(ours.into());
+        sock.serve_tls(Arc::new(server)).unwrap();
+        let client = ClientConnection::new(Arc::new(client), "app".try_into().unwrap()).unwrap();
+        let mut client = StreamOwned::new(client, theirs);
+        let (mut room, mut cipher) = (vec![0; 64 << 10], vec![0; 32 << 10]);
+        while client.conn.is_handshaking() || sock.is_handshaking() {
+            let _ = client.conn.complete_io(&mut client.sock);
+            sock.readable = true;
+            assert_eq!(sock.read(&mut room, &mut cipher).unwrap(), Got::Nothing);
+        }
+        (sock, client)
+    }
+
+    /// Reads whatever has come; the second is whether the other side has said that nothing follows.
+    fn take(client: &mut StreamOwned<ClientConnection, UnixStream>) -> (usize, bool) {
+        let (mut room, mut taken) = ([0; 4096], 0);
+        loop {
+            match client.read(&mut room) {
+                Ok(0) => return (taken, true),
+                Ok(length) => taken += length,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return (taken, false),
+                Err(error) => panic!("after {taken} bytes: {error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_written_over_tls_ends_when_it_has_gone() {
+        const MUCH: usize = 4 << 20;
+        let (mut sock, mut client) = secured();
+        sock.write(&[&vec![b'x'; MUCH]]).unwrap();
+        assert!(sock.blocked());
+        sock.finish_when_flushed();
+        // Reading takes nothing off the owner's hands, who waits for the end of the writing.
+        let (mut taken, mut ended) = take(&mut client);
+        client.write_all(b"y").unwrap();
+        sock.readable = true;
+        assert_eq!(sock.read(&mut vec![0; 64 << 10], &mut vec![0; 32 << 10]).unwrap(), Got::Bytes(1));
+        assert_eq!(take(&mut client), (0, false));
+        for _ in 0..10_000 {
+            sock.flush().unwrap();
+            let (more, end) = take(&mut client);
+            (taken, ended) = (taken + more, end);
+            if ended {
+                break;
+            }
+        }
+        assert_eq!((taken, ended), (MUCH, true));
+    }
 }
