@@ -1,7 +1,7 @@
 //! The slowest requests of the last half minute or two, with their ledgers: what `outrigger-proxy trace` shows.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::clock::SECOND;
 use crate::ledger::Ledger;
@@ -30,8 +30,10 @@ pub struct Slow {
 
 #[derive(Debug, Default)]
 pub struct Slowest {
-    /// Only a request that took longer is worth the lock.
+    /// Only a request that took longer is worth the lock,
     threshold: AtomicU64,
+    /// or one that ends later: it begins the next period.
+    until: AtomicU64,
     periods: Mutex<Periods>,
 }
 
@@ -43,14 +45,13 @@ struct Periods {
 }
 
 impl Slowest {
-    /// Whether a request of this length would be kept.
-    pub fn wants(&self, total: u64) -> bool {
-        total > self.threshold.load(Ordering::Relaxed)
+    /// Whether a request of this length that ends now would be kept.
+    pub fn wants(&self, total: u64, now: u64) -> bool {
+        total > self.threshold.load(Ordering::Relaxed) || now >= self.until.load(Ordering::Relaxed)
     }
 
     pub fn add(&self, slow: Slow, now: u64) {
-        let mut periods = self.periods.lock().unwrap_or_else(PoisonError::into_inner);
-        periods.turn(now, &self.threshold);
+        let mut periods = self.turned(now);
         periods.now.push(slow);
         periods.now.sort_by_key(|slow| std::cmp::Reverse(slow.ledger.total()));
         periods.now.truncate(KEPT);
@@ -62,27 +63,24 @@ impl Slowest {
 
     /// All that are kept, the slowest first.
     pub fn list(&self, now: u64) -> Vec<Slow> {
-        let mut periods = self.periods.lock().unwrap_or_else(PoisonError::into_inner);
-        periods.turn(now, &self.threshold);
+        let periods = self.turned(now);
         let mut all: Vec<Slow> = periods.now.iter().chain(&periods.before).cloned().collect();
         all.sort_by_key(|slow| std::cmp::Reverse(slow.ledger.total()));
         all
     }
 
-    /// Called once a second or so: without requests a period would never end.
-    pub fn tick(&self, now: u64) {
-        self.periods.lock().unwrap_or_else(PoisonError::into_inner).turn(now, &self.threshold);
-    }
-}
-
-impl Periods {
-    fn turn(&mut self, now: u64, threshold: &AtomicU64) {
-        if now.saturating_sub(self.began) >= PERIOD {
-            self.before = if now - self.began < 2 * PERIOD { std::mem::take(&mut self.now) } else { Vec::new() };
-            self.now.clear();
-            self.began = now;
-            threshold.store(0, Ordering::Relaxed);
+    /// The periods, with a new one if it is time.
+    fn turned(&self, now: u64) -> MutexGuard<'_, Periods> {
+        let mut periods = self.periods.lock().unwrap_or_else(PoisonError::into_inner);
+        let age = now.saturating_sub(periods.began);
+        if age >= PERIOD {
+            let last = std::mem::take(&mut periods.now);
+            periods.before = if age < 2 * PERIOD { last } else { Vec::new() };
+            periods.began = now;
+            self.threshold.store(0, Ordering::Relaxed);
+            self.until.store(now + PERIOD, Ordering::Relaxed);
         }
+        periods
     }
 }
 
@@ -97,7 +95,7 @@ mod tests {
         let add = |millis: u64, at: u64| {
             let mut ledger = Ledger::begin(0);
             ledger.note(Phase::App, millis * 1_000_000);
-            if slowest.wants(ledger.total()) {
+            if slowest.wants(ledger.total(), at) {
                 let text = String::new;
                 let slow = Slow {
                     wall: 0,
@@ -119,11 +117,9 @@ mod tests {
         (0..100).for_each(|millis| add(millis, 40 * SECOND));
         let totals = |at| slowest.list(at).iter().map(|slow| slow.ledger.total() / 1_000_000).collect::<Vec<_>>();
         assert_eq!(totals(41 * SECOND), (84..100).rev().collect::<Vec<_>>());
-        assert!(!slowest.wants(1_000_000));
+        assert!(!slowest.wants(1_000_000, 69 * SECOND));
+        // The next period's are slow enough by themselves, whatever the ones before were.
         add(5, 75 * SECOND);
-        assert_eq!(totals(75 * SECOND).len(), 16);
-        slowest.tick(80 * SECOND);
-        add(5, 80 * SECOND);
-        assert_eq!((totals(80 * SECOND).len(), totals(200 * SECOND).len()), (17, 0));
+        assert_eq!((totals(75 * SECOND).len(), totals(200 * SECOND).len()), (17, 0));
     }
 }

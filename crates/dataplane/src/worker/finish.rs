@@ -105,7 +105,7 @@ impl Worker {
             return self.log_line(exchange);
         }
         self.shared.phases.add(&exchange.ledger);
-        if self.shared.slowest.wants(total) {
+        if self.shared.slowest.wants(total, self.tick) {
             let text = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(200)]).into_owned();
             let endpoint = exchange.pool.as_ref().filter(|_| exchange.tries > 0);
             let slow = Slow {
