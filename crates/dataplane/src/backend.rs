@@ -250,10 +250,13 @@ impl Settings {
 impl Backend {
     pub fn new(name: &str, found: &[Found], settings: Settings, workers: usize, identity: String) -> Backend {
         let endpoints = found.iter().map(|one| Arc::new(endpoint(one, workers, 0))).collect();
-        Backend::of(name, found, endpoints, settings, Arc::default(), (workers, identity))
+        let backend = Backend::of(name, found, endpoints, settings, Arc::default(), (workers, identity));
+        backend.publish();
+        backend
     }
 
-    /// The same backend with another list. Endpoints that stay are the same ones, with all that is known of them.
+    /// The same backend with another list. Endpoints that stay are the same ones, with all that is known of them. Nobody
+    /// else hears of it before [`Backend::publish`].
     #[must_use]
     pub fn with(&self, found: &[Found]) -> Backend {
         // A list that was empty has nothing to be compared with: all are as old as the backend.
@@ -286,7 +289,6 @@ impl Backend {
         };
         let sticky = settings.sticky.as_ref();
         let marks = endpoints.iter().filter_map(|endpoint| Some(sticky?.mark(&endpoint.address))).collect();
-        *common.newest.lock().unwrap_or_else(PoisonError::into_inner) = endpoints.clone();
         Backend {
             name: name.to_owned(),
             uneven: seats.iter().any(|seat| seat.weight != seats[0].weight),
@@ -301,6 +303,11 @@ impl Backend {
             marks,
             workers,
         }
+    }
+
+    /// Makes its list the newest.
+    pub fn publish(&self) {
+        self.common.newest.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&self.endpoints);
     }
 
     /// Whether the list is this one.

@@ -25,6 +25,8 @@ use crate::discovery::Watches;
 pub(crate) mod filter;
 mod room;
 mod telemetry;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod upstream;
 
@@ -69,6 +71,12 @@ impl Kept {
 }
 
 impl Kept {
+    /// From now on these are asked how they are.
+    fn take_backends(&mut self, backends: &[Arc<Backend>]) {
+        backends.iter().for_each(|backend| backend.publish());
+        self.backends = backends.to_vec();
+    }
+
     /// Another process listens now.
     pub fn forget_sockets(&mut self) {
         self.sockets.clear();
@@ -147,7 +155,7 @@ pub fn build(spec: &Spec, workers: usize, kept: &mut Kept) -> Result<Plan, Build
     let trusted = filter::checked_networks(&spec.trusted_proxies);
     kept.sockets = sockets;
     kept.tickets = tickets;
-    kept.backends = backends.clone();
+    kept.take_backends(&backends);
     kept.watches.keep(watches);
     kept.counters = counters;
     kept.gates = gates;
@@ -173,7 +181,7 @@ pub fn refresh(spec: &Spec, plan: &Plan, kept: &mut Kept) -> Result<Plan, BuildE
     let both = spec.backends.iter().zip(&plan.backends);
     let backends = both.map(|(one, backend)| upstream::refresh(backend, one, spec, kept, &mut watches));
     let backends = backends.collect::<Result<Vec<_>, _>>()?;
-    kept.backends.clone_from(&backends);
+    kept.take_backends(&backends);
     kept.watches.keep(watches);
     Ok(Plan { backends, ..plan.clone() })
 }

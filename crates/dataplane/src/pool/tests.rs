@@ -203,6 +203,8 @@ fn who_stays_in_the_list_stays_the_same() {
     assert!(Arc::ptr_eq(&new.backend.endpoints[0], &old.backend.endpoints[2]));
     assert!(Rc::ptr_eq(&new.members[0], &old.members[2]) && new.backend.endpoints[0].health.is_down());
     assert!(new.members[1].idle.borrow().is_empty());
+    assert_eq!(new.backend.common.endpoints().len(), 3);
+    new.backend.publish();
     assert_eq!(new.backend.common.endpoints().len(), 2);
     assert!(new.backend.has(&[found(2), found(5)]) && !new.backend.has(&[found(5), found(2)]));
 }
