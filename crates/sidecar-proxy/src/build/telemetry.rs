@@ -51,13 +51,17 @@ pub(super) fn log(spec: &Spec, kept: &Kept) -> Result<Option<AccessLog>, BuildEr
 
 pub(super) fn tracing(spec: &Spec) -> Option<Tracing> {
     let tracing = spec.tracing.as_ref()?;
-    let formats = tracing.propagation.iter().map(|one| match one {
-        Propagation::W3c => tracing::Format::W3c,
-        Propagation::B3 => tracing::Format::B3,
-        Propagation::B3Multi => tracing::Format::B3Multi,
-    });
-    let mut formats: Vec<_> = formats.collect();
-    formats.dedup();
+    let mut formats = Vec::new();
+    for one in &tracing.propagation {
+        let format = match one {
+            Propagation::W3c => tracing::Format::W3c,
+            Propagation::B3 => tracing::Format::B3,
+            Propagation::B3Multi => tracing::Format::B3Multi,
+        };
+        if !formats.contains(&format) {
+            formats.push(format);
+        }
+    }
     let sampler = match tracing.sample {
         Some(ratio) => Sampler { parent_based: tracing.parent_based, ratio },
         None => sampler_of_environment(),

@@ -1,3 +1,5 @@
+use dataplane::tracing::Format;
+
 use super::*;
 
 fn spec(endpoint: &str, more: &str) -> Spec {
@@ -24,4 +26,10 @@ fn a_document_that_is_refused_late_changes_no_backend() {
     let next = build(&spec("127.0.0.1:2", ""), 1, &mut kept).unwrap();
     assert!(Arc::ptr_eq(&next.backends[0].common, &plan.backends[0].common));
     assert_eq!(asked(), ["127.0.0.1:2"]);
+}
+
+#[test]
+fn each_format_of_traces_is_written_once() {
+    let spec = spec("127.0.0.1:1", "  tracing: {propagation: [w3c, b3, w3c]}\n");
+    assert_eq!(telemetry::tracing(&spec).unwrap().formats, [Format::W3c, Format::B3]);
 }
