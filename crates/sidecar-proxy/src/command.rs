@@ -31,8 +31,9 @@ Flags:
 const DRAIN: &str = "outrigger-proxy drain: tells a running proxy to end gently, and returns at once
 
 The proxy is not ready any more. Whoever comes within the time is served still, with the word that this was a
-connection's last answer; then the proxy ends with its last connection. As a pod's preStop hook it runs at the same time
-as the hooks of the other containers, before anybody gets SIGTERM.
+connection's last answer; then the proxy ends with its last connection, at the latest when its --drain-timeout is over,
+counted from now. As a pod's preStop hook it runs at the same time as the hooks of the other containers, before anybody
+gets SIGTERM.
 
 Usage: outrigger-proxy drain [--at-least TIME] [--socket PATH]
 

@@ -28,6 +28,8 @@ pub(crate) struct World {
     directory: tempfile::TempDir,
     /// Whom the proxy runs as, if not as the test.
     pub(crate) user: Option<u32>,
+    /// Its `--drain-timeout`.
+    pub(crate) drain: &'static str,
     child: Option<Child>,
     admin: Option<SocketAddr>,
     listeners: Vec<(String, SocketAddr)>,
@@ -35,7 +37,14 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> World {
-        World { user: None, directory: tempfile::tempdir().unwrap(), child: None, admin: None, listeners: Vec::new() }
+        World {
+            user: None,
+            drain: "20s",
+            directory: tempfile::tempdir().unwrap(),
+            child: None,
+            admin: None,
+            listeners: Vec::new(),
+        }
     }
 
     /// One listener, one route to one backend with these endpoints.
@@ -78,7 +87,7 @@ impl World {
         command
             .arg("--config")
             .arg(self.path("proxy.yaml"))
-            .args(["--admin", "127.0.0.1:0", "--log-format", "json", "--drain-timeout", "20s", "--socket"])
+            .args(["--admin", "127.0.0.1:0", "--log-format", "json", "--drain-timeout", self.drain, "--socket"])
             .arg(self.path("sock"))
             .args(more)
             .envs(variables.iter().copied())

@@ -154,6 +154,55 @@ fn the_signal_after_the_command_ends_the_wait_and_cuts_nobody() {
 }
 
 #[test]
+fn a_drain_by_command_ends_at_its_deadline_whoever_is_stuck() {
+    let upstream = Upstream::start(|seen| {
+        match seen.line() {
+        line if line.contains("/big") => ok(&"x".repeat(32 << 20)),
+        line if line.contains("/tunnel") => Does::Echoes(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\n"
+                .to_owned(),
+        ),
+        _ => Does::Waits(Duration::from_secs(600)),
+    }
+    });
+    let listeners =
+        "- {name: tcp, address: \"127.0.0.2:0\", tcp: app}\n- {name: out, address: \"127.0.0.3:0\", outbound: true}\n";
+    let spec = simple_spec(&[upstream.address], "").replace("routes:\n", &format!("{listeners}routes:\n"));
+    let mut world = World::new();
+    world.drain = "3s";
+    world.start(&spec);
+    let (http, tcp, out) = (world.listener("http"), world.listener("tcp"), world.listener("out"));
+    let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    let stuck: Vec<Client> = [
+        (http, "GET /big HTTP/1.1\r\nHost: a\r\n\r\n".to_owned()),
+        (http, format!("GET /tunnel HTTP/1.1\r\nHost: a\r\n{upgrade}\r\n")),
+        (http, "GET /never HTTP/1.1\r\nHost: a\r\n\r\n".to_owned()),
+        (http, "POST /half HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf".to_owned()),
+        (http, "GET /half HTTP/1.1\r\nHo".to_owned()),
+        (http, String::new()),
+        (tcp, "GET /tunnel HTTP/1.1\r\nHost: a\r\n\r\n".to_owned()),
+        (out, "GET /big HTTP/1.1\r\nHost: a\r\n\r\n".to_owned()),
+        (out, String::new()),
+    ]
+    .into_iter()
+    .map(|(address, bytes)| {
+        let mut client = Client::connect(address);
+        client.send(bytes);
+        client
+    })
+    .collect();
+    eventually("the requests", || upstream.count() == 5);
+    let begun = std::time::Instant::now();
+    let drain = ["drain", "--at-least", "1s", "--socket"];
+    let program = env!("CARGO_BIN_EXE_outrigger-proxy");
+    assert!(std::process::Command::new(program).args(drain).arg(world.path("sock")).status().unwrap().success());
+    assert_eq!(world.wait().code(), Some(4), "{}", world.log());
+    assert!(begun.elapsed() >= Duration::from_millis(2900), "{:?}", begun.elapsed());
+    assert!(world.log().contains("the drain's time was over: "), "{}", world.log());
+    drop(stuck);
+}
+
+#[test]
 fn clients_that_never_stop_coming_do_not_keep_it() {
     let upstream = Upstream::start(|_| ok("x"));
     let mut world = World::simple(&[upstream.address]);
