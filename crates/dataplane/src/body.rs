@@ -79,9 +79,7 @@ impl Body {
                         }
                         Piece::Done => {
                             if chunked {
-                                out.extend_from_slice(b"0\r\n");
-                                out.extend_from_slice(state.trailers());
-                                out.extend_from_slice(b"\r\n");
+                                last_chunk(state.trailers(), out);
                             }
                             let trailers = if chunked { Vec::new() } else { state.trailers().to_vec() };
                             *self = Body::Done;
@@ -103,6 +101,13 @@ pub fn chunk(data: &[u8], out: &mut Vec<u8>) {
     size_line(data.len(), out);
     out.extend_from_slice(data);
     out.extend_from_slice(b"\r\n");
+}
+
+/// What says that no chunk follows, with the trailers' lines.
+pub fn last_chunk(trailers: &[u8], out: &mut Vec<u8>) {
+    for part in [b"0\r\n", trailers, b"\r\n"] {
+        out.extend_from_slice(part);
+    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::head::{Refusal, TOKEN, is_value};
+use crate::hex;
 
 /// Extensions of all chunks of one body together; nobody uses them but attackers (they are not passed on).
 const EXTENSIONS: u32 = 4096;
@@ -82,8 +83,7 @@ impl Chunked {
                 if digits == 15 {
                     return Err(Refusal::Chunk);
                 }
-                let value = char::from(byte).to_digit(16).unwrap_or(0);
-                self.left = self.left << 4 | u64::from(value);
+                self.left = self.left << 4 | u64::from(hex::value(byte).unwrap_or(0));
                 State::Size { digits: digits + 1 }
             }
             (State::Size { digits: 1.. }, b'\r') => State::SizeEnd,

@@ -1,6 +1,6 @@
 //! Changes to heads, as data: header edits, rewrites, redirects.
 
-use crate::head::Field;
+use crate::head::{Field, field};
 
 /// Changes of a head's fields, in this order: remove, set, add.
 #[derive(Clone, Debug, Default)]
@@ -23,16 +23,7 @@ impl Edits {
 
     /// Marks what goes away.
     pub fn mark(&self, bytes: &[u8], fields: &mut [Field]) {
-        for field in fields.iter_mut() {
-            let name = field.name_span.of(bytes);
-            if self.remove.iter().any(|other| other.eq_ignore_ascii_case(name)) {
-                field.keep = false;
-            }
-        }
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.remove.is_empty() && self.lines.is_empty()
+        field::leave_out(bytes, fields, |name| self.remove.iter().any(|other| other.eq_ignore_ascii_case(name)));
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::edit::{Edits, Fixed, PathEdit, Redirect};
 use crate::exchange::Failure;
-use crate::head::{Field, Name};
+use crate::head::{Field, Name, field};
 use crate::route::View;
 
 pub mod attack;
@@ -62,8 +62,7 @@ impl Asked<'_> {
 
     /// The values of the fields called `name` (lower case).
     pub fn values<'b>(&'b self, name: &'b [u8]) -> impl Iterator<Item = &'b [u8]> {
-        let with_name = move |field: &&Field| field.name_span.of(self.view.bytes).eq_ignore_ascii_case(name);
-        self.view.fields.iter().filter(with_name).map(|field| field.value.of(self.view.bytes))
+        field::values(self.view.bytes, self.view.fields, name)
     }
 }
 
@@ -130,9 +129,8 @@ impl Notes {
 
     /// Marks what goes away.
     pub fn mark(&self, bytes: &[u8], fields: &mut [Field]) {
-        for field in fields.iter_mut().filter(|_| !self.remove.is_empty()) {
-            let name = field.name_span.of(bytes);
-            field.keep &= !self.remove.iter().any(|other| other.eq_ignore_ascii_case(name));
+        if !self.remove.is_empty() {
+            field::leave_out(bytes, fields, |name| self.remove.iter().any(|other| other.eq_ignore_ascii_case(name)));
         }
     }
 }

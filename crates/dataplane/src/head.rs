@@ -161,14 +161,12 @@ pub struct Request {
     pub size: usize,
     pub length: Length,
     pub persistence: Persistence,
-    pub expects_continue: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Response {
     pub status: u16,
     pub reason: Span,
-    pub minor: u8,
     pub size: usize,
     pub length: Length,
     pub persistence: Persistence,
@@ -260,9 +258,8 @@ fn request_in(bytes: &[u8], fields: &mut Vec<Field>, most: usize) -> Result<Opti
         (false, Some(bytes)) => Length::Bytes(bytes),
     };
     let persistence = facts.persistence(minor);
-    let expects_continue = facts.expects_continue && minor == 1 && length != Length::None;
     let method_span = Span::new(0, method_end);
-    Ok(Some(Request { method, method_span, target, path, host, minor, size, length, persistence, expects_continue }))
+    Ok(Some(Request { method, method_span, target, path, host, minor, size, length, persistence }))
 }
 
 /// The four forms of a target (RFC 9112 §3.2): path with query, and authority.
@@ -367,5 +364,5 @@ fn response_in(bytes: &[u8], fields: &mut Vec<Field>, most: usize, head: bool) -
     let reason = Span::new(start, line - 2);
     let mut persistence = facts.persistence(minor);
     persistence.keep &= length != Length::Close;
-    Ok(Some(Response { status, reason, minor, size, length, persistence, idle: facts.idle }))
+    Ok(Some(Response { status, reason, size, length, persistence, idle: facts.idle }))
 }

@@ -24,6 +24,7 @@ pub mod filter;
 pub mod forward;
 pub mod h2;
 pub mod head;
+pub mod hex;
 pub mod identity;
 pub mod ledger;
 pub mod log;

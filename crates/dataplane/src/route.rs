@@ -7,7 +7,7 @@ use regex::bytes::Regex;
 
 use crate::count::{Counter, Exemplars, Histogram};
 use crate::filter::Filter;
-use crate::head::{Field, Method};
+use crate::head::{Field, Method, field};
 
 #[derive(Clone, Debug)]
 pub enum Text {
@@ -82,11 +82,10 @@ impl Match {
         host_matches(&self.host, view.host)
             && self.path.as_ref().is_none_or(|path| path.matches(view.path))
             && self.method.as_ref().is_none_or(|method| method == view.method)
-            && self.headers.iter().all(|(name, text)| {
-                let mut with_name =
-                    view.fields.iter().filter(|f| f.name_span.of(view.bytes).eq_ignore_ascii_case(name));
-                with_name.any(|field| text.matches(field.value.of(view.bytes)))
-            })
+            && self
+                .headers
+                .iter()
+                .all(|(name, text)| field::values(view.bytes, view.fields, name).any(|value| text.matches(value)))
             && self.query.iter().all(|(name, text)| {
                 let mut pairs = view.query.split(|byte| *byte == b'&').map(|pair| {
                     let end = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
@@ -179,10 +178,6 @@ impl Table {
 
     pub fn find(&self, view: &View<'_>) -> Option<usize> {
         self.entries.iter().find(|(wanted, _)| wanted.matches(view)).map(|(_, route)| *route)
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
     }
 }
 

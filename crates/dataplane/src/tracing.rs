@@ -4,7 +4,9 @@
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
 
-use crate::head::{Field, Span};
+use crate::head::Field;
+use crate::head::field::{leave_out, values};
+use crate::hex;
 
 mod b3;
 #[cfg(test)]
@@ -144,9 +146,7 @@ impl Tracing {
         });
         let decided = context.sampled.filter(|_| self.sampler.parent_based);
         let state = if self.formats.contains(&Format::W3c) { w3c::state(bytes, fields, by_w3c) } else { Vec::new() };
-        for field in fields.iter_mut().filter(|field| self.is_ours(field.name_span.of(bytes))) {
-            field.keep = false;
-        }
+        leave_out(bytes, fields, |name| self.is_ours(name));
         Traced {
             trace,
             span: identities.next(),
@@ -194,7 +194,7 @@ impl Traced {
     /// A new try has a span of its own: `head` says so from here on.
     pub fn begin_attempt(&mut self, identities: &mut Identities, head: &mut [u8]) {
         self.attempt = identities.next();
-        let text = hex8(self.attempt);
+        let text = hex::sixteen(self.attempt);
         for at in self.at.into_iter().filter(|at| *at != 0) {
             if let Some(place) = head.get_mut(usize::from(at)..usize::from(at) + 16) {
                 place.copy_from_slice(&text);
@@ -206,25 +206,6 @@ impl Traced {
     pub fn flags(&self) -> u8 {
         u8::from(self.sampled) | u8::from(self.random) << 1
     }
-}
-
-const DIGITS: &[u8; 16] = b"0123456789abcdef";
-
-fn put_hex(bytes: &[u8], out: &mut Vec<u8>) {
-    for byte in bytes {
-        out.extend_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
-    }
-}
-
-fn hex8(bytes: [u8; 8]) -> [u8; 16] {
-    std::array::from_fn(|index| DIGITS[usize::from(bytes[index / 2] >> (4 * (1 - index % 2)) & 15)])
-}
-
-/// As people write it.
-pub fn hex(bytes: &[u8]) -> String {
-    let mut out = Vec::with_capacity(2 * bytes.len());
-    put_hex(bytes, &mut out);
-    String::from_utf8(out).unwrap_or_default()
 }
 
 /// Reads exactly `N` bytes of digits; upper case only where `any_case`.
@@ -245,11 +226,8 @@ fn read_hex<const N: usize>(text: &[u8], any_case: bool) -> Option<[u8; N]> {
     Some(bytes)
 }
 
-/// The values of all fields of one name.
-fn values<'a>(bytes: &'a [u8], fields: &'a [Field], name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
-    let same = move |field: &&Field| {
-        let span: Span = field.name_span;
-        usize::from(span.end - span.start) == name.len() && span.of(bytes).eq_ignore_ascii_case(name)
-    };
-    fields.iter().filter(same).map(move |field| field.value.of(bytes))
+/// The value of the only field of one name; two are none.
+fn only<'a>(bytes: &'a [u8], fields: &[Field], name: &[u8]) -> Option<&'a [u8]> {
+    let mut all = values(bytes, fields, name);
+    all.next().filter(|_| all.next().is_none())
 }

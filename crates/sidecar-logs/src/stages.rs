@@ -149,10 +149,6 @@ impl Stages {
         Ok(Stages { steps, counts: Arc::new(counts), tap: None })
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.steps.is_empty()
-    }
-
     pub fn counts(&self) -> Arc<Counts> {
         Arc::clone(&self.counts)
     }

@@ -35,7 +35,7 @@ fn exemplars<'a>(all: impl Iterator<Item = &'a Exemplars>) -> Vec<Option<Exempla
         }
     }
     let shown = |seen: Seen| Exemplar {
-        labels: vec![("trace_id", dataplane::tracing::hex(&seen.trace))],
+        labels: vec![("trace_id", dataplane::hex::text(&seen.trace))],
         value: seen.nanos as f64 / 1e9,
         time: seen.wall as f64 / 1e9,
     };
@@ -253,7 +253,7 @@ impl Inner {
                 let _ = write!(out, " failure={failure}");
             }
             if let Some(trace) = slow.trace {
-                let _ = write!(out, " trace={}", dataplane::tracing::hex(&trace));
+                let _ = write!(out, " trace={}", dataplane::hex::text(&trace));
             }
             out.push('\n');
             for (endpoint, outcome, spent) in &slow.attempts {

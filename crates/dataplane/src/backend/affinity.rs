@@ -4,7 +4,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::Address;
 use crate::balance::hash;
-use crate::head::Field;
+use crate::head::{Field, field};
+use crate::hex;
 
 /// What the key is taken from: the first of these, in this order, that is wanted and that the request has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,17 +35,10 @@ impl Sticky {
         digest.update(&self.secret);
         digest.update(address.to_string());
         // Hashed again, so that nothing can be appended to what the secret was hashed with.
-        let digest = Sha256::digest(digest.finalize());
-        let mut mark = [0; 16];
-        for (index, byte) in digest.iter().take(8).enumerate() {
-            mark[2 * index] = HEX[usize::from(byte >> 4)];
-            mark[2 * index + 1] = HEX[usize::from(byte & 15)];
-        }
-        mark
+        let digest: [u8; 32] = Sha256::digest(digest.finalize()).into();
+        hex::sixteen(std::array::from_fn(|index| digest[index]))
     }
 }
-
-const HEX: &[u8; 16] = b"0123456789abcdef";
 
 impl Affinity {
     /// Whether there may be a key at all.
@@ -53,11 +47,10 @@ impl Affinity {
     }
 
     pub fn key(&self, bytes: &[u8], fields: &[Field], path: &[u8], client: &[u8]) -> Option<u64> {
-        if let Some(name) = &self.header {
-            let mut named = fields.iter().filter(|field| field.name_span.of(bytes).eq_ignore_ascii_case(name));
-            if let Some(field) = named.next() {
-                return Some(hash(field.value.of(bytes)));
-            }
+        if let Some(name) = &self.header
+            && let Some(value) = field::values(bytes, fields, name).next()
+        {
+            return Some(hash(value));
         }
         if let Some(value) = self.cookie.as_ref().and_then(|name| cookie(bytes, fields, name)) {
             return Some(hash(value));
@@ -71,8 +64,8 @@ impl Affinity {
 
 /// A cookie's value (RFC 6265 §4.2); HTTP/2 may send several fields (RFC 9113 §8.2.3).
 pub(super) fn cookie<'a>(bytes: &'a [u8], fields: &[Field], name: &[u8]) -> Option<&'a [u8]> {
-    let lines = fields.iter().filter(|field| field.name_span.of(bytes).eq_ignore_ascii_case(b"cookie"));
-    lines.flat_map(|field| field.value.of(bytes).split(|byte| *byte == b';')).find_map(|pair| {
+    let lines = field::values(bytes, fields, b"cookie");
+    lines.flat_map(|value| value.split(|byte| *byte == b';')).find_map(|pair| {
         let pair = pair.trim_ascii();
         pair.strip_prefix(name)?.strip_prefix(b"=")
     })

@@ -10,12 +10,13 @@ use std::sync::OnceLock;
 
 use regex::bytes::{RegexSet, RegexSetBuilder};
 
-use super::rule::{hex, plain_path};
+use super::rule::plain_path;
 use super::{Asked, Flow, Gate, NotesSlot, Response};
 use crate::clock::SECOND;
 use crate::count::{Tally, Throttle};
 use crate::exchange::Failure;
 use crate::head::{Field, Name};
+use crate::hex;
 use crate::route::Path;
 
 pub mod set;
@@ -52,7 +53,8 @@ pub struct Exclusion {
 pub struct Attacks {
     mode: Mode,
     threshold: u32,
-    exclusions: Vec<Exclusion>,
+    /// Each with the rules it names, as bits.
+    exclusions: Vec<(Exclusion, u64)>,
     hits: Box<[Tally]>,
     attacks: Tally,
     log: Throttle,
@@ -61,6 +63,7 @@ pub struct Attacks {
 impl Attacks {
     pub fn new(mode: Mode, threshold: u32, exclusions: Vec<Exclusion>) -> Attacks {
         let hits = RULES.iter().map(|_| Tally::default()).collect();
+        let exclusions = exclusions.into_iter().map(|one| (one.bits(), one)).map(|(bits, one)| (one, bits)).collect();
         Attacks { mode, threshold, exclusions, hits, attacks: Tally::default(), log: Throttle::default() }
     }
 
@@ -68,13 +71,13 @@ impl Attacks {
     fn found(&self, asked: &Asked<'_>) -> u64 {
         let view = &asked.view;
         let plain = plain_path(view.path);
-        let here = |one: &&Exclusion| one.path.as_ref().is_none_or(|path| path.matches(&plain));
-        let exclusions: Vec<&Exclusion> = self.exclusions.iter().filter(here).collect();
-        let excluded = exclusions.iter().fold(0, |bits, one| bits | one.bits());
+        let here = |(one, _): &&(Exclusion, u64)| one.path.as_ref().is_none_or(|path| path.matches(&plain));
+        let exclusions: Vec<_> = self.exclusions.iter().filter(here).collect();
+        let excluded = exclusions.iter().fold(0, |all, (_, bits)| all | bits);
         if excluded == ALL {
             return 0;
         }
-        let left_out = |name: &[u8]| exclusions.iter().any(|one| one.parameters.iter().any(|other| other == name));
+        let left_out = |name: &[u8]| exclusions.iter().any(|(one, _)| one.parameters.iter().any(|other| other == name));
         let mut found = 0;
         let mut text = Vec::with_capacity(view.path.len() + view.query.len());
         decode(view.path, false, &mut text);
@@ -197,7 +200,7 @@ fn once(text: &[u8], plus: bool, out: &mut Vec<u8>) {
     let mut rest = text;
     while let Some((first, after)) = rest.split_first() {
         rest = after;
-        let digits = |at: usize| Some(hex(*after.get(at)?)? << 4 | hex(*after.get(at + 1)?)?);
+        let digits = |at: usize| hex::pair(after.get(at..)?);
         match first {
             b'%' if matches!(after, [b'u' | b'U', b'0', b'0', ..]) && digits(3).is_some() => {
                 out.extend(digits(3));

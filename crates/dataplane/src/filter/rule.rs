@@ -1,12 +1,15 @@
 //! Rules over address, method, path, fields and query: the first that holds decides.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
+use std::net::IpAddr;
 
 use super::network::Networks;
 use super::{Asked, Flow, Gate, NotesSlot, Response};
 use crate::clock::SECOND;
 use crate::count::{Tally, Throttle};
 use crate::exchange::Failure;
+use crate::hex;
 use crate::route::{Match, View};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,20 +47,24 @@ pub struct Rules {
 /// Lines of one filter in the program's log, a second.
 const LINES: u64 = 10;
 
-/// The request as an application may understand it, if that is not how it was sent.
+/// What all rules ask of a request.
 #[derive(Debug)]
 struct Meant<'a> {
+    /// As an application may understand it, if that is not how it was sent.
     path: Cow<'a, [u8]>,
     query: Cow<'a, [u8]>,
+    /// Found out when the first rule asks.
+    client: OnceCell<Option<IpAddr>>,
 }
 
 impl Rule {
     fn holds(&self, asked: &Asked<'_>, meant: &Meant<'_>) -> bool {
-        (self.from(asked) && self.by_method(asked) && self.by_head(asked, meant)) != self.not
+        (self.from(asked, meant) && self.by_method(asked) && self.by_head(asked, meant)) != self.not
     }
 
-    fn from(&self, asked: &Asked<'_>) -> bool {
-        !self.listed || asked.client().is_some_and(|client| self.networks.contains(client))
+    fn from(&self, asked: &Asked<'_>, meant: &Meant<'_>) -> bool {
+        let client = || *meant.client.get_or_init(|| asked.client());
+        !self.listed || client().is_some_and(|client| self.networks.contains(client))
     }
 
     fn by_method(&self, asked: &Asked<'_>) -> bool {
@@ -77,7 +84,8 @@ impl Rule {
 
 impl Gate for Rules {
     fn ask(&self, asked: &Asked<'_>, _: &mut NotesSlot) -> Flow {
-        let meant = Meant { path: plain_path(asked.view.path), query: plain_query(asked.view.query) };
+        let (path, query) = (plain_path(asked.view.path), plain_query(asked.view.query));
+        let meant = Meant { path, query, client: OnceCell::new() };
         for rule in &self.rules {
             if !rule.holds(asked, &meant) {
                 continue;
@@ -125,10 +133,7 @@ pub fn plain_path(path: &[u8]) -> Cow<'_, [u8]> {
     let mut in_parameter = false;
     while let Some((first, after)) = rest.split_first() {
         let (byte, after) = match (first, after) {
-            (b'%', [high, low, after @ ..]) => match (hex(*high), hex(*low)) {
-                (Some(high), Some(low)) => (high << 4 | low, after),
-                _ => (b'%', &rest[1..]),
-            },
+            (b'%', _) => hex::pair(after).map_or((b'%', after), |byte| (byte, &after[2..])),
             _ => (*first, after),
         };
         rest = after;
@@ -156,24 +161,17 @@ fn plain_query(query: &[u8]) -> Cow<'_, [u8]> {
     let mut rest = query;
     while let Some((first, after)) = rest.split_first() {
         rest = after;
-        match (first, after) {
-            (b'%', [high, low, after @ ..]) => match (hex(*high), hex(*low)) {
-                (Some(high), Some(low)) if !b"&=".contains(&(high << 4 | low)) => {
-                    plain.push(high << 4 | low);
-                    rest = after;
-                }
-                _ => plain.push(b'%'),
-            },
+        let meant = if *first == b'%' { hex::pair(after) } else { None };
+        match (first, meant) {
+            (_, Some(byte)) if !b"&=".contains(&byte) => {
+                plain.push(byte);
+                rest = &after[2..];
+            }
             (b'+', _) => plain.push(b' '),
             (byte, _) => plain.push(*byte),
         }
     }
     Cow::Owned(plain)
-}
-
-/// The value of a hexadecimal digit.
-pub(super) fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).map(|digit| digit as u8)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::hpack::{self, Decoder, Unreadable};
-use crate::head::{TOKEN, is_value};
+use crate::head::{Name, TOKEN, field, is_value};
 
 /// Which head a block is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,9 +198,7 @@ impl Gathered {
             return;
         }
         match name {
-            b"connection" | b"keep-alive" | b"proxy-connection" | b"transfer-encoding" | b"upgrade" => {
-                self.malformed = true;
-            }
+            _ if is_foreign(name) => self.malformed = true,
             b"te" if value != b"trailers" => self.malformed = true,
             b"host" if kind == Kind::Request => {
                 let range = self.keep(value);
@@ -213,8 +211,7 @@ impl Gathered {
                 self.cookie.extend_from_slice(value);
             }
             b"content-length" if kind != Kind::Trailers => {
-                let plain = !value.is_empty() && value.len() <= 18 && value.iter().all(u8::is_ascii_digit);
-                let length = plain.then(|| value.iter().fold(0, |n, digit| n * 10 + u64::from(digit - b'0')));
+                let length = field::number(value);
                 self.malformed |= length.is_none() || self.length.is_some();
                 self.length = length;
                 self.line(name, value);
@@ -250,8 +247,10 @@ fn lines(text: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
 
 /// What belongs to a connection of HTTP/1.1 and means nothing here (§8.2.2).
 fn is_foreign(name: &[u8]) -> bool {
-    let others: [&[u8]; 5] = [b"connection", b"transfer-encoding", b"keep-alive", b"proxy-connection", b"upgrade"];
-    others.iter().any(|other| name.eq_ignore_ascii_case(other))
+    matches!(
+        Name::of(name),
+        Name::Connection | Name::TransferEncoding | Name::KeepAlive | Name::ProxyConnection | Name::Upgrade
+    )
 }
 
 /// The block of an answer, of its HTTP/1.1 head.

@@ -38,7 +38,7 @@ pub enum Role {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A head has come; its text is in [`Session::text`]. With `end` nothing follows.
-    Head { stream: u32, end: bool, length: Option<u64>, status: u16 },
+    Head { stream: u32, end: bool, status: u16 },
     /// A head that is larger than is taken.
     TooLarge { stream: u32 },
     /// This range of the input is payload.
@@ -405,7 +405,7 @@ impl Session {
                 return Ok(self.break_off(id, Code::Protocol));
             }
         }
-        Ok(Some(Event::Head { stream: id, end, length, status }))
+        Ok(Some(Event::Head { stream: id, end, status }))
     }
 
     fn priority(&mut self, frame: Frame, payload: &[u8]) -> Result<Option<Event>, Code> {

@@ -122,7 +122,6 @@ pub(super) struct Facts {
     pub(super) host: Option<Span>,
     pub(super) length: Option<u64>,
     pub(super) chunked: bool,
-    pub(super) expects_continue: bool,
     pub(super) idle: Option<u32>,
     close: bool,
     keep_alive: bool,
@@ -159,7 +158,6 @@ impl Facts {
                     if !value.eq_ignore_ascii_case(b"100-continue") {
                         return Err(Refusal::Expectation);
                     }
-                    facts.expects_continue = true;
                 }
                 Name::Connection => {
                     field.keep = false;
@@ -200,6 +198,19 @@ impl Facts {
     }
 }
 
+/// The values of the fields called `name` (in any case), in their order.
+pub fn values<'a>(bytes: &'a [u8], fields: &[Field], name: &[u8]) -> impl Iterator<Item = &'a [u8]> {
+    let same = move |field: &&Field| field.name_span.of(bytes).eq_ignore_ascii_case(name);
+    fields.iter().filter(same).map(move |field| field.value.of(bytes))
+}
+
+/// Does not pass on the fields whose name is one that is to go.
+pub fn leave_out(bytes: &[u8], fields: &mut [Field], goes: impl Fn(&[u8]) -> bool) {
+    for field in fields {
+        field.keep &= !goes(field.name_span.of(bytes));
+    }
+}
+
 /// The members of a comma-separated list.
 pub fn options(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
@@ -222,7 +233,8 @@ fn drop_named(bytes: &[u8], fields: &mut [Field]) {
     }
 }
 
-fn number(digits: &[u8]) -> Option<u64> {
+/// A whole number in decimal, without a sign and not longer than any that has a meaning here.
+pub fn number(digits: &[u8]) -> Option<u64> {
     let plain = !digits.is_empty() && digits.len() <= 18 && digits.iter().all(u8::is_ascii_digit);
     plain.then(|| digits.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
 }

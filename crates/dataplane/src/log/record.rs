@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use super::Format;
 use crate::attempt::Attempt;
 use crate::forward::civil;
+use crate::hex;
 use crate::ledger::{Ledger, NAMES};
-use crate::tracing::{Traced, hex};
+use crate::tracing::Traced;
 
 /// A field of a JSON line: OpenTelemetry's name (semantic conventions 1.27, HTTP) and the short one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,7 +173,7 @@ impl Record<'_> {
             let _ = write!(line, " failure=\"{failure}\"");
         }
         if let Some(traced) = self.traced {
-            let _ = write!(line, " trace={}", hex(&traced.trace));
+            let _ = write!(line, " trace={}", hex::text(&traced.trace));
         }
         for (attempt, endpoint) in self.attempts {
             let spent = attempt.ended.saturating_sub(attempt.began) / 1000;
@@ -274,8 +275,8 @@ impl Record<'_> {
             Key::Error => quoted(name, self.failure.unwrap_or_default().as_bytes(), line),
             Key::Trace => {
                 if let Some(traced) = self.traced {
-                    quoted(name, hex(&traced.trace).as_bytes(), line);
-                    quoted(if short { "span" } else { "span_id" }, hex(&traced.span).as_bytes(), line);
+                    quoted(name, hex::text(&traced.trace).as_bytes(), line);
+                    quoted(if short { "span" } else { "span_id" }, hex::text(&traced.span).as_bytes(), line);
                 }
             }
             Key::UserAgent => quoted(name, self.agent, line),

@@ -1,6 +1,7 @@
 //! B3, Zipkin's way to pass on a trace: <https://github.com/openzipkin/b3-propagation>.
 
-use super::{Context, Field, Traced, put_hex, read_hex, values};
+use super::{Context, Field, Traced, only, read_hex};
+use crate::hex;
 
 pub(super) const MULTI: [&[u8]; 5] =
     [b"x-b3-traceid", b"x-b3-spanid", b"x-b3-parentspanid", b"x-b3-sampled", b"x-b3-flags"];
@@ -24,11 +25,7 @@ fn span(text: &[u8]) -> Option<[u8; 8]> {
 
 /// `b3: TRACE-SPAN[-SAMPLED[-PARENT]]`, or the decision alone.
 pub(super) fn single(bytes: &[u8], fields: &[Field]) -> Option<Context> {
-    let mut all = values(bytes, fields, b"b3");
-    let text = all.next()?;
-    if all.next().is_some() {
-        return None;
-    }
+    let text = only(bytes, fields, b"b3")?;
     if let Some((sampled, debug)) = decision(text) {
         return Some(Context { sampled: Some(sampled), debug, ..Context::default() });
     }
@@ -59,10 +56,7 @@ fn decision(text: &[u8]) -> Option<(bool, bool)> {
 
 /// `X-B3-TraceId`, `X-B3-SpanId`, `X-B3-Sampled`, `X-B3-Flags`.
 pub(super) fn multi(bytes: &[u8], fields: &[Field]) -> Option<Context> {
-    let one = |name: &'static [u8]| {
-        let mut all = values(bytes, fields, name);
-        all.next().filter(|_| all.next().is_none())
-    };
+    let one = |name| only(bytes, fields, name);
     let debug = one(MULTI[4]) == Some(b"1");
     // Old senders write words.
     let sampled = match one(MULTI[3]) {
@@ -89,12 +83,12 @@ fn digit(traced: &Traced) -> u8 {
 /// Appends the line; where the span stands.
 pub(super) fn write_single(traced: &Traced, out: &mut Vec<u8>) -> usize {
     out.extend_from_slice(b"b3: ");
-    put_hex(&traced.trace, out);
+    hex::put(&traced.trace, out);
     out.push(b'-');
     let at = out.len();
-    put_hex(&traced.span, out);
+    hex::put(&traced.span, out);
     out.extend_from_slice(&[b'-', digit(traced), b'-']);
-    put_hex(&traced.span, out);
+    hex::put(&traced.span, out);
     out.extend_from_slice(b"\r\n");
     at
 }
@@ -102,12 +96,12 @@ pub(super) fn write_single(traced: &Traced, out: &mut Vec<u8>) -> usize {
 /// Appends the lines; where the span stands.
 pub(super) fn write_multi(traced: &Traced, out: &mut Vec<u8>) -> usize {
     out.extend_from_slice(b"X-B3-TraceId: ");
-    put_hex(&traced.trace, out);
+    hex::put(&traced.trace, out);
     out.extend_from_slice(b"\r\nX-B3-SpanId: ");
     let at = out.len();
-    put_hex(&traced.span, out);
+    hex::put(&traced.span, out);
     out.extend_from_slice(b"\r\nX-B3-ParentSpanId: ");
-    put_hex(&traced.span, out);
+    hex::put(&traced.span, out);
     // Debug implies the decision, which is then not sent.
     let decision: &[u8] = match digit(traced) {
         b'd' => b"\r\nX-B3-Flags: 1\r\n",

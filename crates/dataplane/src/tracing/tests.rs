@@ -29,7 +29,7 @@ fn w3c(lines: &[&str]) -> (Traced, String) {
 
 fn continues(traceparent: &str) -> bool {
     let (traced, _) = w3c(&[&format!("traceparent: {traceparent}")]);
-    hex(&traced.trace) == TRACE && hex(&traced.parent) == PARENT
+    hex::text(&traced.trace) == TRACE && hex::text(&traced.parent) == PARENT
 }
 
 #[test]
@@ -37,10 +37,10 @@ fn a_trace_goes_on() {
     let (traced, head) =
         w3c(&[&format!("traceparent: 00-{TRACE}-{PARENT}-01"), "tracestate: a=1, b=2", "TraceState: c=3"]);
     assert!(traced.sampled && traced.span != traced.parent && traced.attempt != traced.span);
-    let (attempt, trace) = (hex(&traced.attempt), TRACE);
+    let (attempt, trace) = (hex::text(&traced.attempt), TRACE);
     assert_eq!(head, format!("Host: h\r\ntraceparent: 00-{trace}-{attempt}-01\r\ntracestate: a=1,b=2,c=3\r\n\r\n"));
     let (traced, head) = w3c(&[&format!("TraceParent: 00-{TRACE}-{PARENT}-00")]);
-    assert!(!traced.sampled && head.contains(&format!("{}-00\r\n", hex(&traced.attempt))), "{head}");
+    assert!(!traced.sampled && head.contains(&format!("{}-00\r\n", hex::text(&traced.attempt))), "{head}");
     // Of flags that are not known none is passed on; that the identity is random is (level 2 §3.2.2.3).
     assert_eq!(w3c(&[&format!("traceparent: 00-{TRACE}-{PARENT}-ff")]).0.flags(), 3);
 }
@@ -155,11 +155,11 @@ fn b3_both_ways() {
         begin(&with(formats), &lines.iter().map(|line| format!("{line}\r\n")).collect::<Vec<_>>())
     };
     let (traced, head) = read(&[Format::B3], &[&format!("b3: {TRACE}-{PARENT}-1-{PARENT}")]);
-    assert!(traced.sampled && hex(&traced.parent) == PARENT);
-    let (attempt, span) = (hex(&traced.attempt), hex(&traced.span));
+    assert!(traced.sampled && hex::text(&traced.parent) == PARENT);
+    let (attempt, span) = (hex::text(&traced.attempt), hex::text(&traced.span));
     assert_eq!(head, format!("Host: h\r\nb3: {TRACE}-{attempt}-1-{span}\r\n\r\n"));
     let (traced, _) = read(&[Format::B3], &[&format!("b3: {}-{PARENT}-d", &TRACE[16..])]);
-    assert_eq!((hex(&traced.trace), traced.debug), (format!("{}{}", "0".repeat(16), &TRACE[16..]), true));
+    assert_eq!((hex::text(&traced.trace), traced.debug), (format!("{}{}", "0".repeat(16), &TRACE[16..]), true));
     let (traced, head) = read(&[Format::B3], &["b3: 1"]);
     assert!(traced.sampled && traced.parent == [0; 8] && head.contains("-1-"));
     for bad in [TRACE.to_owned(), format!("{TRACE}-{PARENT}-2"), format!("{TRACE}-{PARENT}-1-x"), "x".to_owned()] {
@@ -167,8 +167,8 @@ fn b3_both_ways() {
     }
     let lines = [&format!("X-B3-TraceId: {TRACE}")[..], &format!("x-b3-spanid: {PARENT}"), "X-B3-Sampled: 1"];
     let (traced, head) = read(&[Format::B3Multi, Format::W3c], &lines);
-    assert!(traced.sampled && hex(&traced.parent) == PARENT);
-    let (attempt, span) = (hex(&traced.attempt), hex(&traced.span));
+    assert!(traced.sampled && hex::text(&traced.parent) == PARENT);
+    let (attempt, span) = (hex::text(&traced.attempt), hex::text(&traced.span));
     assert_eq!(
         head,
         format!(
@@ -182,7 +182,7 @@ fn b3_both_ways() {
     assert!(read(&[Format::W3c], &["b3: 1"]).1.contains("b3: 1\r\n"));
     // The first format that has identities counts.
     let both = [&format!("traceparent: 00-{TRACE}-{PARENT}-01")[..], "X-B3-Sampled: 0"];
-    assert_eq!(hex(&read(&[Format::B3Multi, Format::W3c], &both).0.trace), TRACE);
+    assert_eq!(hex::text(&read(&[Format::B3Multi, Format::W3c], &both).0.trace), TRACE);
 }
 
 #[test]

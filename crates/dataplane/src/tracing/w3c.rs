@@ -1,18 +1,15 @@
 //! W3C Trace Context, level 2: <https://www.w3.org/TR/trace-context-2/>. Whatever is not exactly as it says is as good as
 //! nothing.
 
-use super::{Context, Field, Traced, put_hex, read_hex, values};
+use super::{Context, Field, Traced, only, read_hex, values};
+use crate::hex;
 
 /// Members of a `tracestate` (§3.3.1.1).
 const MEMBERS: usize = 32;
 
 /// `traceparent`: version, trace, parent, flags (§3.2.2). Two are none.
 pub(super) fn parent(bytes: &[u8], fields: &[Field]) -> Option<Context> {
-    let mut all = values(bytes, fields, b"traceparent");
-    let text = all.next()?;
-    if all.next().is_some() || text.len() < 55 {
-        return None;
-    }
+    let text = only(bytes, fields, b"traceparent").filter(|text| text.len() >= 55)?;
     let [version] = read_hex::<1>(&text[..2], false)?;
     // Later versions may say more, behind another dash (§4.3 of "Versioning of traceparent").
     let whole = match version {
@@ -40,7 +37,7 @@ pub(super) fn state(bytes: &[u8], fields: &[Field], has_parent: bool) -> Vec<u8>
     }
     let mut members = 0;
     for member in values(bytes, fields, b"tracestate").flat_map(|value| value.split(|byte| *byte == b',')) {
-        let member = trimmed(member);
+        let member = member.trim_ascii();
         if member.is_empty() {
             continue;
         }
@@ -54,14 +51,6 @@ pub(super) fn state(bytes: &[u8], fields: &[Field], has_parent: bool) -> Vec<u8>
         out.extend_from_slice(member);
     }
     out
-}
-
-/// Blanks and tabs around it are no part of a member.
-fn trimmed(member: &[u8]) -> &[u8] {
-    let blank = |byte: &u8| matches!(byte, b' ' | b'\t');
-    let start = member.iter().position(|byte| !blank(byte)).unwrap_or(member.len());
-    let end = member.iter().rposition(|byte| !blank(byte)).map_or(start, |last| last + 1);
-    &member[start..end]
 }
 
 /// `key=value` (§3.3.1.3).
@@ -80,12 +69,12 @@ fn is_member(member: &[u8]) -> bool {
 /// Appends the lines; where the span stands.
 pub(super) fn write(traced: &Traced, out: &mut Vec<u8>) -> usize {
     out.extend_from_slice(b"traceparent: 00-");
-    put_hex(&traced.trace, out);
+    hex::put(&traced.trace, out);
     out.push(b'-');
     let at = out.len();
-    put_hex(&traced.span, out);
+    hex::put(&traced.span, out);
     out.push(b'-');
-    put_hex(&[traced.flags()], out);
+    hex::put(&[traced.flags()], out);
     out.extend_from_slice(b"\r\n");
     if !traced.state.is_empty() {
         out.extend_from_slice(b"tracestate: ");

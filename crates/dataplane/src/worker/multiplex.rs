@@ -3,7 +3,7 @@
 
 use super::Worker;
 use super::mirror::gather;
-use crate::body::{Body, chunk};
+use crate::body::{Body, chunk, last_chunk};
 use crate::clock::{self, SECOND};
 use crate::exchange::{Answer, Failure};
 use crate::h2::frame::{Code, PREFACE};
@@ -243,9 +243,7 @@ impl Worker {
         }
         if end {
             if exchange.request_chunked {
-                exchange.hold.extend_from_slice(b"0\r\n");
-                exchange.hold.extend_from_slice(trailers);
-                exchange.hold.extend_from_slice(b"\r\n");
+                last_chunk(trailers, &mut exchange.hold);
             } else {
                 exchange.trailers.extend_from_slice(trailers);
             }

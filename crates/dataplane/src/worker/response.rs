@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::client::Down;
 use super::{TURNS, Worker};
-use crate::body::Body;
+use crate::body::{Body, last_chunk};
 use crate::clock;
 use crate::clock::SECOND;
 use crate::exchange::{Answer, Failure};
@@ -382,10 +382,13 @@ impl Worker {
             (Answer::Begun, Body::Close) => {
                 exchange.response = Body::Done;
                 exchange.answer = Answer::Read;
-                let end: &[u8] = if exchange.response_chunked { b"0\r\n\r\n" } else { b"" };
+                let chunked = exchange.response_chunked;
                 self.release(x, false);
                 self.output.clear();
-                if self.give(x, 0, end, true) {
+                if chunked {
+                    last_chunk(b"", &mut self.output);
+                }
+                if self.give(x, 0, &[], true) {
                     self.settle(x);
                 } else {
                     self.abandon(x, Failure::ClientGone);
@@ -445,9 +448,7 @@ impl Worker {
             exchange.status = 200;
             exchange.up
         });
-        for field in fields.iter_mut() {
-            field.keep &= !field.name_span.of(bytes).eq_ignore_ascii_case(b"sec-websocket-accept");
-        }
+        head::field::leave_out(bytes, fields, |name| name.eq_ignore_ascii_case(b"sec-websocket-accept"));
         self.output.clear();
         self.output.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
         forward::kept(bytes, fields, &mut self.output);

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::upstream::Up;
 use super::{Worker, set_deadline};
-use crate::body::Body;
+use crate::body::{Body, last_chunk};
 use crate::clock;
 use crate::exchange::{Answer, Failure};
 use crate::h2::frame::Code;
@@ -354,8 +354,8 @@ impl Worker {
             if by_stream {
                 self.give_trailers(x, &lines);
             } else if chunked {
-                let end = [b"0\r\n", &lines[..], b"\r\n"].concat();
-                good = self.give(x, 0, &end, true);
+                last_chunk(&lines, &mut self.output);
+                good = self.give(x, 0, &[], true);
             }
             if good {
                 self.settle(x);

@@ -53,7 +53,7 @@ fn written(session: &mut Session) -> Vec<(u8, u8, u32, usize)> {
 fn a_request_and_its_answer() {
     let mut session = server();
     let events = feed(&mut session, &frame(frame::HEADERS, 5, 1, GET)).unwrap();
-    assert_eq!(events, [Event::Head { stream: 1, end: true, length: None, status: 0 }]);
+    assert_eq!(events, [Event::Head { stream: 1, end: true, status: 0 }]);
     assert_eq!(session.text, b"GET / HTTP/1.1\r\nhost: h\r\n\r\n");
     session.respond(1, b"HTTP/1.1 200 OK\r\nA: b\r\n\r\n", false);
     session.send(1, [b"hello", b" you"], true);
@@ -211,7 +211,7 @@ fn a_client_asks_a_server() {
     let sent = std::mem::take(&mut client.out);
     let events = feed(&mut server, &sent).unwrap();
     assert!(matches!(events[0], Event::Writable { .. }));
-    assert_eq!(events[1], Event::Head { stream: 1, end: false, length: None, status: 0 });
+    assert_eq!(events[1], Event::Head { stream: 1, end: false, status: 0 });
     assert_eq!(server.text, b"POST /x HTTP/1.1\r\nhost: h\r\na: b\r\ntransfer-encoding: chunked\r\n\r\n");
     server.respond(1, b"HTTP/1.1 103 Early Hints\r\n\r\n", false);
     server.respond(1, b"HTTP/1.1 200 OK\r\n\r\n", false);
