@@ -6,7 +6,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -128,19 +128,41 @@ impl Out {
     }
 }
 
-/// Hands buffers to the writing thread.
+/// Hands buffers to the writing thread, which ends with the last of these.
 #[derive(Clone, Debug)]
 pub struct Writer {
-    shared: Arc<Shared>,
+    hand: Arc<Hand>,
+}
+
+#[derive(Debug, Default)]
+struct Hand(Arc<Shared>);
+
+impl Drop for Hand {
+    fn drop(&mut self) {
+        self.0.lock().closed = true;
+        self.0.more.notify_one();
+    }
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    lines: String,
+    closed: bool,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
-    waiting: Mutex<(Vec<u8>, bool)>,
+    waiting: Mutex<Waiting>,
     more: Condvar,
     dropped: AtomicU64,
     writing: AtomicBool,
     reopen: AtomicBool,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Writer {
@@ -154,19 +176,18 @@ impl Writer {
         let of_thread = Arc::clone(&shared);
         thread::Builder::new().name("access-log".to_owned()).stack_size(64 << 10).spawn(move || {
             loop {
-                let mut waiting = of_thread.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-                while waiting.0.is_empty() && !waiting.1 {
+                let mut waiting = of_thread.lock();
+                while waiting.lines.is_empty() && !waiting.closed {
                     waiting = of_thread.more.wait(waiting).unwrap_or_else(PoisonError::into_inner);
                 }
-                let bytes = std::mem::take(&mut waiting.0);
-                let closed = waiting.1;
+                let lines = std::mem::take(&mut waiting.lines);
+                let closed = waiting.closed;
                 of_thread.writing.store(true, Ordering::Release);
                 drop(waiting);
                 out.look(of_thread.reopen.swap(false, Ordering::AcqRel));
-                if let Err(error) = out.write(&bytes) {
-                    let lines = bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
+                if let Err(error) = out.write(lines.as_bytes()) {
                     // Said once, not for every line.
-                    if of_thread.dropped.fetch_add(lines, Ordering::Relaxed) == 0 {
+                    if of_thread.dropped.fetch_add(count(&lines), Ordering::Relaxed) == 0 {
                         daemon::warn!("failed to write the access log", reason = error);
                     }
                 }
@@ -176,20 +197,20 @@ impl Writer {
                 }
             }
         })?;
-        Ok(Writer { shared })
+        Ok(Writer { hand: Arc::new(Hand(shared)) })
     }
 
     /// Passes the buffer's lines on and leaves it empty.
-    pub fn write(&self, buffer: &mut Vec<u8>) {
-        let mut waiting = self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.0.len() + buffer.len() > WAITING {
-            let lines = buffer.iter().filter(|byte| **byte == b'\n').count();
-            self.shared.dropped.fetch_add(lines as u64, Ordering::Relaxed);
-        } else if waiting.0.is_empty() {
-            std::mem::swap(&mut waiting.0, buffer);
-            self.shared.more.notify_one();
+    pub fn write(&self, buffer: &mut String) {
+        let shared = &self.hand.0;
+        let mut waiting = shared.lock();
+        if waiting.lines.len() + buffer.len() > WAITING {
+            shared.dropped.fetch_add(count(buffer), Ordering::Relaxed);
+        } else if waiting.lines.is_empty() {
+            std::mem::swap(&mut waiting.lines, buffer);
+            shared.more.notify_one();
         } else {
-            waiting.0.extend_from_slice(buffer);
+            waiting.lines.push_str(buffer);
         }
         buffer.clear();
     }
@@ -197,35 +218,27 @@ impl Writer {
     /// Waits until everything has been written, but not for ever.
     pub fn flush(&self) {
         for _ in 0..200 {
-            let (bytes, writing) = {
-                let waiting = self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-                (waiting.0.len(), self.shared.writing.load(Ordering::Acquire))
-            };
-            if bytes == 0 && !writing {
+            let waiting = self.hand.0.lock();
+            if waiting.lines.is_empty() && !self.hand.0.writing.load(Ordering::Acquire) {
                 return;
             }
+            drop(waiting);
             thread::sleep(Duration::from_millis(5));
         }
     }
 
     /// Before the next line the file's name is looked at.
     pub fn reopen(&self) {
-        self.shared.reopen.store(true, Ordering::Release);
+        self.hand.0.reopen.store(true, Ordering::Release);
     }
 
     pub fn dropped(&self) -> u64 {
-        self.shared.dropped.load(Ordering::Relaxed)
+        self.hand.0.dropped.load(Ordering::Relaxed)
     }
 }
 
-impl Drop for AccessLog {
-    fn drop(&mut self) {
-        // The thread has one reference; with the last of the others it ends.
-        if Arc::strong_count(&self.writer.shared) <= 2 {
-            self.writer.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner).1 = true;
-            self.writer.shared.more.notify_one();
-        }
-    }
+fn count(lines: &str) -> u64 {
+    memchr::memchr_iter(b'\n', lines.as_bytes()).count() as u64
 }
 
 #[cfg(test)]
@@ -233,7 +246,7 @@ mod tests {
     use super::*;
 
     fn log(one_in: [u32; 6], rate: u32) -> AccessLog {
-        AccessLog { format: Format::Text, fields: 0, one_in, rate, writer: Writer { shared: Arc::default() } }
+        AccessLog { format: Format::Text, fields: 0, one_in, rate, writer: Writer { hand: Arc::default() } }
     }
 
     #[test]
@@ -256,14 +269,25 @@ mod tests {
         std::fs::create_dir_all(&directory).unwrap();
         let (path, old) = (directory.join("log"), directory.join("log.1"));
         let writer = Writer::open(Some(&path)).unwrap();
-        writer.write(&mut b"one\n".to_vec());
+        writer.write(&mut "one\n".to_owned());
         writer.flush();
         std::fs::rename(&path, &old).unwrap();
         writer.reopen();
-        writer.write(&mut b"two\n".to_vec());
+        writer.write(&mut "two\n".to_owned());
         writer.flush();
         let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
         assert_eq!((read(&old), read(&path)), ("one\n".to_owned(), "two\n".to_owned()));
+        // What was handed over last is still written, by a thread that then ends.
+        let (last, shared) = (writer.clone(), Arc::downgrade(&writer.hand.0));
+        drop(writer);
+        last.write(&mut "three\n".to_owned());
+        drop(last);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while shared.strong_count() > 0 {
+            assert!(Instant::now() < deadline, "the thread goes on");
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(read(&path), "two\nthree\n");
         std::fs::remove_dir_all(&directory).unwrap();
     }
 }

@@ -143,15 +143,13 @@ fn escaped(bytes: &[u8], out: &mut String) {
 
 impl Record<'_> {
     /// Appends the line; `fields` has a bit for each [`Key`] that JSON has.
-    pub fn render(&self, format: Format, fields: u32, buffer: &mut Vec<u8>) {
-        let mut line = String::with_capacity(512);
+    pub fn render(&self, format: Format, fields: u32, lines: &mut String) {
         match format {
-            Format::Json { short } => self.json(short, fields, &mut line),
-            Format::Text => self.text(&mut line),
-            Format::Combined => self.combined(&mut line),
+            Format::Json { short } => self.json(short, fields, lines),
+            Format::Text => self.text(lines),
+            Format::Combined => self.combined(lines),
         }
-        line.push('\n');
-        buffer.extend_from_slice(line.as_bytes());
+        lines.push('\n');
     }
 
     fn text(&self, line: &mut String) {
@@ -164,8 +162,7 @@ impl Record<'_> {
         escaped(self.host, line);
         escaped(self.path, line);
         let _ = write!(line, " {}\" {} {} {}", self.protocol, self.status, self.bytes_in, self.bytes_out);
-        let dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
-        let _ = write!(line, " route={} to={} tries={}", dash(self.route), dash(self.endpoint), self.tries);
+        let _ = write!(line, " route={} to={} tries={}", or_dash(self.route), or_dash(self.endpoint), self.tries);
         if let Some(code) = self.grpc {
             let _ = write!(line, " grpc={code}");
         }
@@ -219,16 +216,17 @@ impl Record<'_> {
 
     fn json(&self, short: bool, fields: u32, line: &mut String) {
         line.push('{');
-        for (key, long_name, short_name) in Key::ALL {
+        let end = memchr::memchr(b'?', self.path).unwrap_or(self.path.len());
+        let target = (&self.path[..end], self.path.get(end + 1..).unwrap_or_default());
+        for (key, long_name, short_name) in &Key::ALL {
             if fields & key.bit() != 0 {
-                self.put(key, if short { short_name } else { long_name }, short, line);
+                self.put(*key, if short { short_name } else { long_name }, target, short, line);
             }
         }
         line.push('}');
     }
 
-    fn put(&self, key: Key, name: &str, short: bool, line: &mut String) {
-        let end = self.path.iter().position(|byte| *byte == b'?').unwrap_or(self.path.len());
+    fn put(&self, key: Key, name: &str, (path, query): (&[u8], &[u8]), short: bool, line: &mut String) {
         match key {
             Key::Time => {
                 begin(name, line);
@@ -239,8 +237,8 @@ impl Record<'_> {
             Key::Client => quoted(name, self.client, line),
             Key::Method => quoted(name, self.method, line),
             Key::Host => quoted(name, self.host, line),
-            Key::Path => quoted(name, &self.path[..end], line),
-            Key::Query => quoted(name, self.path.get(end + 1..).unwrap_or_default(), line),
+            Key::Path => quoted(name, path, line),
+            Key::Query => quoted(name, query, line),
             Key::Protocol => quoted(name, self.protocol.strip_prefix("HTTP/").unwrap_or("").as_bytes(), line),
             Key::Status => whole(name, u64::from(self.status), line),
             Key::RequestBytes => whole(name, self.bytes_in, line),
@@ -284,19 +282,27 @@ impl Record<'_> {
             Key::Duration => whole(name, self.ledger.total() / 1000, line),
             Key::Ledger => {
                 for (name, spent) in NAMES.iter().zip(self.ledger.spent).filter(|(_, spent)| *spent > 0) {
-                    let _ = write!(line, ",\"{name}_us\":{}.{}", spent / 1000, spent / 100 % 10);
-                }
-                if line.starts_with("{,") {
-                    line.remove(1);
+                    line.push_str(separator(line));
+                    let _ = write!(line, "\"{name}_us\":{}.{}", spent / 1000, spent / 100 % 10);
                 }
             }
         }
     }
 }
 
+fn or_dash(text: &str) -> &str {
+    if text.is_empty() { "-" } else { text }
+}
+
+/// What stands before the next name.
+fn separator(line: &str) -> &'static str {
+    if line.ends_with('{') { "" } else { "," }
+}
+
 /// A name and its colon.
 fn begin(name: &str, line: &mut String) {
-    line.push_str(if line.len() == 1 { "\"" } else { ",\"" });
+    line.push_str(separator(line));
+    line.push('"');
     line.push_str(name);
     line.push_str("\":");
 }
@@ -359,9 +365,9 @@ mod tests {
             ledger: &ledger,
         };
         change(&mut record);
-        let mut out = Vec::new();
+        let mut out = String::new();
         record.render(format, fields, &mut out);
-        String::from_utf8(out).unwrap()
+        out
     }
 
     #[test]
