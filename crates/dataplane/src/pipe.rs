@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::pipe::{PipeFlags, SpliceFlags};
 
 use crate::sock::Got;
@@ -34,27 +34,23 @@ impl Pipe {
 
     /// Takes what the socket has; only while nothing is held, so that [`Got::Nothing`] is said of the socket.
     pub fn fill(&mut self, from: &OwnedFd) -> io::Result<Got> {
-        loop {
-            return match rustix::pipe::splice(from, None, &self.write, None, self.room, FLAGS) {
-                Ok(0) => Ok(Got::End),
-                Ok(length) => {
-                    self.held += length;
-                    Ok(Got::Bytes(length))
-                }
-                Err(Errno::AGAIN) => Ok(Got::Nothing),
-                Err(Errno::INTR) => continue,
-                Err(error) => Err(error.into()),
-            };
+        match retry_on_intr(|| rustix::pipe::splice(from, None, &self.write, None, self.room, FLAGS)) {
+            Ok(0) => Ok(Got::End),
+            Ok(length) => {
+                self.held += length;
+                Ok(Got::Bytes(length))
+            }
+            Err(Errno::AGAIN) => Ok(Got::Nothing),
+            Err(error) => Err(error.into()),
         }
     }
 
     /// Gives the socket what it takes; true when nothing is held any more.
     pub fn drain(&mut self, to: &OwnedFd) -> io::Result<bool> {
         while self.held > 0 {
-            match rustix::pipe::splice(&self.read, None, to, None, self.held, FLAGS) {
+            match retry_on_intr(|| rustix::pipe::splice(&self.read, None, to, None, self.held, FLAGS)) {
                 Ok(0) | Err(Errno::AGAIN) => return Ok(false),
                 Ok(length) => self.held -= length,
-                Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }

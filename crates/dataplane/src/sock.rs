@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use rustls::{ClientConnection, Connection, ServerConfig, ServerConnection};
 
@@ -252,11 +252,6 @@ impl Sock {
         Ok(true)
     }
 
-    /// Bytes kept because the kernel did not take them.
-    pub fn kept(&self) -> usize {
-        self.out.len() - self.out_at
-    }
-
     /// Moves what has come to another socket: small amounts by a copy through `room`, much through a pipe in the kernel.
     /// `to` must not be blocked. An error of either side is the end of both.
     pub fn pass_to(&mut self, to: &mut Sock, room: &mut [u8], cipher: &mut [u8]) -> io::Result<Got> {
@@ -353,40 +348,31 @@ fn drain_plain(tls: &mut Connection, buffer: &mut [u8], filled: &mut usize) -> i
 }
 
 fn receive(fd: &OwnedFd, buffer: &mut [u8], flags: RecvFlags) -> io::Result<Got> {
-    loop {
-        return match rustix::net::recv(fd, &mut *buffer, flags) {
-            Ok((0, _)) => Ok(Got::End),
-            Ok((length, _)) => Ok(Got::Bytes(length)),
-            Err(Errno::AGAIN) => Ok(Got::Nothing),
-            Err(Errno::INTR) => continue,
-            Err(error) => Err(error.into()),
-        };
+    match retry_on_intr(|| rustix::net::recv(fd, &mut *buffer, flags)) {
+        Ok((0, _)) => Ok(Got::End),
+        Ok((length, _)) => Ok(Got::Bytes(length)),
+        Err(Errno::AGAIN) => Ok(Got::Nothing),
+        Err(error) => Err(error.into()),
     }
 }
 
 /// 0: not now.
 fn send(fd: &OwnedFd, bytes: &[u8]) -> io::Result<usize> {
-    loop {
-        return match rustix::net::send(fd, bytes, SendFlags::NOSIGNAL) {
-            Ok(length) => Ok(length),
-            Err(Errno::AGAIN) => Ok(0),
-            Err(Errno::INTR) => continue,
-            Err(error) => Err(error.into()),
-        };
-    }
+    taken(retry_on_intr(|| rustix::net::send(fd, bytes, SendFlags::NOSIGNAL)))
 }
 
 fn send_two(fd: &OwnedFd, one: &[u8], two: &[u8]) -> io::Result<usize> {
     if two.is_empty() {
         return send(fd, one);
     }
-    loop {
-        return match rustix::io::writev(fd, &[IoSlice::new(one), IoSlice::new(two)]) {
-            Ok(length) => Ok(length),
-            Err(Errno::AGAIN) => Ok(0),
-            Err(Errno::INTR) => continue,
-            Err(error) => Err(error.into()),
-        };
+    taken(retry_on_intr(|| rustix::io::writev(fd, &[IoSlice::new(one), IoSlice::new(two)])))
+}
+
+/// What the kernel has taken; 0: nothing now.
+fn taken(written: rustix::io::Result<usize>) -> io::Result<usize> {
+    match written {
+        Err(Errno::AGAIN) => Ok(0),
+        written => Ok(written?),
     }
 }
 
