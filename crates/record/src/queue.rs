@@ -80,6 +80,8 @@ struct State {
     always_spool: bool,
     sinks: Vec<SinkState>,
     positions: Positions,
+    /// The last sequence number of each origin.
+    latest: HashMap<u64, u64>,
     spool_error: Option<String>,
     closed: bool,
     draining: bool,
@@ -126,9 +128,10 @@ impl Queue {
         mut positions: Positions,
     ) -> io::Result<(Arc<Queue>, Recovered)> {
         let mut recovered = Recovered::new();
-        let mut first = None;
+        let (mut first, mut latest) = (None, HashMap::new());
         let visit = |batch: Batch| {
             first.get_or_insert(batch.sequence);
+            latest.insert(batch.origin.id, batch.sequence);
             let begin = Position { end: batch.start, mark: 0 };
             let saved = positions.entry(batch.origin.id).or_insert_with(|| vec![begin; sinks]);
             let least = saved.iter().min().copied().unwrap_or(begin);
@@ -152,6 +155,7 @@ impl Queue {
             always_spool,
             sinks: (0..sinks).map(|_| SinkState { next: start, acknowledged: start - 1 }).collect(),
             positions,
+            latest,
             spool_error: None,
             closed: false,
             draining: false,
@@ -181,7 +185,17 @@ impl Queue {
 
     /// An origin is over and acknowledged; its position need not be saved any longer.
     pub fn forget(&self, origin: u64) {
-        self.lock().positions.remove(&origin);
+        let mut state = self.lock();
+        state.positions.remove(&origin);
+        state.latest.remove(&origin);
+    }
+
+    /// Whether the spool may still hold batches of an origin, delivered or not: after a crash it takes the origin's
+    /// position to know.
+    pub fn is_spooled(&self, origin: u64) -> bool {
+        let state = self.lock();
+        let first = state.spool.as_ref().and_then(Spool::first);
+        first.is_some_and(|first| state.latest.get(&origin).is_some_and(|latest| *latest >= first))
     }
 
     /// Where the slowest sink is; `None` for an unknown origin.
@@ -223,6 +237,7 @@ impl Queue {
     pub fn push(&self, mut batch: Batch) -> Result<(), Batch> {
         let mut state = self.lock();
         batch.sequence = state.next_sequence;
+        let origin = batch.origin.id;
         if state.acknowledged() + 1 == state.next_sequence {
             // Nothing was waiting: standing still begins now.
             state.progress = Instant::now();
@@ -244,6 +259,8 @@ impl Queue {
             state.memory_bytes += batch.weight();
             state.memory.push_back(Arc::new(batch));
         }
+        let sequence = state.next_sequence;
+        state.latest.insert(origin, sequence);
         state.next_sequence += 1;
         drop(state);
         self.changed.notify_all();

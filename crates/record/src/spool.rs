@@ -121,6 +121,10 @@ impl Spool {
         self.damaged
     }
 
+    pub fn first(&self) -> Option<u64> {
+        self.segments.first().map(|segment| segment.first)
+    }
+
     pub fn last(&self) -> Option<u64> {
         self.segments.last().map(|segment| segment.last)
     }

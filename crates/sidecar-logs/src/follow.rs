@@ -476,17 +476,16 @@ impl Follower {
     pub fn let_go(&mut self) {
         self.let_streams_go();
         let queue = &self.queue;
-        let depth_is_zero = {
-            let depth = queue.depth();
-            !depth.spooling && depth.spool_bytes == 0
-        };
         let (finished, past_texts) = (&mut self.finished, &mut self.past_texts);
         self.files.retain(|file| {
             let acknowledged = queue.acknowledged(file.origin.id).unwrap_or_default().end;
             // A spool that still holds its entries needs the position to know that they were delivered.
             // One that is still there is remembered: it may go on.
-            let over =
-                file.gone && file.ended && file.parked.is_none() && acknowledged >= file.position && depth_is_zero;
+            let over = file.gone
+                && file.ended
+                && file.parked.is_none()
+                && acknowledged >= file.position
+                && !queue.is_spooled(file.origin.id);
             if over {
                 past_texts.note(&file.identity, Position { end: file.position, mark: hash(&file.tail) });
                 queue.forget(file.origin.id);
@@ -495,8 +494,8 @@ impl Follower {
             }
             !over
         });
-        if depth_is_zero {
-            self.past.drain(..).for_each(|saved| queue.forget(saved.id));
+        for saved in self.past.extract_if(.., |saved| !queue.is_spooled(saved.id)) {
+            queue.forget(saved.id);
         }
     }
 

@@ -51,6 +51,13 @@ pub(super) struct Input {
     ended: bool,
 }
 
+impl Input {
+    /// Closed, and everything of it is queued.
+    fn is_over(&self) -> bool {
+        self.ended && self.parked.is_none()
+    }
+}
+
 /// What is open when a run begins: handed over by the one before it, or opened for it.
 #[derive(Debug, Default)]
 pub struct Streams {
@@ -472,7 +479,7 @@ impl Follower {
         let (queue, finished) = (&self.queue, &mut self.finished);
         self.inputs.retain(|input| {
             let acknowledged = queue.acknowledged(input.origin.id).unwrap_or_default().end;
-            let over = input.ended && input.parked.is_none() && acknowledged >= input.position;
+            let over = input.is_over() && acknowledged >= input.position && !queue.is_spooled(input.origin.id);
             // Standard input stays in the receipt; connections would fill it.
             let over = over && matches!(input.reader, Reader::Unix(_) | Reader::Tcp(_));
             if over {
@@ -526,17 +533,4 @@ fn syslog_message(bytes: &[u8], last: bool) -> Option<(usize, usize)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn syslog_messages_are_framed_both_ways() {
-        assert_eq!(syslog_message(b"5 <1>ab12", false), Some((2, 5)));
-        assert_eq!(syslog_message(b"<1>a\n<2>b", false), Some((0, 5)));
-        for unfinished in [&b""[..], b"1", b"12 <1>", b"<1>a"] {
-            assert_eq!(syslog_message(unfinished, false), None);
-        }
-        assert_eq!(syslog_message(b"12 <1>", true), Some((3, 3)));
-        assert_eq!(syslog_message(b"<1>a", true), Some((0, 4)));
-    }
-}
+mod tests;

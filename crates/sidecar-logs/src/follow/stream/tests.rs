@@ -1,0 +1,129 @@
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use record::Queue;
+use record::queue::{Limits, Positions};
+
+use super::*;
+use crate::config::{Spec, check};
+use crate::follow::{Start, Watch};
+
+/// A follower without an agent around it; everything it reads is spooled.
+struct World {
+    follower: Follower,
+    queue: Arc<Queue>,
+    directory: tempfile::TempDir,
+}
+
+impl World {
+    /// With these sources; `ROOT` is a directory of their own.
+    fn new(sources: &str) -> World {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().display().to_string();
+        let sources = sources.replace("ROOT", &root);
+        let document = format!(
+            "apiVersion: outrigger.dev/v1alpha1\nkind: LogAgent\nspec:\n  sources: [{sources}]\n  \
+             sinks: [{{name: o, to: {{stdout: {{}}}}}}]\n  state: {{directory: {root}}}\n"
+        );
+        let loaded = daemon::config::load::<Spec>(&document, "LogAgent", check).unwrap();
+        let parts = crate::wiring::build(&loaded.spec, None).unwrap();
+        let limits = Limits { memory: 1 << 20, spool: 8 << 20 };
+        let spool = directory.path().join("spool");
+        let (queue, recovered) = Queue::open(limits, 1, Some(&spool), true, Positions::new()).unwrap();
+        let (sinks, scratch) = (vec!["o".to_owned()], directory.path().to_owned());
+        let start = Start { stages: parts.stages, checkpoint: None, recovered, sinks, scratch };
+        let mut follower = Follower::new(parts.sources, Arc::clone(&queue), Watch::new().unwrap().0, start);
+        follower.open_streams(parts.streams).unwrap();
+        follower.scan();
+        World { follower, queue, directory }
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// What is there is on the loopback's other side already.
+    fn read(&mut self) {
+        while self.follower.read_all(false) != (0, false) {}
+    }
+
+    /// One batch, as the sink would.
+    fn deliver_one(&mut self) -> Vec<String> {
+        let mut sink = self.queue.consumer(0);
+        let taken = sink.take(1, Duration::ZERO).unwrap();
+        sink.acknowledge(&taken);
+        let records = taken.iter().flat_map(|batch| batch.records());
+        records.map(|record| String::from_utf8_lossy(record.body).into_owned()).collect()
+    }
+
+    /// As the agent does: positions are saved, and then the spool is shortened.
+    fn save(&mut self) -> Vec<u64> {
+        self.follower.let_go();
+        let snapshot = self.queue.snapshot();
+        let checkpoint = self.follower.checkpoint(&snapshot.positions);
+        self.queue.saved(&snapshot).unwrap();
+        checkpoint.files.iter().map(|saved| saved.id).collect()
+    }
+}
+
+fn connect(path: &Path, text: &str) -> UnixStream {
+    let mut stream = UnixStream::connect(path).unwrap();
+    stream.write_all(text.as_bytes()).unwrap();
+    stream
+}
+
+#[test]
+fn syslog_messages_are_framed_both_ways() {
+    assert_eq!(syslog_message(b"5 <1>ab12", false), Some((2, 5)));
+    assert_eq!(syslog_message(b"<1>a\n<2>b", false), Some((0, 5)));
+    for unfinished in [&b""[..], b"1", b"12 <1>", b"<1>a"] {
+        assert_eq!(syslog_message(unfinished, false), None);
+    }
+    assert_eq!(syslog_message(b"12 <1>", true), Some((3, 3)));
+    assert_eq!(syslog_message(b"<1>a", true), Some((0, 4)));
+}
+
+#[test]
+fn a_finished_file_is_let_go_though_everything_is_spooled() {
+    let mut world =
+        World::new("{name: f, files: {include: [ROOT/log/*], rotateWait: 0s}}, {name: p, fifo: {path: ROOT/p}}");
+    let path = world.path("log/app.log");
+    fs::create_dir(world.path("log")).unwrap();
+    fs::write(&path, "one\n").unwrap();
+    world.follower.scan();
+    world.read();
+    fs::remove_file(&path).unwrap();
+    world.follower.scan();
+    world.read();
+    world.save();
+    assert_eq!(world.follower.receipt().finished, 0, "nobody has it");
+    // What comes behind it keeps the spool from ever being empty.
+    fs::write(world.path("log/other.log"), "two\n").unwrap();
+    world.follower.scan();
+    world.read();
+    assert_eq!(world.deliver_one(), ["one"]);
+    world.save();
+    assert_eq!(world.follower.receipt().finished, 0, "its segment is still there");
+    assert_eq!(world.deliver_one(), ["two"]);
+    world.save();
+    world.save();
+    let receipt = world.follower.receipt();
+    assert_eq!((receipt.finished, receipt.finished_bytes), (1, 4));
+}
+
+/// Without its position, what the spool holds of it would be delivered again after a crash.
+#[test]
+fn a_closed_connection_is_remembered_while_the_spool_holds_its_records() {
+    let mut world = World::new("{name: s, socket: {path: ROOT/s}}");
+    drop(connect(&world.path("s"), "one\n"));
+    world.read();
+    let _second = connect(&world.path("s"), "two\n");
+    world.read();
+    assert_eq!(world.deliver_one(), ["one"]);
+    assert_eq!(world.save(), [1, 2]);
+    assert_eq!(world.deliver_one(), ["two"]);
+    world.save();
+    assert_eq!(world.save(), [2]);
+}
