@@ -428,11 +428,8 @@ impl Follower {
 
     /// Waits for changes and notes what they concern.
     pub fn wait(&mut self, time: Duration) {
-        let fds = self.inputs.is_empty() && self.doors.is_empty();
-        let fds = if fds { Vec::new() } else { self.stream_fds() };
-        // Borrowed from fields that waiting does not touch.
-        let fds: Vec<_> = fds.into_iter().filter_map(|fd| fd.try_clone_to_owned().ok()).collect();
-        let Changes { names, written, overflow } = self.watch.wait(time, &fds);
+        let fds = stream::fds(&self.inputs, &self.doors);
+        let Changes { names, written, overflow } = self.watch.wait(time, fds);
         self.rescan |= names || overflow;
         for path in written {
             match self.files.iter_mut().find(|file| file.path == path && !file.ended) {

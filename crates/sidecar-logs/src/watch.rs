@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,13 +74,13 @@ impl Watch {
     }
 
     /// Waits for events, the waker, or something to read from `others`, at most so long, and takes what events there are.
-    pub fn wait(&mut self, time: Duration, others: &[OwnedFd]) -> Changes {
+    pub fn wait<'a>(&mut self, time: Duration, others: impl Iterator<Item = BorrowedFd<'a>>) -> Changes {
         let timeout = Timespec { tv_sec: time.as_secs().try_into().unwrap_or(1), tv_nsec: time.subsec_nanos().into() };
         let mut descriptors = vec![PollFd::new(&*self.wake, PollFlags::IN)];
         if let Some(inotify) = &self.inotify {
             descriptors.push(PollFd::from_borrowed_fd(inotify.as_fd(), PollFlags::IN));
         }
-        descriptors.extend(others.iter().map(|other| PollFd::new(other, PollFlags::IN)));
+        descriptors.extend(others.map(|other| PollFd::from_borrowed_fd(other, PollFlags::IN)));
         // Interrupted is as good as woken.
         let _ = poll(&mut descriptors, Some(&timeout));
         let mut count = [0; 8];

@@ -78,6 +78,8 @@ pub enum Reader {
     Tcp(TcpStream),
     Udp(UdpSocket),
     Datagram(UnixDatagram),
+    /// A connection that ended. What came of it may wait long for its receiver, and others need the descriptor.
+    Closed,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,15 +107,16 @@ pub struct OpenError {
 }
 
 impl Reader {
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        match self {
+    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(match self {
             Reader::Pipe { pipe, .. } => pipe.as_fd(),
             Reader::Plain(file) => file.as_fd(),
             Reader::Unix(stream) => stream.as_fd(),
             Reader::Tcp(stream) => stream.as_fd(),
             Reader::Udp(socket) => socket.as_fd(),
             Reader::Datagram(socket) => socket.as_fd(),
-        }
+            Reader::Closed => return None,
+        })
     }
 
     /// A pipe, with as much room as it gets.
@@ -129,7 +132,8 @@ impl Reader {
     /// Readable, and whether the other side is gone.
     pub(super) fn state(&self) -> (bool, bool) {
         let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let mut fds = [PollFd::from_borrowed_fd(self.fd(), PollFlags::IN)];
+        let Some(fd) = self.fd() else { return (false, true) };
+        let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
         let _ = poll(&mut fds, Some(&zero));
         let events = fds[0].revents();
         (events.intersects(PollFlags::IN), events.intersects(PollFlags::HUP | PollFlags::ERR))

@@ -28,6 +28,8 @@ const CHUNK: usize = 256 * 1024;
 const DATAGRAMS: usize = 256;
 /// Without news of a pipe whose last line is not finished, it is looked at again after this long.
 const GLANCE: Duration = Duration::from_millis(25);
+/// Before another try to take a connection that the kernel refused: there were no descriptors left, or no memory.
+const REFUSED: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Input {
@@ -56,6 +58,10 @@ impl Input {
     fn is_over(&self) -> bool {
         self.ended && self.parked.is_none()
     }
+
+    fn is_connection(&self) -> bool {
+        matches!(self.place, Place::Connections(_) | Place::Tcp(_))
+    }
 }
 
 /// What is open when a run begins: handed over by the one before it, or opened for it.
@@ -79,6 +85,16 @@ pub(super) struct Door {
     place: Place,
     listener: Listener,
     connections: usize,
+    /// When the kernel last refused a connection that waits.
+    refused: Option<Instant>,
+}
+
+impl Door {
+    /// Whether somebody may come in now.
+    fn is_open(&self, inputs: &[Input]) -> bool {
+        let inside = inputs.iter().filter(|input| input.place == self.place && !input.ended).count();
+        inside < self.connections && self.refused.is_none_or(|at| at.elapsed() >= REFUSED)
+    }
 }
 
 impl Follower {
@@ -102,7 +118,9 @@ impl Follower {
                     None => open(&place, &self.sources[index].name)?,
                 };
                 match opened {
-                    Opened::Door(listener) => self.doors.push(Door { source: index, place, listener, connections }),
+                    Opened::Door(listener) => {
+                        self.doors.push(Door { source: index, place, listener, connections, refused: None });
+                    }
                     Opened::Stream { name, reader, framing } => self.add_stream(index, place, name, reader, framing),
                 }
             }
@@ -133,7 +151,7 @@ impl Follower {
                 input.parked = self.queue.push(batch).err();
             }
             if !wanted.contains(&input.place) && !input.ended && input.parked.is_none() && !input.pending.is_empty() {
-                let _ = self.queue_pending(index, End::Final);
+                self.queue_pending(index, End::Final);
             }
         }
     }
@@ -182,30 +200,35 @@ impl Follower {
 
     fn accept(&mut self) {
         for index in 0..self.doors.len() {
-            loop {
-                let door = &self.doors[index];
-                let open = self.inputs.iter().filter(|input| input.source == door.source && !input.ended).count();
-                if open >= door.connections {
-                    break;
-                }
-                let (source, place) = (door.source, door.place.clone());
-                let (name, reader, framing) = match &door.listener {
-                    Listener::Unix(listener, path) => {
-                        let Ok((stream, _)) = listener.accept() else { break };
-                        if stream.set_nonblocking(true).is_err() {
-                            continue;
-                        }
-                        (path.display().to_string(), Reader::Unix(stream), Framing::Lines)
-                    }
-                    Listener::Tcp(listener) => {
-                        let Ok((stream, peer)) = listener.accept() else { break };
-                        if stream.set_nonblocking(true).is_err() {
-                            continue;
-                        }
-                        (format!("tcp://{peer}"), Reader::Tcp(stream), Framing::Syslog)
-                    }
+            while self.doors[index].is_open(&self.inputs) {
+                let door = &mut self.doors[index];
+                let accepted = match &door.listener {
+                    Listener::Unix(listener, path) => listener.accept().and_then(|(stream, _)| {
+                        stream.set_nonblocking(true)?;
+                        Ok((path.display().to_string(), Reader::Unix(stream), Framing::Lines))
+                    }),
+                    Listener::Tcp(listener) => listener.accept().and_then(|(stream, peer)| {
+                        stream.set_nonblocking(true)?;
+                        Ok((format!("tcp://{peer}"), Reader::Tcp(stream), Framing::Syslog))
+                    }),
                 };
-                self.add_stream(source, place, name, reader, framing);
+                match accepted {
+                    Ok((name, reader, framing)) => {
+                        let (source, place) = (door.source, door.place.clone());
+                        door.refused = None;
+                        self.add_stream(source, place, name, reader, framing);
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    // It left while it waited (accept(2)).
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                    Err(error) => {
+                        if door.refused.is_none() {
+                            let source = &self.sources[door.source].name;
+                            warn!("cannot take a connection; trying again", source = source, reason = error);
+                        }
+                        door.refused = Some(Instant::now());
+                    }
+                }
             }
         }
     }
@@ -215,7 +238,7 @@ impl Follower {
         self.accept();
         let mut total = 0;
         for index in 0..self.inputs.len() {
-            if self.inputs[index].ended {
+            if self.inputs[index].is_over() {
                 continue;
             }
             match self.stream_turn(index, last) {
@@ -224,13 +247,16 @@ impl Follower {
                 Err(error) => {
                     let input = &mut self.inputs[index];
                     warn!("failed to read; the stream is closed", stream = input.origin.name, reason = error);
+                    input.ended = true;
                     // What is there is delivered.
-                    input.ended = input.pending.is_empty();
-                    if !input.ended {
-                        let _ = self.queue_pending(index, End::Final);
-                        self.inputs[index].ended = true;
+                    if !input.pending.is_empty() {
+                        self.queue_pending(index, End::Final);
                     }
                 }
+            }
+            let input = &mut self.inputs[index];
+            if input.ended && input.is_connection() {
+                input.reader = Reader::Closed;
             }
         }
         (total, false)
@@ -245,6 +271,9 @@ impl Follower {
                 return Ok(None);
             }
             self.take_out(index)?;
+        }
+        if self.inputs[index].ended {
+            return Ok(Some(0));
         }
         if !self.queue.wait_for_room(BLOCKED, true) {
             return Ok(None);
@@ -440,16 +469,6 @@ impl Follower {
         Ok(if input.parked.is_some() { None } else { Some(total) })
     }
 
-    /// What to wait for besides files: streams with something new in them, and doors.
-    pub(super) fn stream_fds(&self) -> Vec<BorrowedFd<'_>> {
-        let inputs = self.inputs.iter().filter(|input| !input.ended && input.glanced.is_none());
-        let doors = self.doors.iter().map(|door| match &door.listener {
-            Listener::Unix(listener, _) => listener.as_fd(),
-            Listener::Tcp(listener) => listener.as_fd(),
-        });
-        inputs.map(|input| input.reader.fd()).chain(doors).collect()
-    }
-
     /// How long streams need not be looked at without an event.
     pub(super) fn stream_patience(&self) -> Duration {
         let open = self.inputs.iter().filter(|input| !input.ended);
@@ -459,11 +478,12 @@ impl Follower {
                 .then(|| self.sources[input.source].idle.saturating_sub(input.grown.elapsed()));
             [glance, idle].into_iter().flatten().min()
         });
-        times.min().unwrap_or(Duration::MAX)
+        let refused = self.doors.iter().filter_map(|door| REFUSED.checked_sub(door.refused?.elapsed()));
+        times.chain(refused).min().unwrap_or(Duration::MAX)
     }
 
     pub(super) fn streams_settled(&self, settle: Duration) -> bool {
-        let quiet = |input: &Input| input.ended || (input.parked.is_none() && input.grown.elapsed() >= settle);
+        let quiet = |input: &Input| input.is_over() || (input.parked.is_none() && input.grown.elapsed() >= settle);
         self.inputs.iter().all(quiet)
     }
 
@@ -471,7 +491,7 @@ impl Follower {
     pub fn is_over(&self) -> bool {
         !self.sources.is_empty()
             && self.sources.iter().all(|source| source.stream == Some(StreamKind::Stdin))
-            && self.inputs.iter().all(|input| input.ended)
+            && self.inputs.iter().all(Input::is_over)
     }
 
     /// Closed streams whose last record every sink has are forgotten.
@@ -481,7 +501,7 @@ impl Follower {
             let acknowledged = queue.acknowledged(input.origin.id).unwrap_or_default().end;
             let over = input.is_over() && acknowledged >= input.position && !queue.is_spooled(input.origin.id);
             // Standard input stays in the receipt; connections would fill it.
-            let over = over && matches!(input.reader, Reader::Unix(_) | Reader::Tcp(_));
+            let over = over && input.is_connection();
             if over {
                 queue.forget(input.origin.id);
                 finished.0 += 1;
@@ -506,6 +526,18 @@ impl Follower {
     pub(super) fn stream_origins(&self) -> impl Iterator<Item = (u64, &str, u64)> {
         self.inputs.iter().map(|input| (input.origin.id, input.origin.name.as_str(), input.position))
     }
+}
+
+/// What to wait for besides files: streams with something new in them, and doors.
+pub(super) fn fds<'a>(inputs: &'a [Input], doors: &'a [Door]) -> impl Iterator<Item = BorrowedFd<'a>> {
+    let new = inputs.iter().filter(|input| !input.ended && input.glanced.is_none());
+    // At a door that lets nobody in now there would always be something new.
+    let doors = doors.iter().filter(|door| door.is_open(inputs));
+    let doors = doors.map(|door| match &door.listener {
+        Listener::Unix(listener, _) => listener.as_fd(),
+        Listener::Tcp(listener) => listener.as_fd(),
+    });
+    new.filter_map(|input| input.reader.fd()).chain(doors)
 }
 
 /// Where the first message begins and how long it is, with its end mark; RFC 6587 §3.4.

@@ -4,7 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::net::{TcpStream, UdpSocket};
 use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -107,6 +107,21 @@ fn programs_write_to_a_socket() {
     assert!(world.terminate(agent).success(), "{}", world.read("stderr"));
     assert!(receiver.missing(0..6000).is_empty() && receiver.missing(900_000..900_006).is_empty());
     assert!(!path.exists(), "the socket goes with its owner");
+}
+
+#[test]
+fn connections_that_find_no_descriptor_are_spoken_of() {
+    let receiver = Receiver::start();
+    let mut world = World::new();
+    let config = world.configure(&spec("  socket: {path: ROOT/in.sock, connections: 200}\n", &receiver));
+    let mut program = Command::new("sh");
+    program.args(["-c", "ulimit -n 40; exec \"$@\"", "sh"]);
+    let agent = world.launch_under(program, &config);
+    eventually("the agent's start", || world.admin("/readyz").starts_with("HTTP/1.1 200"));
+    let _writers: Vec<_> = (0..60).map(|_| UnixStream::connect(world.path("in.sock")).unwrap()).collect();
+    eventually("a word about it", || world.read("stderr").contains("cannot take a connection; trying again"));
+    world.kill(agent);
+    assert_eq!(world.read("stderr").matches("cannot take a connection").count(), 1, "{}", world.read("stderr"));
 }
 
 #[test]

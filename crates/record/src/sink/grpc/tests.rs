@@ -154,7 +154,7 @@ fn a_connection_that_was_closed_is_replaced_by_one_with_tls() {
         let deadline = std::time::Instant::now() + Duration::from_secs(20);
         while sink.connection.as_ref().is_some_and(|connection| !connection.is_closed()) {
             assert!(std::time::Instant::now() < deadline, "the connection stays");
-            sink.runtime.block_on(tokio::time::sleep(Duration::from_millis(1)));
+            sink.runtime.block_on(async { tokio::time::sleep(Duration::from_millis(1)).await });
         }
         let outcome = sink.deliver(&batch());
         let firsts = firsts.lock().unwrap();

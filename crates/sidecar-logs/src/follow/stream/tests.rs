@@ -1,5 +1,6 @@
 use std::fs;
 use std::io::Write as _;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -66,6 +67,14 @@ impl World {
         self.queue.saved(&snapshot).unwrap();
         checkpoint.files.iter().map(|saved| saved.id).collect()
     }
+
+    fn tcp(&self) -> SocketAddr {
+        let mut addresses = self.follower.doors.iter().filter_map(|door| match &door.listener {
+            Listener::Tcp(listener) => listener.local_addr().ok(),
+            Listener::Unix(..) => None,
+        });
+        addresses.next().unwrap()
+    }
 }
 
 fn connect(path: &Path, text: &str) -> UnixStream {
@@ -126,4 +135,60 @@ fn a_closed_connection_is_remembered_while_the_spool_holds_its_records() {
     assert_eq!(world.deliver_one(), ["two"]);
     world.save();
     assert_eq!(world.save(), [2]);
+}
+
+#[test]
+fn only_connections_count_as_such() {
+    let mut world =
+        World::new("{name: s, syslog: {udp: '127.0.0.1:0', tcp: '127.0.0.1:0', socket: ROOT/s, connections: 1}}");
+    let mut stream = TcpStream::connect(world.tcp()).unwrap();
+    stream.write_all(b"<1>one\n").unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while world.queue.depth().waiting == 0 {
+        assert!(Instant::now() < deadline, "nobody took the connection");
+        world.read();
+    }
+    assert_eq!(world.deliver_one(), ["one"]);
+}
+
+#[test]
+fn a_door_that_lets_nobody_in_is_not_waited_at() {
+    let mut world = World::new("{name: s, socket: {path: ROOT/s, connections: 1}}");
+    let first = connect(&world.path("s"), "one\n");
+    let _second = connect(&world.path("s"), "two\n");
+    world.read();
+    let (began, time) = (Instant::now(), Duration::from_millis(200));
+    world.follower.wait(time);
+    assert!(began.elapsed() >= time, "woken after {:?}", began.elapsed());
+    drop(first);
+    // One turn to see that it left, and one to let the next in.
+    world.read();
+    world.read();
+    assert_eq!((world.deliver_one(), world.deliver_one()), (vec!["one".to_owned()], vec!["two".to_owned()]));
+}
+
+#[test]
+fn what_a_broken_connection_left_waits_for_room() {
+    let mut world = World::new("{name: s, syslog: {tcp: '127.0.0.1:0'}}");
+    let mut stream = TcpStream::connect(world.tcp()).unwrap();
+    stream.write_all(b"<1>half a line").unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let pending = |world: &World| world.follower.inputs.first().map_or(0, |input| input.pending.len());
+    while pending(&world) == 0 {
+        assert!(Instant::now() < deadline, "nobody took the connection");
+        world.read();
+    }
+    // The disk refuses, and then the connection is reset.
+    fs::remove_dir_all(world.path("spool")).unwrap();
+    rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+    drop(stream);
+    while world.follower.inputs[0].parked.is_none() {
+        assert!(Instant::now() < deadline, "the reset did not come");
+        world.follower.read_all(false);
+    }
+    fs::create_dir(world.path("spool")).unwrap();
+    world.read();
+    assert!(world.follower.inputs[0].ended);
+    assert_eq!(world.queue.depth().waiting, 1, "it is lost");
+    assert_eq!(world.deliver_one(), ["half a line"]);
 }
