@@ -444,22 +444,14 @@ impl Follower {
         let source = &self.sources[input.source];
         let mut batch = Batch::new(Arc::clone(&input.origin), input.position);
         self.buffer.resize(self.buffer.len().max(CHUNK), 0);
-        let mut total = 0;
-        for _ in 0..DATAGRAMS {
-            let received = match &input.reader {
-                Reader::Udp(socket) => socket.recv(&mut self.buffer),
-                Reader::Datagram(socket) => socket.recv(&mut self.buffer),
-                _ => break,
-            };
-            let length = match received {
-                Ok(length) => length,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            };
-            source.framer.message(&self.buffer[..length], now(), &mut batch);
-            total += length;
-        }
+        let receive = |buffer: &mut [u8]| match &input.reader {
+            Reader::Udp(socket) => socket.recv(buffer),
+            Reader::Datagram(socket) => socket.recv(buffer),
+            _ => Err(io::ErrorKind::WouldBlock.into()),
+        };
+        let total = take_datagrams(receive, &mut self.buffer, |message| {
+            source.framer.message(message, now(), &mut batch);
+        })?;
         if total > 0 {
             input.grown = Instant::now();
             input.position += total as u64;
@@ -526,6 +518,29 @@ impl Follower {
     pub(super) fn stream_origins(&self) -> impl Iterator<Item = (u64, &str, u64)> {
         self.inputs.iter().map(|input| (input.origin.id, input.origin.name.as_str(), input.position))
     }
+}
+
+/// Shows every datagram that is there to `take`, up to as many as a batch gets. Returns their bytes.
+fn take_datagrams(
+    mut receive: impl FnMut(&mut [u8]) -> io::Result<usize>,
+    buffer: &mut [u8],
+    mut take: impl FnMut(&[u8]),
+) -> io::Result<usize> {
+    let mut total = 0;
+    for _ in 0..DATAGRAMS {
+        match receive(buffer) {
+            Ok(length) => {
+                take(&buffer[..length]);
+                total += length;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // What was taken is out of the sender's hands. An error that stays comes again.
+            Err(_) if total > 0 => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(total)
 }
 
 /// What to wait for besides files: streams with something new in them, and doors.

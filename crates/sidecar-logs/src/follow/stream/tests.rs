@@ -192,3 +192,17 @@ fn what_a_broken_connection_left_waits_for_room() {
     assert_eq!(world.queue.depth().waiting, 1, "it is lost");
     assert_eq!(world.deliver_one(), ["half a line"]);
 }
+
+/// They are out of the sender's hands, so they count whatever comes behind them.
+#[test]
+fn datagrams_before_an_error_are_kept() {
+    let mut answers = vec![Ok(3), Err(io::ErrorKind::Interrupted), Ok(4), Err(io::ErrorKind::OutOfMemory)].into_iter();
+    let mut receive =
+        |_: &mut [u8]| answers.next().unwrap_or(Err(io::ErrorKind::NotConnected)).map_err(io::Error::from);
+    let mut lengths = Vec::new();
+    let total = take_datagrams(&mut receive, &mut [0; 9], |message| lengths.push(message.len()));
+    assert_eq!((total.ok(), lengths), (Some(7), vec![3, 4]));
+    // One that stays comes again.
+    let failed = take_datagrams(&mut receive, &mut [0; 9], |_| {}).unwrap_err();
+    assert_eq!(failed.kind(), io::ErrorKind::NotConnected);
+}
