@@ -27,7 +27,8 @@ pub enum Verb {
 #[derive(Debug)]
 pub struct Args {
     pub verb: Verb,
-    pub config: Option<PathBuf>,
+    /// Files whose documents are the configuration.
+    pub config: Vec<PathBuf>,
     /// The program's own flags.
     pub flags: BTreeMap<&'static str, Vec<String>>,
     pub log_level: Level,
@@ -45,7 +46,7 @@ pub struct Args {
 }
 
 const SHARED: &[(&str, &str)] = &[
-    ("-c, --config FILE", "the configuration document; reloaded when it changes and on SIGHUP"),
+    ("-c, --config FILE", "the configuration; reloaded when it changes and on SIGHUP; may be repeated"),
     ("--check", "tell every problem of the configuration and exit"),
     ("--print-config", "print the configuration with every default filled in and exit"),
     ("--print-defaults", "print every field with its default and exit"),
@@ -98,7 +99,7 @@ pub fn parse(
 
     let mut args = Args {
         verb: Verb::Run,
-        config: None,
+        config: Vec::new(),
         flags: BTreeMap::new(),
         log_level: Level::Info,
         log_json: None,
@@ -132,7 +133,7 @@ pub fn parse(
             "take-over" => args.take_over = true,
             "help" => args.verb = Verb::Help,
             "version" => args.verb = Verb::Version,
-            "config" => args.config = Some(PathBuf::from(value("config")?)),
+            "config" => args.config.push(PathBuf::from(value("config")?)),
             "socket" => args.socket = Some(PathBuf::from(value("socket")?)),
             "termination-log" => args.termination_log = PathBuf::from(value("termination-log")?),
             "admin" => {
@@ -174,7 +175,7 @@ pub fn parse(
             }
         }
     }
-    if args.config.is_some() && !args.flags.is_empty() {
+    if !args.config.is_empty() && !args.flags.is_empty() {
         let names: Vec<String> = args.flags.keys().map(|name| format!("--{name}")).collect();
         return Err(format!("--config and {} exclude each other", names.join(", ")));
     }

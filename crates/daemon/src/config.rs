@@ -9,9 +9,11 @@ pub mod envelope;
 pub mod print;
 pub mod quantity;
 pub mod schema;
+pub mod source;
 pub mod tree;
 
 pub use decode::{Decoder, Document, Problem};
 pub use envelope::{Loaded, load};
 pub use quantity::{Seconds, Size};
 pub use schema::Schema;
+pub use source::Source;

@@ -8,6 +8,8 @@ use std::time::Duration;
 use inotify::{Inotify, WatchMask};
 use tokio::net::unix::pipe;
 
+use crate::config::Source;
+
 /// Looked at this often without events: inotify(7) says nothing on network file systems and overlays' lower layers.
 const POLL: Duration = Duration::from_secs(5);
 /// An editor writes in several steps.
@@ -15,22 +17,22 @@ const SETTLE: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
 pub struct Watch {
-    path: PathBuf,
+    paths: Vec<PathBuf>,
     /// An inotify descriptor reads like a pipe; what the events say is not looked at.
     events: Option<pipe::Receiver>,
-    seen: Option<String>,
+    seen: Source,
 }
 
 impl Watch {
-    /// Watches `path`, whose present text is `seen`. Must be called within a runtime.
-    pub fn new(path: &Path, seen: String) -> Watch {
-        let events = watch_directory(path).map(OwnedFd::from);
+    /// Watches files, whose present text is `seen`. Must be called within a runtime.
+    pub fn new(paths: &[PathBuf], seen: Source) -> Watch {
+        let events = watch_directories(paths).map(OwnedFd::from);
         let events = events.and_then(|fd| pipe::Receiver::from_owned_fd_unchecked(fd).ok());
-        Watch { path: path.to_owned(), events, seen: Some(seen) }
+        Watch { paths: paths.to_vec(), events, seen }
     }
 
-    /// Resolves with the file's text when it has changed. Cancelling is safe: nothing is taken before it is returned.
-    pub async fn changed(&mut self) -> String {
+    /// Resolves with the text when it has changed. Cancelling is safe: nothing is taken before it is returned.
+    pub async fn changed(&mut self) -> Source {
         loop {
             match &self.events {
                 Some(events) => {
@@ -43,20 +45,22 @@ impl Watch {
                 None => tokio::time::sleep(POLL).await,
             }
             // Missing for a moment, in the middle of a swap: the next event brings it.
-            let Ok(text) = std::fs::read_to_string(&self.path) else { continue };
-            if self.seen.as_ref() != Some(&text) {
-                self.seen = Some(text.clone());
-                return text;
+            let Ok(source) = Source::read(&self.paths) else { continue };
+            if self.seen != source {
+                self.seen = source.clone();
+                return source;
             }
         }
     }
 }
 
-fn watch_directory(path: &Path) -> Option<Inotify> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+fn watch_directories(paths: &[PathBuf]) -> Option<Inotify> {
     let inotify = Inotify::init().ok()?;
     let mask = WatchMask::CREATE | WatchMask::MOVED_TO | WatchMask::CLOSE_WRITE | WatchMask::DELETE;
-    inotify.watches().add(directory, mask).ok()?;
+    for path in paths {
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        inotify.watches().add(directory, mask).ok()?;
+    }
     Some(inotify)
 }
 
@@ -79,15 +83,20 @@ mod tests {
         symlink("..1", at("..data")).unwrap();
         symlink("..data/config.yaml", at("config.yaml")).unwrap();
         runtime.block_on(async {
-            let mut watch = Watch::new(&at("config.yaml"), "one".to_owned());
+            fs::create_dir(at("more")).unwrap();
+            fs::write(at("more/b"), "b").unwrap();
+            let paths = [at("config.yaml"), at("more/b")];
+            let mut watch = Watch::new(&paths, Source::read(&paths).unwrap());
             symlink("..2", at("..tmp")).unwrap();
             fs::rename(at("..tmp"), at("..data")).unwrap();
-            assert_eq!(watch.changed().await, "two");
+            assert_eq!(watch.changed().await.text, "two\n---\nb");
             fs::write(at("new"), "three").unwrap();
             fs::rename(at("new"), at("config.yaml")).unwrap();
-            assert_eq!(watch.changed().await, "three");
+            assert_eq!(watch.changed().await.text, "three\n---\nb");
             fs::write(at("config.yaml"), "four").unwrap();
-            assert_eq!(watch.changed().await, "four");
+            assert_eq!(watch.changed().await.text, "four\n---\nb");
+            fs::write(at("more/b"), "c").unwrap();
+            assert_eq!(watch.changed().await.text, "four\n---\nc");
         });
     }
 }

@@ -21,7 +21,7 @@ use tokio::task::{JoinHandle, LocalSet};
 use crate::admin::{self, Command, Endpoints};
 use crate::args::{self, Args, Verb};
 use crate::config::schema::{Presence, Schema, Shape};
-use crate::config::{Document as _, Loaded, Problem, envelope, print};
+use crate::config::{Document as _, Loaded, Problem, Source, envelope, print};
 use crate::drain::{Drain, Trigger};
 use crate::exit::{Exit, termination_message};
 use crate::hand_over::{self, Inherited, READY};
@@ -69,39 +69,35 @@ fn say(out: &mut dyn std::io::Write, text: &str) {
     let _ = out.flush();
 }
 
-/// The configuration's text and what to call it in messages.
-fn text_of<P: Program>(args: &Args) -> Result<(String, String), String> {
-    match &args.config {
-        Some(path) => {
-            let text =
-                std::fs::read_to_string(path).map_err(|error| format!("failed to read {}: {error}", path.display()))?;
-            Ok((text, path.display().to_string()))
-        }
-        None if args.flags.is_empty() => Err("needs --config FILE or flags; see --help".to_owned()),
-        None => {
-            let spec = P::spec_of_flags(&args.flags)?;
-            let whole = serde_json::json!({ "apiVersion": envelope::API_VERSION, "kind": P::KIND, "spec": spec });
-            Ok((print::yaml(&whole), "flags".to_owned()))
-        }
+/// The configuration's text.
+fn text_of<P: Program>(args: &Args) -> Result<Source, String> {
+    if !args.config.is_empty() {
+        return Source::read(&args.config).map_err(|error| chain(&error));
     }
+    if args.flags.is_empty() {
+        return Err("needs --config FILE or flags; see --help".to_owned());
+    }
+    let spec = P::spec_of_flags(&args.flags)?;
+    let whole = serde_json::json!({ "apiVersion": envelope::API_VERSION, "kind": P::KIND, "spec": spec });
+    Ok(Source::unnamed(print::yaml(&whole), "flags"))
 }
 
-fn shown(place: &str, problems: &[Problem]) -> Vec<String> {
-    problems.iter().map(|p| format!("{place}:{}:{}: {p}", p.mark.line, p.mark.column)).collect()
+fn shown(source: &Source, problems: &[Problem]) -> Vec<String> {
+    problems.iter().map(|problem| format!("{}: {problem}", source.place(problem.mark))).collect()
 }
 
 fn with_config<P: Program>(args: &Args) -> Exit {
-    let (text, place) = match text_of::<P>(args) {
+    let source = match text_of::<P>(args) {
         Ok(found) => found,
         Err(message) => {
             say(&mut std::io::stderr(), &format!("{}: {message}\n", P::NAME));
             return Exit::Usage;
         }
     };
-    let loaded = match envelope::load_with::<P::Spec>(&text, P::KIND, P::adopt, P::check) {
+    let loaded = match envelope::load_with::<P::Spec>(&source.text, P::KIND, P::adopt, P::check) {
         Ok(loaded) => loaded,
         Err(problems) => {
-            let lines = shown(&place, &problems);
+            let lines = shown(&source, &problems);
             say(&mut std::io::stderr(), &format!("{}\n{} problem(s)\n", lines.join("\n"), lines.len()));
             if args.verb == Verb::Run {
                 termination_message(&args.termination_log, &lines.join("\n"));
@@ -111,18 +107,18 @@ fn with_config<P: Program>(args: &Args) -> Exit {
     };
     match args.verb {
         Verb::Check => {
-            say(&mut std::io::stdout(), &format!("{place}: ok\n"));
+            say(&mut std::io::stdout(), &format!("{}: ok\n", source.names()));
             Exit::Success
         }
         Verb::PrintConfig => {
             say(&mut std::io::stdout(), &print::yaml(&envelope::print(&loaded, P::KIND)));
             Exit::Success
         }
-        _ => live::<P>(args, loaded, text),
+        _ => live::<P>(args, loaded, source),
     }
 }
 
-fn live<P: Program>(args: &Args, loaded: Loaded<P::Spec>, text: String) -> Exit {
+fn live<P: Program>(args: &Args, loaded: Loaded<P::Spec>, source: Source) -> Exit {
     log::start(args.log_level, args.log_json);
     // A program that execs nothing needs no set-user-ID binaries; old kernels may refuse, which changes nothing.
     let _ = rustix::thread::set_no_new_privs(true);
@@ -144,7 +140,7 @@ fn live<P: Program>(args: &Args, loaded: Loaded<P::Spec>, text: String) -> Exit 
         let local = LocalSet::new();
         local.block_on(&runtime, async {
             let mut exporter = None;
-            let start = Start { text, context, predecessor, signals, walls, export };
+            let start = Start { source, context, predecessor, signals, walls, export };
             let ending = serve(Arc::new(program), args, start, &mut exporter).await;
             let exit = last_words(args, ending);
             if let Some(exporter) = exporter {
@@ -222,7 +218,7 @@ impl Signals {
 
 /// What was made before the first await.
 struct Start {
-    text: String,
+    source: Source,
     context: Context,
     /// Waits for the word that this process serves.
     predecessor: Option<StdUnixStream>,
@@ -237,7 +233,7 @@ async fn serve<P: Program>(
     start: Start,
     exporter: &mut Option<Rc<Exporter>>,
 ) -> Result<Ending, String> {
-    let Start { text, context, predecessor, mut signals, walls, export } = start;
+    let Start { source, context, predecessor, mut signals, walls, export } = start;
     let (trigger, drain) = Trigger::new();
     let (sender, mut commands) = mpsc::channel(4);
     let reloads = Arc::new(Reloads { last_good: AtomicBool::new(true), count: AtomicU64::new(0) });
@@ -262,7 +258,7 @@ async fn serve<P: Program>(
     }
 
     tokio::task::spawn_local(crate::rest::rest());
-    let mut watch = args.config.as_ref().map(|path| Watch::new(path, text));
+    let mut watch = (!args.config.is_empty()).then(|| Watch::new(&args.config, source));
     // The drain has begun without a deadline, because another process has taken over.
     let mut at_leisure = false;
     let mut signalled = false;
@@ -285,8 +281,8 @@ async fn serve<P: Program>(
             }
             _ = signals.hangup.recv() => Command::Reload,
             Some(command) = commands.recv() => command,
-            text = change(&mut watch), if drain.deadline().is_none() => {
-                apply(&*program, &text, args.config.as_deref(), &context, &reloads, walls.as_ref());
+            source = change(&mut watch), if drain.deadline().is_none() => {
+                apply(&*program, &source, &context, &reloads, walls.as_ref());
                 continue;
             }
         };
@@ -343,7 +339,7 @@ async fn either(a: &mut Signal, b: &mut Signal) {
     tokio::select! { _ = a.recv() => {}, _ = b.recv() => {} }
 }
 
-async fn change(watch: &mut Option<Watch>) -> String {
+async fn change(watch: &mut Option<Watch>) -> Source {
     match watch {
         Some(watch) => watch.changed().await,
         None => std::future::pending().await,
@@ -352,7 +348,7 @@ async fn change(watch: &mut Option<Watch>) -> String {
 
 fn reread<P: Program>(program: &P, args: &Args, context: &Context, reloads: &Reloads, walls: Option<&Walls>) {
     match text_of::<P>(args) {
-        Ok((text, _)) => apply(program, &text, args.config.as_deref(), context, reloads, walls),
+        Ok(source) => apply(program, &source, context, reloads, walls),
         Err(message) => {
             reloads.last_good.store(false, Ordering::Relaxed);
             error!("configuration not reloaded; the old one goes on", reason = message);
@@ -361,27 +357,19 @@ fn reread<P: Program>(program: &P, args: &Args, context: &Context, reloads: &Rel
 }
 
 /// Parse, build, swap: whoever refuses, the old parts go on.
-fn apply<P: Program>(
-    program: &P,
-    text: &str,
-    path: Option<&Path>,
-    context: &Context,
-    reloads: &Reloads,
-    walls: Option<&Walls>,
-) {
-    let place = path.map_or_else(|| "flags".to_owned(), |path| path.display().to_string());
-    let outcome = match envelope::load_with::<P::Spec>(text, P::KIND, P::adopt, P::check) {
+fn apply<P: Program>(program: &P, source: &Source, context: &Context, reloads: &Reloads, walls: Option<&Walls>) {
+    let outcome = match envelope::load_with::<P::Spec>(&source.text, P::KIND, P::adopt, P::check) {
         Ok(loaded) => match outside::<P>(&loaded, walls) {
             Some(reason) => Err(reason),
             None => program.reload(&loaded, context).map_err(|error| chain(&error)),
         },
-        Err(problems) => Err(shown(&place, &problems).join("; ")),
+        Err(problems) => Err(shown(source, &problems).join("; ")),
     };
     reloads.last_good.store(outcome.is_ok(), Ordering::Relaxed);
     match outcome {
         Ok(()) => {
             reloads.count.fetch_add(1, Ordering::Relaxed);
-            info!("configuration reloaded", file = place);
+            info!("configuration reloaded", file = source.names());
         }
         Err(reason) => error!("configuration not reloaded; the old one goes on", reason = reason),
     }

@@ -28,8 +28,8 @@ pub(crate) struct World {
     directory: tempfile::TempDir,
     /// Whom the proxy runs as, if not as the test.
     pub(crate) user: Option<u32>,
-    /// Its `--drain-timeout`.
-    pub(crate) drain: &'static str,
+    /// Further flags.
+    pub(crate) flags: Vec<String>,
     child: Option<Child>,
     admin: Option<SocketAddr>,
     listeners: Vec<(String, SocketAddr)>,
@@ -39,7 +39,7 @@ impl World {
     pub(crate) fn new() -> World {
         World {
             user: None,
-            drain: "20s",
+            flags: Vec::new(),
             directory: tempfile::tempdir().unwrap(),
             child: None,
             admin: None,
@@ -87,8 +87,9 @@ impl World {
         command
             .arg("--config")
             .arg(self.path("proxy.yaml"))
-            .args(["--admin", "127.0.0.1:0", "--log-format", "json", "--drain-timeout", self.drain, "--socket"])
+            .args(["--admin", "127.0.0.1:0", "--log-format", "json", "--drain-timeout", "20s", "--socket"])
             .arg(self.path("sock"))
+            .args(&self.flags)
             .args(more)
             .envs(variables.iter().copied())
             .stdin(Stdio::null())

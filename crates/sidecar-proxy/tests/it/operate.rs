@@ -77,6 +77,38 @@ fn an_open_connection_goes_over_to_the_new_routes() {
 }
 
 #[test]
+fn a_configuration_may_be_in_several_files() {
+    let (one, two) = (Upstream::start(|_| ok("one")), Upstream::start(|_| ok("two")));
+    let mut world = World::new();
+    let routes = world.path("routes.yaml");
+    let new = world.path("new");
+    let write = |text: &str| {
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(&new, &routes).unwrap();
+    };
+    let route = |name: &str| {
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: r}}\nspec:\n  rules: [{{backendRefs: [{{name: {name}}}]}}]\n"
+        )
+    };
+    write(&route("one"));
+    world.flags = vec!["--config".to_owned(), routes.display().to_string()];
+    world.start(&format!(
+        "listeners: [{{name: http, address: \"127.0.0.1:0\"}}]\nbackends: [{{name: one, endpoints: [\"{}\"]}}, {{name: two, endpoints: [\"{}\"]}}]\n",
+        one.address, two.address
+    ));
+    assert_eq!(world.client().get("/").body, "one");
+    write(&route("two"));
+    eventually("the reload", || world.log().contains("configuration reloaded"));
+    assert_eq!(world.client().get("/").body, "two");
+    write(&route("three"));
+    eventually("the refusal", || world.log().contains("configuration not reloaded"));
+    let place = format!("{}:5:26: document[2].spec.rules[0].backendRefs[0]", routes.display());
+    assert!(world.log().contains(&place), "{}", world.log());
+    assert_eq!(world.client().get("/").body, "two");
+}
+
+#[test]
 fn a_drain_waits_for_what_is_going_on() {
     let release = Arc::new(AtomicBool::new(false));
     let go = Arc::clone(&release);
@@ -169,7 +201,7 @@ fn a_drain_by_command_ends_at_its_deadline_whoever_is_stuck() {
         "- {name: tcp, address: \"127.0.0.2:0\", tcp: app}\n- {name: out, address: \"127.0.0.3:0\", outbound: true}\n";
     let spec = simple_spec(&[upstream.address], "").replace("routes:\n", &format!("{listeners}routes:\n"));
     let mut world = World::new();
-    world.drain = "3s";
+    world.flags = vec!["--drain-timeout=3s".to_owned()];
     world.start(&spec);
     let (http, tcp, out) = (world.listener("http"), world.listener("tcp"), world.listener("out"));
     let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
