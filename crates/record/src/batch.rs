@@ -200,6 +200,25 @@ impl Batch {
     }
 }
 
+/// The records that `keep` wants, by their number over all batches; batches without any are left out.
+pub fn filtered(batches: &[Arc<Batch>], mut keep: impl FnMut(usize, &Record<'_>) -> bool) -> Vec<Arc<Batch>> {
+    let mut left = Vec::new();
+    let mut number = 0;
+    for batch in batches {
+        let mut part = batch.clone_head();
+        for record in batch.records() {
+            if keep(number, &record) {
+                part.push(&record);
+            }
+            number += 1;
+        }
+        if part.count > 0 {
+            left.push(Arc::new(part));
+        }
+    }
+    left
+}
+
 #[derive(Clone, Debug)]
 pub struct Records<'a> {
     rest: &'a [u8],

@@ -1,12 +1,13 @@
 //! One thread per sink: take, deliver, acknowledge; try again without end.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::backoff::Backoff;
-use crate::batch::Batch;
+use crate::batch::{Batch, filtered};
 use crate::queue::{Consumer, Queue};
 use crate::sink::{Failure, Sink};
 
@@ -111,48 +112,54 @@ impl Delivery {
             return true;
         }
         let mut left = Cow::Borrowed(batches);
+        // What comes behind it, the next part last.
+        let mut later: Vec<Vec<Arc<Batch>>> = Vec::new();
         loop {
             self.status.requests.fetch_add(1, Ordering::Relaxed);
-            let pause = match self.sink.deliver(&left) {
-                Ok(()) => {
-                    backoff.reset();
-                    if let Some(time) = self.status.recovered() {
-                        (self.report)(Event::Recovered(time));
-                    }
-                    self.finish(consumer, batches);
-                    return true;
-                }
-                Err(Failure::TooLarge(_)) if left.len() > 1 && left.len() == batches.len() => {
+            let outcome = self.sink.deliver(&left);
+            if let Err(Failure::TooLarge(_)) = outcome {
+                if matches!(left, Cow::Borrowed(_)) && batches.len() > 1 {
+                    // Each half is acknowledged as soon as it is taken.
                     let (a, b) = batches.split_at(batches.len() / 2);
                     return self.deliver(consumer, a, backoff) && self.deliver(consumer, b, backoff);
                 }
-                Err(Failure::Refused(reason) | Failure::TooLarge(reason)) => {
-                    if self.bury(&left, &reason) {
-                        self.finish(consumer, batches);
-                        return true;
-                    }
-                    None
+                if let Some([first, second]) = halves(&left) {
+                    later.push(second);
+                    left = Cow::Owned(first);
+                    continue;
                 }
+            }
+            let (done, pause) = match outcome {
+                Ok(()) => (true, None),
+                Err(Failure::Refused(reason) | Failure::TooLarge(reason)) => (self.bury(&left, &reason), None),
                 Err(Failure::Items { mut again, refused, reason }) => {
-                    let buried = !refused.is_empty() && self.bury(&only(&left, &refused), &reason);
-                    if !buried {
+                    if refused.is_empty() {
+                        self.note(reason);
+                    } else if !self.bury(&only(&left, &refused), &reason) {
                         again.extend(refused);
                     }
-                    if again.is_empty() {
-                        self.finish(consumer, batches);
-                        return true;
+                    if !again.is_empty() {
+                        left = Cow::Owned(only(&left, &again));
                     }
-                    if !buried {
-                        self.note(reason);
-                    }
-                    left = Cow::Owned(only(&left, &again));
-                    None
+                    (again.is_empty(), None)
                 }
                 Err(Failure::Retry(reason, after)) => {
                     self.note(reason);
-                    after
+                    (false, after)
                 }
             };
+            if done {
+                backoff.reset();
+                if let Some(time) = self.status.recovered() {
+                    (self.report)(Event::Recovered(time));
+                }
+                let Some(next) = later.pop() else {
+                    self.finish(consumer, batches);
+                    return true;
+                };
+                left = Cow::Owned(next);
+                continue;
+            }
             self.status.retries.fetch_add(1, Ordering::Relaxed);
             let own = backoff.pause();
             if !consumer.sleep(pause.map_or(own, |pause| pause.min(self.pace.retry_ceiling).max(own))) {
@@ -161,7 +168,7 @@ impl Delivery {
         }
     }
 
-    /// Puts records where they can be looked at; `false` if there is no such place or it is full.
+    /// Puts records where they can be looked at; `false` if there is no such place or it is full, which is noted.
     fn bury(&mut self, batches: &[Arc<Batch>], reason: &str) -> bool {
         match self.dead_letters.as_mut().map(|bury| bury(batches, reason)) {
             Some(Ok(())) => {
@@ -198,22 +205,19 @@ impl Delivery {
 
 /// The records with these numbers, counted over all batches.
 fn only(batches: &[Arc<Batch>], numbers: &[usize]) -> Vec<Arc<Batch>> {
-    let wanted: std::collections::HashSet<usize> = numbers.iter().copied().collect();
-    let mut number = 0;
-    let mut left = Vec::new();
-    for batch in batches {
-        let mut part = batch.clone_head();
-        for record in batch.records() {
-            if wanted.contains(&number) {
-                part.push(&record);
-            }
-            number += 1;
-        }
-        if part.count > 0 {
-            left.push(Arc::new(part));
-        }
+    let wanted: HashSet<usize> = numbers.iter().copied().collect();
+    filtered(batches, |number, _| wanted.contains(&number))
+}
+
+/// Half of the batches each, or half of the records of the only one; `None` if there is but one record.
+fn halves(batches: &[Arc<Batch>]) -> Option<[Vec<Arc<Batch>>; 2]> {
+    if batches.len() > 1 {
+        let (first, second) = batches.split_at(batches.len() / 2);
+        return Some([first.to_vec(), second.to_vec()]);
     }
-    left
+    let middle = batches.first()?.count as usize / 2;
+    let part = |second: bool| filtered(batches, |number, _| (number >= middle) == second);
+    (middle > 0).then(|| [part(false), part(true)])
 }
 
 #[cfg(test)]
@@ -242,8 +246,16 @@ mod tests {
         }
     }
 
-    #[test]
-    fn single_records_are_tried_again_or_buried() {
+    /// What the sink saw, what was buried, and what was said.
+    struct Outcome {
+        seen: Vec<Vec<String>>,
+        buried: Vec<String>,
+        said: Vec<String>,
+        status: Arc<Status>,
+    }
+
+    /// Of two batches of two records each, for a sink that answers so and dead letters that fail so often.
+    fn outcome(answers: Vec<Result<(), Failure>>, graves_refuse: usize) -> Outcome {
         let limits = Limits { memory: 1 << 20, spool: 0 };
         let (queue, _) = Queue::open(limits, 1, None, false, Positions::new()).unwrap();
         for number in 0..2 {
@@ -256,24 +268,28 @@ mod tests {
             batch.end = number * 10 + 10;
             queue.push(batch).unwrap();
         }
-        let items = |again: &[usize], refused: &[usize]| {
-            Err(Failure::Items { again: again.to_vec(), refused: refused.to_vec(), reason: "no".to_owned() })
-        };
         let seen = Arc::<Mutex<Vec<Vec<String>>>>::default();
-        let answers = VecDeque::from([items(&[1, 3], &[2]), items(&[], &[0])]);
-        let sink = Box::new(Picky { answers, seen: Arc::clone(&seen) });
-        let buried = Arc::<Mutex<Vec<String>>>::default();
-        let graves = Arc::clone(&buried);
-        let status = Arc::<Status>::default();
+        let sink = Box::new(Picky { answers: answers.into(), seen: Arc::clone(&seen) });
+        let (buried, said) = (Arc::<Mutex<Vec<String>>>::default(), Arc::<Mutex<Vec<String>>>::default());
+        let (graves, words) = (Arc::clone(&buried), Arc::clone(&said));
+        let (status, mut refusals) = (Arc::<Status>::default(), graves_refuse);
         let delivery = Delivery {
             sink,
             pace: Pace { bytes: 1 << 20, linger: Duration::ZERO, retry_ceiling: Duration::from_millis(10) },
             status: Arc::clone(&status),
             dead_letters: Some(Box::new(move |batches, _| {
+                if refusals > 0 {
+                    refusals -= 1;
+                    return Err(std::io::Error::other("full"));
+                }
                 graves.lock().unwrap().extend(bodies(batches));
                 Ok(())
             })),
-            report: Box::new(|_| {}),
+            report: Box::new(move |event| match event {
+                Event::Failed(reason) => words.lock().unwrap().push(reason),
+                Event::Recovered(_) => words.lock().unwrap().push("recovered".to_owned()),
+                Event::Dead(..) => {}
+            }),
         };
         let thread = std::thread::spawn({
             let queue = Arc::clone(&queue);
@@ -282,8 +298,48 @@ mod tests {
         assert!(queue.wait_until_empty(Duration::from_secs(30)));
         queue.close();
         thread.join().unwrap();
-        assert_eq!(*seen.lock().unwrap(), [vec!["a0", "b0", "a1", "b1"], vec!["b0", "b1"]]);
-        assert_eq!(*buried.lock().unwrap(), ["a1", "b0"]);
+        let inner = |shared: Arc<Mutex<Vec<String>>>| std::mem::take(&mut *shared.lock().unwrap());
+        let seen = std::mem::take(&mut *seen.lock().unwrap());
+        Outcome { seen, buried: inner(buried), said: inner(said), status }
+    }
+
+    fn items(again: &[usize], refused: &[usize]) -> Result<(), Failure> {
+        Err(Failure::Items { again: again.to_vec(), refused: refused.to_vec(), reason: "no".to_owned() })
+    }
+
+    fn too_large() -> Result<(), Failure> {
+        Err(Failure::TooLarge("large".to_owned()))
+    }
+
+    #[test]
+    fn single_records_are_tried_again_or_buried() {
+        let outcome = outcome(vec![items(&[1, 3], &[2]), items(&[], &[0])], 0);
+        assert_eq!(outcome.seen, [vec!["a0", "b0", "a1", "b1"], vec!["b0", "b1"]]);
+        assert_eq!(outcome.buried, ["a1", "b0"]);
+        let status = outcome.status;
         assert_eq!((status.dead.load(Ordering::Relaxed), status.records.load(Ordering::Relaxed)), (2, 4));
+    }
+
+    #[test]
+    fn what_was_taken_is_not_sent_again_in_smaller_requests() {
+        let outcome = outcome(vec![items(&[1, 2], &[3]), too_large()], 0);
+        assert_eq!(outcome.seen, [vec!["a0", "b0", "a1", "b1"], vec!["b0", "a1"], vec!["b0"], vec!["a1"]]);
+        assert_eq!(outcome.buried, ["b1"]);
+    }
+
+    #[test]
+    fn one_record_that_is_too_large_takes_no_others_along() {
+        let outcome = outcome(vec![too_large(), too_large(), Ok(()), too_large()], 0);
+        let expected = [vec!["a0", "b0", "a1", "b1"], vec!["a0", "b0"], vec!["a0"], vec!["b0"], vec!["a1", "b1"]];
+        assert_eq!(outcome.seen, expected);
+        assert_eq!(outcome.buried, ["b0"]);
+    }
+
+    #[test]
+    fn a_grave_that_refuses_is_spoken_of_once() {
+        let outcome = outcome(vec![items(&[], &[0]), items(&[], &[0]), items(&[], &[0])], 2);
+        assert_eq!(outcome.buried, ["a0"]);
+        assert_eq!(outcome.said, ["failed to write dead letters: full", "recovered"]);
+        assert!(outcome.status.failing().is_none());
     }
 }

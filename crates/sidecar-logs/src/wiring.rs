@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use daemon::BuildError;
 use record::Batch;
+use record::batch::filtered;
 use record::deliver::{DeadLetters, Pace, Status};
 use record::encode::Encoding;
 use record::sink::file::{FileOptions, FileSink, Stdout};
@@ -225,23 +226,17 @@ struct Filtered {
 
 impl Sink for Filtered {
     fn deliver(&mut self, batches: &[Arc<Batch>]) -> Result<(), Failure> {
-        let mut left = Vec::new();
         // For items that are told by their number.
         let mut numbers = Vec::new();
-        let mut number = 0;
-        for batch in batches {
-            let mut part = batch.clone_head();
-            for record in batch.records() {
-                if self.check.holds(&Working::of(&record)) {
-                    part.push(&record);
-                    numbers.push(number);
-                }
-                number += 1;
+        let mut all = 0;
+        let left = filtered(batches, |number, record| {
+            all = number + 1;
+            let wanted = self.check.holds(&Working::of(record));
+            if wanted {
+                numbers.push(number);
             }
-            if part.count > 0 {
-                left.push(Arc::new(part));
-            }
-        }
+            wanted
+        });
         if left.is_empty() {
             return Ok(());
         }
@@ -251,7 +246,7 @@ impl Sink for Filtered {
                 Failure::Items { again: original(again), refused: original(refused), reason }
             }
             // The others were not refused: they are no concern of this sink.
-            Failure::Refused(reason) if left.len() < batches.len() || numbers.len() < number => {
+            Failure::Refused(reason) if left.len() < batches.len() || numbers.len() < all => {
                 Failure::Items { again: Vec::new(), refused: numbers.clone(), reason }
             }
             other => other,
