@@ -24,6 +24,7 @@ pub mod filter;
 pub mod forward;
 pub mod h2;
 pub mod head;
+pub mod hello;
 pub mod hex;
 pub mod identity;
 pub mod ledger;
@@ -31,6 +32,7 @@ pub mod log;
 #[cfg(test)]
 mod nasty;
 pub mod original;
+pub mod passage;
 pub mod pipe;
 pub mod plan;
 pub mod pool;

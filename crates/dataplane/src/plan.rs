@@ -11,6 +11,7 @@ use crate::crowd::Crowd;
 use crate::filter::network::Networks;
 use crate::head::Bounds;
 use crate::log::AccessLog;
+use crate::passage::Passages;
 use crate::route::{Route, Table};
 use crate::tracing::Tracing;
 
@@ -65,8 +66,7 @@ pub struct Settings {
 #[derive(Debug)]
 pub enum Serves {
     Http(Table),
-    /// The backend's number.
-    Tcp(usize),
+    Tcp(Passages),
 }
 
 #[derive(Debug)]

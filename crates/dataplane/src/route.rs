@@ -102,7 +102,8 @@ impl Match {
     }
 }
 
-fn host_matches(wanted: &[u8], host: &[u8]) -> bool {
+/// `wanted` as in [`Match::host`].
+pub(crate) fn host_matches(wanted: &[u8], host: &[u8]) -> bool {
     match wanted {
         [] => true,
         [b'*', suffix @ ..] => {
@@ -116,8 +117,7 @@ fn host_matches(wanted: &[u8], host: &[u8]) -> bool {
 pub struct Route {
     pub name: String,
     pub filters: Vec<Filter>,
-    /// Backends by number, with the sum of weights up to and including each.
-    pub targets: Vec<(usize, usize)>,
+    pub targets: Targets,
     /// Nanoseconds for the whole exchange; 0: no bound.
     pub request_timeout: u64,
     /// Nanoseconds from the request's end to the answer's head, for each try; 0: no bound.
@@ -148,16 +148,33 @@ pub struct RouteCounters {
     pub exemplars: Exemplars,
 }
 
-impl Route {
+/// Backends, each with its share.
+#[derive(Debug, Default)]
+pub struct Targets {
+    /// By number, with the sum of weights up to and including each.
+    sums: Vec<(usize, usize)>,
+}
+
+impl Targets {
+    /// Of backends' numbers with their weights.
+    pub fn new(weighted: impl IntoIterator<Item = (usize, usize)>) -> Targets {
+        let mut sum = 0;
+        let sums = weighted.into_iter().map(|(backend, weight)| {
+            sum += weight;
+            (backend, sum)
+        });
+        Targets { sums: sums.collect() }
+    }
+
     /// One of the backends, by weight.
-    pub fn target(&self, dice: &mut crate::pool::Dice) -> Option<usize> {
-        match self.targets.as_slice() {
+    pub fn draw(&self, dice: &mut crate::pool::Dice) -> Option<usize> {
+        match self.sums.as_slice() {
             [] => None,
             [(backend, 1..)] => Some(*backend),
-            targets => {
-                let total = targets.last()?.1;
+            sums => {
+                let total = sums.last()?.1;
                 let drawn = if total == 0 { return None } else { dice.below(total) };
-                targets.iter().find(|(_, sum)| drawn < *sum).map(|(backend, _)| *backend)
+                sums.iter().find(|(_, sum)| drawn < *sum).map(|(backend, _)| *backend)
             }
         }
     }

@@ -31,6 +31,7 @@ mod drain;
 mod ebb;
 mod filter;
 mod finish;
+mod greeting;
 mod hedge;
 mod mirror;
 mod multiplex;

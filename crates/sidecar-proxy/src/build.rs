@@ -13,9 +13,10 @@ use dataplane::backend::{Address, Backend};
 use dataplane::crowd::Crowd;
 use dataplane::head::Bounds;
 use dataplane::log::Writer;
+use dataplane::passage::Passages;
 use dataplane::plan::{Forwarded, Listener, Plan, Serves, Settings};
 use dataplane::retry::{Conditions, Retry};
-use dataplane::route::{self, RouteCounters, Table};
+use dataplane::route::{self, RouteCounters, Table, Targets};
 use dataplane::sock;
 use regex::bytes::Regex;
 
@@ -123,9 +124,10 @@ pub fn build(spec: &Spec, workers: usize, kept: &mut Kept) -> Result<Plan, Build
             listener.tls.as_ref().map(|tls| tls::server(listener, tls, alpn(listener), (&kept.tickets, &mut tickets)));
         let tls = tls.transpose();
         let tls = tls.map_err(|error| BuildError::new(format!("TLS of the listener `{}`", listener.name), error))?;
-        let serves = match &listener.tcp {
-            Some(name) => Serves::Tcp(number(spec, name)),
-            None => Serves::Http(table(spec, &listener.name)?),
+        let serves = if listener.speaks_http() {
+            Serves::Http(table(spec, &listener.name)?)
+        } else {
+            Serves::Tcp(passages(spec, listener))
         };
         listeners.push(Arc::new(Listener {
             name: listener.name.clone(),
@@ -189,7 +191,7 @@ pub fn refresh(spec: &Spec, plan: &Plan, kept: &mut Kept) -> Result<Plan, BuildE
 /// What the TLS handshake offers, the preferred first.
 fn alpn(listener: &config::Listener) -> Vec<Vec<u8>> {
     // What plain TCP carries is the client's and the backend's business.
-    let http = listener.tcp.is_none();
+    let http = listener.speaks_http();
     [(http && listener.http2, "h2"), (http && listener.http1, "http/1.1")]
         .iter()
         .filter(|(is, _)| *is)
@@ -296,6 +298,16 @@ fn table(spec: &Spec, listener: &str) -> Result<Table, BuildError> {
     Ok(Table::new(entries))
 }
 
+/// Where the connections of a listener go that does not speak HTTP.
+fn passages(spec: &Spec, listener: &config::Listener) -> Passages {
+    let whole = listener.tcp.iter().map(|name| (Vec::new(), Targets::new([(number(spec, name), 1)])));
+    let routes = listener
+        .tcp_routes
+        .iter()
+        .map(|one| (one.hosts.iter().map(|host| host.as_bytes().to_vec()).collect(), targets(spec, &one.backends)));
+    Passages::new(whole.chain(routes))
+}
+
 fn build_path(path: &config::PathMatch) -> Option<route::Path> {
     // The check has compiled every expression once.
     match path {
@@ -341,21 +353,20 @@ fn build_retry(one: &config::Retries) -> Retry {
     }
 }
 
+fn targets(spec: &Spec, list: &[config::Target]) -> Targets {
+    Targets::new(list.iter().map(|target| (number(spec, &target.name), target.weight as usize)))
+}
+
 fn build_route(
     spec: &Spec,
     one: &config::Route,
     filters: Vec<dataplane::filter::Filter>,
     counters: Arc<[RouteCounters]>,
 ) -> route::Route {
-    let mut sum = 0;
-    let targets = one.backends.iter().map(|target| {
-        sum += target.weight as usize;
-        (number(spec, &target.name), sum)
-    });
     route::Route {
         name: one.name.clone(),
         filters,
-        targets: targets.collect(),
+        targets: targets(spec, &one.backends),
         request_timeout: nanos(one.timeouts.request),
         backend_timeout: nanos(one.timeouts.backend),
         retry: build_retry(&one.retries),

@@ -62,6 +62,8 @@ document! {
         http2: bool = default(true),
         /// Everything goes to this backend as it comes, TCP without HTTP.
         tcp: Option<String> = optional,
+        /// As `tcp`, but by weight, and by the server name that the client's TLS asks for, which is passed on as it is.
+        tcp_routes: Vec<TcpRoute> = default(Vec::new()),
         /// Whether every connection begins with a PROXY protocol header, version 1 or 2, that says where it came from. One
         /// without is cut; whoever can reach such a listener is believed.
         proxy_protocol: bool = default(false),
@@ -73,6 +75,24 @@ document! {
         outbound: bool = default(false),
         /// Encryption.
         tls: Option<ServerTls> = optional,
+    }
+}
+
+impl Listener {
+    /// Not plain TCP.
+    pub fn speaks_http(&self) -> bool {
+        self.tcp.is_none() && self.tcp_routes.is_empty()
+    }
+}
+
+document! {
+    /// Which connections, and where they go. If any route of the listener has `hosts`, every connection must begin with TLS, whose
+    /// first message is read for the name (RFC 6066 §3). One that no route takes gets the alert `unrecognized_name`.
+    pub struct TcpRoute {
+        /// `example.com`, or `*.example.com` for all names below it; the more specific wins. Empty: whatever no other route takes.
+        hosts: Vec<String> = default(Vec::new()),
+        /// Where connections go, by weight.
+        backends: Vec<Target> = required,
     }
 }
 
@@ -654,7 +674,7 @@ document! {
         fields: u32 = default(100),
         /// Connections of one worker; more are closed at once. 0: as many as descriptors allow, and in a cgroup with a memory
         /// limit all workers together as many as it has room for: 6Mi for the program and 256Ki for each worker taken off,
-        /// 16Ki for each connection if a listener has TLS, else 4Ki.
+        /// 16Ki for each connection if a listener has TLS or `tcpRoutes` with hosts, else 4Ki.
         connections: u32 = default(0),
     }
 }
@@ -668,7 +688,7 @@ impl Default for Limits {
 document! {
     /// How long clients may take. 0s: no bound.
     pub struct Timeouts {
-        /// For a head, from its first byte.
+        /// For a head, from its first byte; for TLS' first message where it is read for its server name, from the connection.
         head: Seconds = default(Seconds::new(15)),
         /// Between two pieces of a body, in either direction.
         body: Seconds = default(Seconds::new(60)),

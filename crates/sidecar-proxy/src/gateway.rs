@@ -1,5 +1,5 @@
-//! Documents of the Gateway API beside the `Proxy`: `HTTPRoute`, `GRPCRoute` and `TCPRoute`, taken into it as routes, backends and
-//! listeners' targets. What they say is what the API says (gateway-api.sigs.k8s.io, v1); what is not understood is refused.
+//! Documents of the Gateway API beside the `Proxy`: `HTTPRoute`, `GRPCRoute`, `TLSRoute` and `TCPRoute`, taken into it as routes,
+//! backends and listeners' targets. What they say is what the API says (gateway-api.sigs.k8s.io, v1); what is not understood is refused.
 
 use std::collections::BTreeMap;
 
@@ -12,10 +12,11 @@ use crate::build;
 use crate::config::{self, Backend, Filter, PathEdit, PathMatch, Route, Spec, Text, TextMatch};
 
 mod document;
+mod passage;
 
 use document::{
     BackendRef, Comparison, FilterType, GrpcMatch, GrpcRoute, HeaderModifier, HttpMatch, HttpRoute, MirrorRef,
-    NamedValue, ParentRef, PathComparison, PathModification, PathModifier, RequestMirror, RouteFilter, TcpRoute,
+    NamedValue, ParentRef, PathComparison, PathModification, PathModifier, RequestMirror, RouteFilter,
 };
 
 const GROUP: &str = "gateway.networking.k8s.io";
@@ -34,7 +35,7 @@ struct Found<T> {
 
 /// Takes all of them into the proxy's specification.
 pub(crate) fn adopt(loaded: &mut Loaded<Spec>, others: &[Node], decoder: &mut Decoder) {
-    let (mut http, mut grpc, mut tcp) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut http, mut grpc, mut tls, mut tcp) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (number, document) in others.iter().enumerate() {
         // Paths of further documents begin with their number, so that they do not mix.
         let at = format!("document[{}]", number + 2);
@@ -42,7 +43,8 @@ pub(crate) fn adopt(loaded: &mut Loaded<Spec>, others: &[Node], decoder: &mut De
             Some("HTTPRoute") => http.extend(decode(document, &at, &["v1", "v1beta1"], decoder)),
             Some("GRPCRoute") => grpc.extend(decode(document, &at, &["v1"], decoder)),
             Some("TCPRoute") => tcp.extend(decode(document, &at, &["v1", "v1alpha2"], decoder)),
-            _ => refuse_kind(document, "Proxy, HTTPRoute, GRPCRoute, TCPRoute", decoder),
+            Some("TLSRoute") => tls.extend(decode(document, &at, &["v1", "v1alpha3", "v1alpha2"], decoder)),
+            _ => refuse_kind(document, "Proxy, HTTPRoute, GRPCRoute, TLSRoute, TCPRoute", decoder),
         });
     }
     if !decoder.is_clean() {
@@ -54,6 +56,7 @@ pub(crate) fn adopt(loaded: &mut Loaded<Spec>, others: &[Node], decoder: &mut De
     let mut taking = Taking { name: &loaded.name, spec: &mut loaded.spec, decoder };
     http.iter().for_each(|found| taking.http(found));
     grpc.iter().for_each(|found| taking.grpc(found));
+    tls.iter().for_each(|found| taking.tls(found));
     tcp.iter().for_each(|found| taking.tcp(found));
 }
 
@@ -157,36 +160,6 @@ impl Taking<'_> {
             // A stream may last as long as it likes.
             route.timeouts.backend = Seconds::new(0);
             self.put(route, &at, found.mark);
-        }
-    }
-
-    fn tcp(&mut self, found: &Found<TcpRoute>) {
-        let at = format!("{}.spec", found.at);
-        // Elsewhere such a route is for all listeners of its protocol; here a listener is one of TCP because a route says so.
-        let whole = |parent: &ParentRef| parent.section_name.is_none() && parent.port.is_none();
-        if let Some(index) = found.spec.parent_refs.iter().position(whole) {
-            let message =
-                "needs a sectionName or a port: which of the Proxy's listeners are for TCP, nothing else says";
-            return self.refuse(&format!("{at}.parentRefs[{index}]"), message);
-        }
-        let Some(listeners) = self.listeners(&found.at, &found.spec.parent_refs) else { return };
-        let ([rule], false) = (found.spec.rules.as_slice(), found.spec.parent_refs.is_empty()) else {
-            return self.refuse(&at, "must have exactly one rule, and parentRefs");
-        };
-        let [one] = rule.backend_refs.as_slice() else {
-            return self.refuse(&format!("{at}.rules[0].backendRefs"), "exactly one is supported");
-        };
-        let targets =
-            self.targets(&format!("{at}.rules[0]"), std::slice::from_ref(one), found.namespace.as_deref(), false);
-        for name in listeners {
-            let Some(listener) = self.spec.listeners.iter_mut().find(|listener| listener.name == name) else {
-                continue;
-            };
-            if listener.tcp.is_some() {
-                self.refuse(&format!("{at}.parentRefs"), &format!("the listener `{name}` goes to a backend already"));
-            } else {
-                listener.tcp = targets.first().map(|target| target.name.clone());
-            }
         }
     }
 

@@ -79,19 +79,8 @@ fn hosts() {
 
 #[test]
 fn weights_split_as_told() {
-    let route = Route {
-        name: String::new(),
-        filters: Vec::new(),
-        targets: vec![(4, 90), (5, 100)],
-        request_timeout: 0,
-        backend_timeout: 0,
-        retry: crate::retry::Retry::default(),
-        body_most: 0,
-        connect: false,
-        always_timing: false,
-        counters: Arc::new([]),
-    };
+    let targets = Targets::new([(4, 90), (5, 10)]);
     let mut dice = crate::pool::Dice::new(99);
-    let second = (0..10_000).filter(|_| route.target(&mut dice) == Some(5)).count();
+    let second = (0..10_000).filter(|_| targets.draw(&mut dice) == Some(5)).count();
     assert!((850..1150).contains(&second), "{second}");
 }

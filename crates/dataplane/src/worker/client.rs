@@ -36,6 +36,8 @@ const HANDSHAKE: u64 = 10 * SECOND;
 pub(super) enum Stage {
     /// Where it comes from has not been said yet.
     Announcing,
+    /// Which server its TLS is for has not been said yet.
+    Greeting,
     Open,
     /// Everything is said; what still comes is thrown away.
     Lingering,
@@ -205,8 +207,14 @@ impl Worker {
             }
         }
         self.down_deadline(d, first);
-        if let Serves::Tcp(backend) = door.listener.serves {
-            self.begin_tunnel(d, backend);
+        match &door.listener.serves {
+            Serves::Http(_) => {}
+            Serves::Tcp(passages) if passages.is_by_name() => {
+                if let Some(down) = self.downs.get_mut(d) {
+                    down.stage = Stage::Greeting;
+                }
+            }
+            Serves::Tcp(passages) => self.pass_on(d, passages, None),
         }
     }
 
@@ -287,6 +295,7 @@ impl Worker {
                     }
                     return;
                 }
+                Stage::Greeting => return self.listen_to_hello(d),
             }
             if down.h2.is_some() {
                 return self.multiplex(d);
@@ -439,6 +448,9 @@ impl Worker {
                     exchange.failure = Some(Failure::ClientTimeout);
                 }
                 self.respond(x, 408, "the request's head did not come in time", &[]);
+            }
+            (Stage::Greeting, _) if !down.sock.left.is_empty() => {
+                self.refuse_connection(d, Failure::ClientTimeout, None);
             }
             _ if down.h2.is_some() => self.multiplex_timeout(d),
             _ => self.drop_down(d),

@@ -106,7 +106,7 @@ impl Worker {
             }
             Decision::Respond(response) => self.answer_by_filter(x, response),
             Decision::Forward { path: new_path, host: new_host } => {
-                let Some(backend) = route.target(&mut self.dice) else {
+                let Some(backend) = route.targets.draw(&mut self.dice) else {
                     if let Some(exchange) = self.exchange(x) {
                         exchange.failure = Some(Failure::NoEndpoint);
                     }

@@ -150,7 +150,7 @@ impl Worker {
             method: exchange.method_span.of(&exchange.text),
             host: exchange.host_span.of(&exchange.text),
             path: exchange.path_span.of(&exchange.text),
-            protocol: match (exchange.text.is_empty(), exchange.minor) {
+            protocol: match (exchange.method_span.of(&exchange.text).is_empty(), exchange.minor) {
                 _ if exchange.stream != 0 => "HTTP/2",
                 (true, _) => "-",
                 (false, 0) => "HTTP/1.0",

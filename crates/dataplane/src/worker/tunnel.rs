@@ -21,12 +21,10 @@ enum Way {
 }
 
 impl Worker {
-    /// A connection that is passed through as it is.
-    pub(super) fn begin_tunnel(&mut self, d: u32, backend: usize) {
-        let accepted = self.tick;
-        let x = self.begin_exchange(d, accepted);
+    /// A connection that is passed through as it is; `name`: the server it asks for, if that has been read.
+    pub(super) fn begin_tunnel(&mut self, d: u32, backend: usize, name: Option<&[u8]>) {
+        let Some(x) = self.begin_connection(d, name) else { return };
         if let Some(down) = self.downs.get_mut(d) {
-            down.exchange = Some(x);
             down.deadline.clear();
         }
         let pool = self.exchange(x).and_then(|exchange| exchange.local.pools.get(backend).map(Rc::clone));

@@ -3,7 +3,7 @@
 //! What a client costs was measured (release build): a connection with TLS that waits for its next request holds 8 KiB, one
 //! without below 1 KiB. As much again, and more, is for requests that are being answered.
 
-use crate::config::Spec;
+use crate::config::{self, Spec};
 
 /// Bytes of the program without clients.
 const PROGRAM: u64 = 6 << 20;
@@ -18,7 +18,9 @@ const LEAST: u64 = 16;
 /// Clients' connections of all workers together; `None`: as many as come.
 pub(super) fn clients(spec: &Spec, workers: usize, memory: Option<u64>) -> Option<usize> {
     let memory = memory.filter(|_| spec.limits.connections == 0)?;
-    let secured = spec.listeners.iter().any(|listener| listener.tls.is_some());
+    // A client's TLS that is only looked at may be as long as a handshake.
+    let by_name = |listener: &config::Listener| listener.tcp_routes.iter().any(|route| !route.hosts.is_empty());
+    let secured = spec.listeners.iter().any(|listener| listener.tls.is_some() || by_name(listener));
     usize::try_from(fit(memory, workers as u64, if secured { CLIENT_TLS } else { CLIENT })).ok()
 }
 

@@ -4,12 +4,13 @@ use daemon::config::Decoder;
 use regex::Regex;
 
 use super::{
-    AccessLog, Backend, Filter, Headers, LogFormat, LogNames, Match, PathEdit, PathMatch, Redirect, Route, Spec, Text,
-    TextMatch,
+    AccessLog, Backend, Filter, Headers, Listener, LogFormat, LogNames, Match, PathEdit, PathMatch, Redirect, Route,
+    Spec, Target, Text, TextMatch,
 };
 use crate::build;
 
 mod filter;
+mod passage;
 mod upstream;
 
 pub fn check(spec: &Spec, decoder: &mut Decoder) {
@@ -19,7 +20,6 @@ pub fn check(spec: &Spec, decoder: &mut Decoder) {
     names("spec.listeners", spec.listeners.iter().map(|one| one.name.as_str()), decoder);
     names("spec.routes", spec.routes.iter().map(|one| one.name.as_str()), decoder);
     names("spec.backends", spec.backends.iter().map(|one| one.name.as_str()), decoder);
-    let backend = |name: &str| spec.backends.iter().any(|one| one.name == name);
     for (index, listener) in spec.listeners.iter().enumerate() {
         let at = format!("spec.listeners[{index}]");
         if let Err(message) = build::listen_address(&listener.address) {
@@ -31,26 +31,18 @@ pub fn check(spec: &Spec, decoder: &mut Decoder) {
         if listener.transparent && listener.proxy_protocol {
             decoder.refuse_at(&format!("{at}.proxyProtocol"), "excludes transparent: clients connect directly");
         }
-        let original = |name: &String| spec.backends.iter().any(|one| one.name == *name && one.original_destination);
-        if !listener.transparent && listener.tcp.as_ref().is_some_and(original) {
-            decoder
-                .refuse_at(&format!("{at}.tcp"), "goes to original destinations, so the listener must be transparent");
-        }
+        passage::check(&at, listener, spec, decoder);
         if let Some(other) = spec.listeners[..index].iter().find(|other| other.address == listener.address) {
             decoder.refuse_at(&format!("{at}.address"), format!("`{}` listens there already", other.name));
         }
-        if let Some(name) = listener.tcp.as_ref().filter(|name| !backend(name)) {
-            decoder.refuse_at(&format!("{at}.tcp"), format!("there is no backend `{name}`"));
-        }
-        if listener.tcp.is_none() && !listener.http1 && !listener.http2 {
+        if listener.speaks_http() && !listener.http1 && !listener.http2 {
             decoder.refuse_at(&at, "speaks neither HTTP/1 nor HTTP/2");
         }
         if listener.tls.as_ref().is_some_and(|tls| tls.certificates.is_empty()) {
             decoder.refuse_at(&format!("{at}.tls.certificates"), "needs at least one certificate");
         }
     }
-    let speaks_http = spec.listeners.iter().any(|listener| listener.tcp.is_none());
-    if speaks_http && spec.routes.is_empty() {
+    if spec.listeners.iter().any(Listener::speaks_http) && spec.routes.is_empty() {
         decoder.refuse_at("spec", "needs at least one route, since a listener speaks HTTP");
     }
     for (index, route) in spec.routes.iter().enumerate() {
@@ -153,7 +145,9 @@ fn check_route(at: &str, route: &Route, spec: &Spec, decoder: &mut Decoder) {
         let at = format!("{at}.listeners[{index}]");
         match spec.listeners.iter().find(|listener| listener.name == *name) {
             None => decoder.refuse_at(&at, format!("there is no listener `{name}`")),
-            Some(listener) if listener.tcp.is_some() => decoder.refuse_at(&at, format!("`{name}` does not speak HTTP")),
+            Some(listener) if !listener.speaks_http() => {
+                decoder.refuse_at(&at, format!("`{name}` does not speak HTTP"))
+            }
             Some(_) => {}
         }
     }
@@ -186,15 +180,7 @@ fn check_route(at: &str, route: &Route, spec: &Spec, decoder: &mut Decoder) {
     if !route.backends.is_empty() && route.backends.iter().all(|target| target.weight == 0) {
         decoder.refuse_at(&format!("{at}.backends"), "all weights are 0");
     }
-    for (index, target) in route.backends.iter().enumerate() {
-        if !spec.backends.iter().any(|one| one.name == target.name) {
-            decoder
-                .refuse_at(&format!("{at}.backends[{index}].name"), format!("there is no backend `{}`", target.name));
-        }
-        if target.weight > 1_000_000 {
-            decoder.refuse_at(&format!("{at}.backends[{index}].weight"), "must be at most 1000000");
-        }
-    }
+    check_targets(at, &route.backends, spec, decoder);
     for (index, status) in route.retries.statuses.iter().enumerate() {
         if !(500..=599).contains(status) {
             decoder.refuse_at(&format!("{at}.retries.statuses[{index}]"), "must be from 500 to 599");
@@ -230,6 +216,19 @@ fn check_route(at: &str, route: &Route, spec: &Spec, decoder: &mut Decoder) {
                 }
                 filter::check(&at, other, decoder);
             }
+        }
+    }
+}
+
+/// The `backends` of a route.
+fn check_targets(at: &str, targets: &[Target], spec: &Spec, decoder: &mut Decoder) {
+    for (index, target) in targets.iter().enumerate() {
+        if !spec.backends.iter().any(|one| one.name == target.name) {
+            decoder
+                .refuse_at(&format!("{at}.backends[{index}].name"), format!("there is no backend `{}`", target.name));
+        }
+        if target.weight > 1_000_000 {
+            decoder.refuse_at(&format!("{at}.backends[{index}].weight"), "must be at most 1000000");
         }
     }
 }

@@ -38,6 +38,18 @@ document! {
 }
 
 document! {
+    /// `TLSRoute`.
+    pub struct TlsRoute {
+        /// The proxy and its listeners.
+        parent_refs: Vec<ParentRef> = default(Vec::new()),
+        /// Server names.
+        hostnames: Vec<String> = default(Vec::new()),
+        /// Rules.
+        rules: Vec<TcpRule> = required,
+    }
+}
+
+document! {
     /// A proxy's listeners.
     pub struct ParentRef {
         /// `gateway.networking.k8s.io`.

@@ -19,9 +19,13 @@ spec:
 
 /// What `--print-config` or, if it is refused, `--check` says of the proxy with these documents.
 fn print(documents: &str) -> String {
+    print_of(&format!("{PROXY}{documents}"))
+}
+
+fn print_of(documents: &str) -> String {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("F");
-    std::fs::write(&path, format!("{PROXY}{documents}")).unwrap();
+    std::fs::write(&path, documents).unwrap();
     let output =
         Command::new(env!("CARGO_BIN_EXE_outrigger-proxy")).arg("--print-config").arg("--config").arg(&path).output();
     let output = output.unwrap();
@@ -115,17 +119,14 @@ kind: TCPRoute
 metadata: {name: db}
 spec:
   parentRefs: [{name: edge, port: 5432}]
-  rules: [{backendRefs: [{name: db, port: 5432}]}]
+  rules: [{backendRefs: [{name: db, port: 5432, weight: 3}, {name: app}]}]
 ",
     );
-    for part in [
-        "exact: /a.B/C",
-        "prefix: /a.D",
-        "name: default/greeter/0",
-        "greeter:50051 (gRPC)",
-        "http2: true",
-        "tcp: \"db:5432\"",
-    ] {
+    contains_in_order(
+        &printed,
+        &["name: raw\n", "tcpRoutes:\n", "name: \"db:5432\"\n", "weight: 3\n", "name: app\n", "weight: 1\n"],
+    );
+    for part in ["exact: /a.B/C", "prefix: /a.D", "name: default/greeter/0", "greeter:50051 (gRPC)", "http2: true"] {
         assert!(printed.contains(part), "{part}\n{printed}");
     }
 }
@@ -181,8 +182,69 @@ fn what_is_not_understood_is_refused_at_its_place() {
         let expected = "F:15:48: document[2].spec.parentRefs[1]: needs a sectionName or a port";
         assert!(said.contains(expected), "{said}");
     }
-    let said = print("---\napiVersion: gateway.networking.k8s.io/v1alpha2\nkind: TLSRoute\nspec: {}\n");
-    assert!(said.contains("F:12:7: document[2]: documents of kind `TLSRoute` are not understood here"), "{said}");
+    let said = print("---\napiVersion: gateway.networking.k8s.io/v1alpha2\nkind: UDPRoute\nspec: {}\n");
+    assert!(said.contains("F:12:7: document[2]: documents of kind `UDPRoute` are not understood here"), "{said}");
+}
+
+#[test]
+fn tls_routes_become_names_of_a_listener() {
+    let route = |version: &str, name: &str, spec: &str| {
+        format!(
+            "---\napiVersion: gateway.networking.k8s.io/{version}\nkind: TLSRoute\nmetadata: {{name: {name}}}\nspec:\n  parentRefs: [{{name: edge, sectionName: raw}}]\n{spec}"
+        )
+    };
+    let rules = "  rules: [{backendRefs: [{name: app, weight: 9}, {name: next, port: 443}]}]\n";
+    let http = "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: r}\nspec: {rules: [{backendRefs: [{name: app}]}]}\n";
+    for version in ["v1", "v1alpha3", "v1alpha2"] {
+        let both = route(version, "z", &format!("  hostnames: [a.test, '*.b.test']\n{rules}"))
+            + &route(version, "x", "  hostnames: [c.test]\n  rules: [{backendRefs: [{name: app}]}]\n");
+        let printed = print(&format!("{both}{http}"));
+        let parts = ["name: raw\n", "tcpRoutes:\n", "c.test\n", "name: \"next:443\"\n", "a.test\n", "*.b.test\""];
+        for part in parts {
+            assert!(printed.contains(part), "{part}\n{printed}");
+        }
+    }
+    for (text, expected) in [
+        (
+            route("v1", "a", &format!("  hostnames: [UPPER]\n{rules}")),
+            "F:14:1: spec.listeners[1].tcpRoutes[0].hosts[0]: must be a lower-case host name",
+        ),
+        (
+            route("v1", "a", &format!("  hostnames: [a.test]\n{rules}"))
+                + &route("v1", "b", &format!("  hostnames: [a.test]\n{rules}")),
+            "F:22:1: spec.listeners[1].tcpRoutes[1].hosts[0]: another route of the listener `raw` has this host",
+        ),
+        (
+            route("v1", "a", "  hostnames: [a.test]\n  rules: []\n"),
+            ": document[2].spec: must have exactly one rule, and parentRefs",
+        ),
+        (
+            route("v1", "a", "  hostnames: [a.test]\n  rules: [{backendRefs: [{name: app, weight: 0}]}]\n"),
+            "F:14:1: spec.listeners[1].tcpRoutes[0].backends: needs a backend whose weight is not 0",
+        ),
+        (
+            route("v1", "a", &format!("  hostnames: [a.test]\n{rules}")).replace(", sectionName: raw", ""),
+            "F:15:16: document[2].spec.parentRefs[0]: needs a sectionName or a port",
+        ),
+        (
+            route("v1", "a", &format!("  hostnames: [a.test]\n{rules}"))
+                + &route("v1alpha2", "b", rules).replace("TLSRoute", "TCPRoute"),
+            "document[3].spec.parentRefs: the listener `raw` goes to a backend already",
+        ),
+        (
+            route("v1", "a", &format!("  hostnames: [a.test]\n{rules}")).replace("sectionName: raw", "port: 8080")
+                + http,
+            "F:14:1: spec.listeners[0].tcpRoutes[0].hosts: excludes tls",
+        ),
+    ] {
+        let text = if expected.contains("excludes tls") {
+            let tls = "address: ':8080', tls: {certificates: [{certFile: c, keyFile: k}]}";
+            print_of(&format!("{}{text}", PROXY.replace("address: ':8080'", tls)))
+        } else {
+            print(&format!("{text}{http}"))
+        };
+        assert!(text.contains(expected), "{expected}\n{text}");
+    }
 }
 
 #[test]

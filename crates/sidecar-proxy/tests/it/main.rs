@@ -20,6 +20,7 @@ mod memory;
 mod mirror;
 mod multiplex;
 mod operate;
+mod passage;
 mod redirect;
 mod restart;
 mod retry;

@@ -94,11 +94,11 @@ pub(crate) fn write_pair(directory: &Path, name: &str, (chain, key): &(String, S
 }
 
 /// The certificate a server shows for a name.
-fn shown(stream: &Stream) -> Vec<u8> {
+pub(crate) fn shown(stream: &Stream) -> Vec<u8> {
     stream.conn.peer_certificates().unwrap()[0].to_vec()
 }
 
-fn der(pair: &(String, String)) -> Vec<u8> {
+pub(crate) fn der(pair: &(String, String)) -> Vec<u8> {
     CertificateDer::from_pem_slice(pair.0.as_bytes()).unwrap().to_vec()
 }
 
