@@ -159,8 +159,6 @@ pub struct Exchange {
     pub replaced: u32,
     /// Where it should go.
     pub wish: Wish,
-    /// Which exchange it is of all this worker ever had; 0: none now.
-    pub serial: u64,
     /// It waits for room at the backend, until then; 0: it does not.
     pub queued_until: u64,
     /// When this try must have an answer.
@@ -219,9 +217,10 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    pub fn new(down: u32, local: Rc<Local>, at: u64) -> Exchange {
+    /// One that has not begun.
+    pub fn new(local: Rc<Local>) -> Exchange {
         Exchange {
-            down,
+            down: 0,
             stream: 0,
             hold: Vec::new(),
             held: 0,
@@ -254,7 +253,6 @@ impl Exchange {
             tries: 0,
             replaced: 0,
             wish: Wish::default(),
-            serial: 0,
             queued_until: 0,
             try_until: u64::MAX,
             hedge: None,
@@ -266,7 +264,7 @@ impl Exchange {
             head_size: 0,
             replayable: false,
             status: 0,
-            ledger: Ledger::begin(at),
+            ledger: Ledger::begin(0),
             try_began: 0,
             text: Vec::new(),
             method_span: Span::default(),
@@ -292,11 +290,16 @@ impl Exchange {
     }
 
     /// As new, but with its buffers.
-    pub fn renew(&mut self, down: u32, local: Rc<Local>, at: u64) {
+    pub fn renew(&mut self, local: Rc<Local>) {
         let (mut replay, mut text) = (std::mem::take(&mut self.replay), std::mem::take(&mut self.text));
         replay.clear();
         text.clear();
-        *self = Exchange { replay, text, ..Exchange::new(down, local, at) };
+        *self = Exchange { replay, text, ..Exchange::new(local) };
+    }
+
+    /// It is this client's from now on.
+    pub fn begin(&mut self, down: u32, local: Rc<Local>, at: u64) {
+        (self.down, self.local, self.ledger) = (down, local, Ledger::begin(at));
     }
 
     /// Tries as the route counts them.

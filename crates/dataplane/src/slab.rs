@@ -1,4 +1,4 @@
-//! Connections by number. A number that is used again has another generation, so that an event or a timer meant for the
+//! Connections and exchanges by number. A number that is used again has another generation, so that an event or a timer meant for the
 //! connection before never reaches the one after.
 
 /// Which kind of thing a token names.
@@ -7,10 +7,11 @@ pub enum Kind {
     Listener = 0,
     Down = 1,
     Up = 2,
-    Waker = 3,
+    Exchange = 3,
+    Waker = 4,
 }
 
-const GENERATIONS: u32 = 0x3fff_ffff;
+const GENERATIONS: u32 = 0x1fff_ffff;
 
 /// What epoll and the timers carry: kind, generation, number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,13 +19,14 @@ pub struct Token(pub u64);
 
 impl Token {
     pub const fn new(kind: Kind, generation: u32, index: u32) -> Token {
-        Token((kind as u64) << 62 | ((generation & GENERATIONS) as u64) << 32 | index as u64)
+        Token((kind as u64) << 61 | ((generation & GENERATIONS) as u64) << 32 | index as u64)
     }
     pub const fn kind(self) -> Kind {
-        match self.0 >> 62 {
+        match self.0 >> 61 {
             0 => Kind::Listener,
             1 => Kind::Down,
             2 => Kind::Up,
+            3 => Kind::Exchange,
             _ => Kind::Waker,
         }
     }

@@ -208,8 +208,7 @@ pub struct Worker {
     doors: Slab<Entrance>,
     downs: Slab<Down>,
     ups: Slab<Up>,
-    exchanges: Vec<Option<Box<Exchange>>>,
-    free: Vec<u32>,
+    exchanges: Slab<Exchange>,
     #[allow(clippy::vec_box, reason = "they come from boxes and go back into boxes")]
     spare: Vec<Box<Exchange>>,
     /// Connections that could go on at once but let others have their turn.
@@ -254,8 +253,7 @@ impl Worker {
             doors: Slab::new(Kind::Listener),
             downs: Slab::new(Kind::Down),
             ups: Slab::new(Kind::Up),
-            exchanges: Vec::new(),
-            free: Vec::new(),
+            exchanges: Slab::new(Kind::Exchange),
             spare: Vec::new(),
             ready: VecDeque::new(),
             dirty: Vec::new(),
@@ -386,6 +384,7 @@ impl Worker {
                 }
             }
             Kind::Waker => self.woken(),
+            Kind::Exchange => {}
         }
     }
 
@@ -404,7 +403,7 @@ impl Worker {
                     self.pump_response(x);
                 }
             }
-            Kind::Listener | Kind::Waker => {}
+            Kind::Listener | Kind::Exchange | Kind::Waker => {}
         }
     }
 
@@ -429,7 +428,7 @@ impl Worker {
                     self.up_timeout(u);
                 }
             }
-            Kind::Listener | Kind::Waker => {}
+            Kind::Listener | Kind::Exchange | Kind::Waker => {}
         }
     }
 
@@ -474,6 +473,8 @@ impl Worker {
             }
         }
         self.local = Rc::new(Local { plan, pools });
+        // They have the old plan.
+        self.spare.clear();
         self.clean();
         if let Err(error) = self.open_doors() {
             daemon::error!("failed to take over a listener", reason = error);
@@ -536,28 +537,15 @@ impl Worker {
     fn begin_exchange(&mut self, down: u32, at: u64) -> u32 {
         let local = Rc::clone(self.downs.get(down).map_or(&self.local, |down| &down.door.local));
         let mut exchange = match self.spare.pop() {
-            Some(mut exchange) => {
-                exchange.renew(down, local, at);
-                exchange
-            }
-            None => Box::new(Exchange::new(down, local, at)),
+            Some(spare) => spare,
+            None => Box::new(Exchange::new(Rc::clone(&local))),
         };
-        self.waiting.serial += 1;
-        exchange.serial = self.waiting.serial;
-        match self.free.pop() {
-            Some(x) => {
-                self.exchanges[x as usize] = Some(exchange);
-                x
-            }
-            None => {
-                self.exchanges.push(Some(exchange));
-                u32::try_from(self.exchanges.len() - 1).unwrap_or(u32::MAX)
-            }
-        }
+        exchange.begin(down, local, at);
+        self.exchanges.insert(exchange).index()
     }
 
     fn exchange(&mut self, x: u32) -> Option<&mut Exchange> {
-        self.exchanges.get_mut(x as usize)?.as_deref_mut()
+        self.exchanges.get_mut(x)
     }
 
     /// The client's side of an exchange goes on when others have had their turn, or when the room for reading is free.
@@ -569,18 +557,16 @@ impl Worker {
 
     fn end_exchange(&mut self, x: u32) -> Option<Box<Exchange>> {
         self.unqueue(x);
-        let exchange = self.exchanges.get_mut(x as usize)?.take()?;
-        self.free.push(x);
-        Some(exchange)
+        self.exchanges.remove(x)
     }
 
+    /// Lets go of all that the exchange had, but for its buffers.
     fn keep_spare(&mut self, mut exchange: Box<Exchange>) {
-        (exchange.notes, exchange.parked, exchange.copy, exchange.shadow) = (None, None, None, None);
         if self.spare.len() < SPARE {
             if exchange.replay.capacity() > SPARE_BYTES {
                 exchange.replay = Vec::new();
             }
-            exchange.pool = None;
+            exchange.renew(Rc::clone(&self.local));
             self.spare.push(exchange);
         }
     }

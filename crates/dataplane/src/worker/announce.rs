@@ -78,7 +78,7 @@ impl Worker {
     /// Tells a new connection's other side where its client comes from; false if it cannot be told.
     pub(super) fn announce(&mut self, u: u32, version: Version) -> bool {
         let Some(up) = self.ups.get_mut(u) else { return false };
-        let down = up.exchange.and_then(|x| self.exchanges.get(x as usize)?.as_deref()).map(|exchange| exchange.down);
+        let down = up.exchange.and_then(|x| self.exchanges.get(x)).map(|exchange| exchange.down);
         let ends = down.and_then(|d| self.downs.get(d)).and_then(|down| {
             let to = down.to.or_else(|| sock::local_address(&down.sock.fd))?;
             Some(Ends { from: down.from?, to })

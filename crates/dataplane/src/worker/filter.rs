@@ -2,7 +2,6 @@
 //! head is kept until the answer is there.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use super::request::upgrades;
 use super::{Shared, Worker};
@@ -62,7 +61,7 @@ impl Worker {
     ) {
         let Some(exchange) = self.exchange(x) else { return };
         let (d, stream, local) = (exchange.down, exchange.stream, Rc::clone(&exchange.local));
-        let Some(route) = exchange.route.map(|number| Arc::clone(&local.plan.routes[number])) else { return };
+        let Some(route) = exchange.route.map(|number| &local.plan.routes[number]) else { return };
         let decision = if route.filters.is_empty() {
             Decision::Forward { path: None, host: None }
         } else {
@@ -141,7 +140,7 @@ impl Worker {
                 let mut out = std::mem::take(&mut self.output);
                 out.clear();
                 let goes_to = (new_target.as_deref().unwrap_or(target.whole), host_line);
-                self.write_head(d, &route, head, bytes, fields, goes_to, &mut out);
+                self.write_head(d, route, head, bytes, fields, goes_to, &mut out);
                 if local.plan.tracing.is_some() {
                     self.write_trace(x, &mut out);
                 }

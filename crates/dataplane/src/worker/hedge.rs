@@ -29,7 +29,7 @@ impl Worker {
     /// No answer has come in time.
     pub(super) fn hedge(&mut self, x: u32) {
         let now = self.tick;
-        let Some(exchange) = self.exchanges.get_mut(x as usize).and_then(Option::as_deref_mut) else { return };
+        let Some(exchange) = self.exchanges.get_mut(x) else { return };
         let asked = exchange.answer == Answer::Waiting && exchange.up.is_some() && exchange.hedge.is_none();
         let may = asked && exchange.request.is_done() && exchange.replayable && exchange.hold.is_empty();
         let Some(pool) = exchange.pool.as_ref().map(Rc::clone) else { return };

@@ -226,7 +226,7 @@ impl Worker {
     fn stream_body(&mut self, d: u32, stream: u32, data: &[u8], end: bool, trailers: &[u8]) {
         let Some(session) = self.downs.get_mut(d).and_then(|down| down.h2.as_deref_mut()) else { return };
         let Some(x) = session.owner(stream) else { return session.give_back(None, data.len()) };
-        let Some(exchange) = self.exchanges.get_mut(x as usize).and_then(Option::as_deref_mut) else { return };
+        let Some(exchange) = self.exchanges.get_mut(x) else { return };
         // What is to become a tunnel may be filled before it stands.
         if exchange.request.is_done() && !exchange.upgrade && !exchange.connect {
             return session.give_back(Some(stream), data.len());
@@ -255,7 +255,7 @@ impl Worker {
 
     /// Passes on what is held of a stream's body, if the backend takes it; then the client may send as much again.
     pub(super) fn pump_hold(&mut self, x: u32) {
-        let Some(exchange) = self.exchanges.get_mut(x as usize).and_then(Option::as_deref_mut) else { return };
+        let Some(exchange) = self.exchanges.get_mut(x) else { return };
         let ends = exchange.ends;
         if exchange.hold.is_empty() && !ends || !exchange.sent {
             return;

@@ -1,7 +1,6 @@
 //! From a client's head to the request as it goes on: route, filters, the new head, the body.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use super::filter::Target;
 use super::mirror::gather;
@@ -120,7 +119,7 @@ impl Worker {
             exchange.failure = Some(Failure::NoRoute);
             return self.respond(x, 404, "no route takes this request", &[]);
         };
-        let route = Arc::clone(&local.plan.routes[number]);
+        let route = &local.plan.routes[number];
         exchange.route = Some(number);
         exchange.body_most = route.body_most;
         route.counters[self.shared.index].active.add(1);
@@ -301,7 +300,7 @@ impl Worker {
     }
 
     fn pump_request_once(&mut self, x: u32, input: &mut [u8]) -> bool {
-        let Some(exchange) = self.exchanges.get_mut(x as usize).and_then(Option::as_deref_mut) else { return false };
+        let Some(exchange) = self.exchanges.get_mut(x) else { return false };
         if exchange.request.is_done() || exchange.tunnel {
             return false;
         }

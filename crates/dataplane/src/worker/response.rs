@@ -1,6 +1,6 @@
 //! From the backend's answer to the client.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::client::Down;
 use super::{TURNS, Worker};
@@ -64,7 +64,7 @@ impl Worker {
     fn pump_response_once(&mut self, owner: &mut u32, input: &mut [u8]) -> Turn {
         let handled = self.tick;
         let mut x = *owner;
-        let Some(exchange) = self.exchanges.get_mut(x as usize).and_then(Option::as_deref_mut) else {
+        let Some(exchange) = self.exchanges.get_mut(x) else {
             return Turn::Over;
         };
         let by_stream = exchange.is_stream_tunnel();
@@ -113,7 +113,7 @@ impl Worker {
             x = self.decide_hedge(x);
             *owner = x;
         }
-        let Some(exchange) = self.exchanges.get_mut(x as usize).and_then(Option::as_deref_mut) else {
+        let Some(exchange) = self.exchanges.get_mut(x) else {
             return Turn::Over;
         };
         if exchange.answer == Answer::Waiting {
@@ -191,7 +191,7 @@ impl Worker {
         let goodbye = self.draining && self.exchange(x).map(|one| one.down).is_some_and(|d| self.says_goodbye(d));
         let now = self.tick;
         let index = self.shared.index;
-        let Some(exchange) = self.exchanges.get_mut(x as usize).and_then(Option::as_deref_mut) else {
+        let Some(exchange) = self.exchanges.get_mut(x) else {
             return Turn::Over;
         };
         let Some(pool) = exchange.pool.as_ref() else { return Turn::Over };
@@ -205,8 +205,8 @@ impl Worker {
             counters.failures.add(1);
         }
         pool.backend.note(endpoint, !bad, now);
-        let local = Arc::clone(&exchange.local.plan);
-        let route = exchange.route.and_then(|route| local.routes.get(route));
+        let local = Rc::clone(&exchange.local);
+        let route = exchange.route.and_then(|route| local.plan.routes.get(route));
         if let Some(route) = route {
             let wanted = route.retry.takes_status(response.status);
             let may =
@@ -268,7 +268,7 @@ impl Worker {
 
     /// Gives the client what is in `self.output` (`head` bytes of it are a head), and what of `input` belongs to the body.
     pub(super) fn answer_body(&mut self, x: u32, head: usize, input: &[u8]) -> Turn {
-        let Some(exchange) = self.exchanges.get_mut(x as usize).and_then(Option::as_deref_mut) else {
+        let Some(exchange) = self.exchanges.get_mut(x) else {
             return Turn::Over;
         };
         let chunked = exchange.response_chunked;
@@ -286,7 +286,7 @@ impl Worker {
             self.abandon(x, Failure::ClientGone);
             return Turn::Over;
         }
-        let Some(exchange) = self.exchanges.get_mut(x as usize).and_then(Option::as_deref_mut) else {
+        let Some(exchange) = self.exchanges.get_mut(x) else {
             return Turn::Over;
         };
         if done {
@@ -324,7 +324,7 @@ impl Worker {
     /// Gives the client `self.output`, whose first `head` bytes are a head, then `raw`; false if the client is gone. With `end`
     /// nothing follows.
     pub(super) fn give(&mut self, x: u32, head: usize, raw: &[u8], end: bool) -> bool {
-        let Some(exchange) = self.exchanges.get(x as usize).and_then(Option::as_deref) else { return false };
+        let Some(exchange) = self.exchanges.get(x) else { return false };
         if exchange.shadow.is_some() {
             // Nobody wants to know.
             return true;
@@ -367,7 +367,7 @@ impl Worker {
 
     /// Whether the client takes no more now.
     pub(super) fn is_blocked(&self, x: u32) -> bool {
-        let Some(exchange) = self.exchanges.get(x as usize).and_then(Option::as_deref) else { return false };
+        let Some(exchange) = self.exchanges.get(x) else { return false };
         self.downs.get(exchange.down).is_some_and(|down| is_blocked(down, exchange.stream))
     }
 

@@ -40,7 +40,7 @@ impl Worker {
 
     /// Begins a stream with the exchange's request, as far as it is there.
     pub(super) fn send_stream(&mut self, x: u32) {
-        let Some(exchange) = self.exchanges.get_mut(x as usize).and_then(Option::as_deref_mut) else { return };
+        let Some(exchange) = self.exchanges.get_mut(x) else { return };
         let Some(u) = exchange.up else { return };
         let Some(up) = self.ups.get_mut(u) else { return };
         let connecting = up.connecting;

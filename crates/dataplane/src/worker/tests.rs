@@ -539,7 +539,7 @@ fn check(
     (0..8).for_each(|_| world.turn());
     let worker = &world.worker;
     prop_assert!(worker.downs.is_empty());
-    prop_assert!(worker.exchanges.iter().all(Option::is_none));
+    prop_assert!(worker.exchanges.is_empty());
     let pool = &worker.local.pools[0];
     let idle: usize = pool.members.iter().map(|member| member.idle.borrow().len()).sum();
     let shared: usize = pool.members.iter().map(|member| member.shared.borrow().len()).sum();

@@ -13,7 +13,7 @@ use crate::tracing::Traced;
 impl Worker {
     /// Finds out whose work a request is. Called only if there is tracing.
     pub(super) fn begin_trace(&mut self, x: u32, bytes: &[u8], fields: &mut [Field]) {
-        let Some(exchange) = self.exchanges.get_mut(x as usize).and_then(Option::as_deref_mut) else { return };
+        let Some(exchange) = self.exchanges.get_mut(x) else { return };
         if let Some(tracing) = &exchange.local.plan.tracing {
             exchange.traced = Some(Box::new(tracing.begin(bytes, fields, &mut self.identities)));
         }
@@ -21,7 +21,7 @@ impl Worker {
 
     /// Puts the context into the head as it goes on.
     pub(super) fn write_trace(&mut self, x: u32, out: &mut Vec<u8>) {
-        let Some(exchange) = self.exchanges.get_mut(x as usize).and_then(Option::as_deref_mut) else { return };
+        let Some(exchange) = self.exchanges.get_mut(x) else { return };
         if let (Some(traced), Some(tracing)) = (exchange.traced.as_deref_mut(), &exchange.local.plan.tracing) {
             tracing.write(traced, out);
         }

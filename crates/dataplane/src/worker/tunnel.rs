@@ -151,7 +151,7 @@ impl Worker {
     /// `Some` when it is over.
     fn pump_both(&mut self, x: u32, input: &mut [u8]) -> Option<Way> {
         let timeout = self.local.plan.settings.tunnel_timeout;
-        let exchange = self.exchanges.get_mut(x as usize).and_then(Option::as_deref_mut)?;
+        let exchange = self.exchanges.get_mut(x)?;
         let d = exchange.down;
         let down = self.downs.get_mut(d)?;
         let u = exchange.up?;

@@ -62,10 +62,10 @@ impl Worker {
     /// Chooses an endpoint and a connection, and sends.
     pub(super) fn send_out(&mut self, x: u32) {
         let now = self.tick;
-        let Some(exchange) = self.exchanges.get_mut(x as usize).and_then(Option::as_deref_mut) else { return };
+        let Some(exchange) = self.exchanges.get_mut(x) else { return };
         let Some(pool) = exchange.pool.as_ref().map(Rc::clone) else { return };
         let pool = if pool.stale.get() { self.renew_pool(x, pool) } else { pool };
-        let Some(exchange) = self.exchanges.get_mut(x as usize).and_then(Option::as_deref_mut) else { return };
+        let Some(exchange) = self.exchanges.get_mut(x) else { return };
         let bounded = pool.backend.is_bounded();
         if !exchange.entered {
             let behind = bounded && exchange.queued_until == 0 && self.is_queued_for(&pool);
@@ -74,7 +74,7 @@ impl Worker {
             }
             pool.deposit();
         }
-        let Some(exchange) = self.exchanges.get_mut(x as usize).and_then(Option::as_deref_mut) else { return };
+        let Some(exchange) = self.exchanges.get_mut(x) else { return };
         exchange.entered = true;
         let endpoint = match pool.pick(now, &exchange.wish, &mut self.dice) {
             Pick::At(endpoint) => endpoint,
@@ -96,7 +96,7 @@ impl Worker {
         if bounded {
             self.unqueue(x);
         }
-        let Some(exchange) = self.exchanges.get_mut(x as usize).and_then(Option::as_deref_mut) else { return };
+        let Some(exchange) = self.exchanges.get_mut(x) else { return };
         let route = exchange.route.and_then(|route| exchange.local.plan.routes.get(route));
         exchange.try_until = match route.map_or(0, |route| route.retry.per_try) {
             0 if exchange.shadow.is_some() => exchange.expires,
@@ -316,7 +316,7 @@ impl Worker {
 
     /// Gives the whole request, as far as it is there, to the kernel.
     fn send_request(&mut self, x: u32) {
-        let Some(exchange) = self.exchanges.get_mut(x as usize).and_then(Option::as_deref_mut) else { return };
+        let Some(exchange) = self.exchanges.get_mut(x) else { return };
         let Some(up) = exchange.up.and_then(|u| self.ups.get_mut(u)) else { return };
         if exchange.reused {
             exchange.ledger.note(Phase::Pool, self.tick);
@@ -486,7 +486,7 @@ impl Worker {
         if let Some(y) = self.exchange(x).and_then(|exchange| exchange.hedge) {
             self.drop_twin(y);
         }
-        let Some(exchange) = self.exchanges.get_mut(x as usize).and_then(Option::as_deref_mut) else { return };
+        let Some(exchange) = self.exchanges.get_mut(x) else { return };
         let Some(pool) = exchange.pool.as_ref() else { return };
         let endpoint = exchange.endpoint;
         if exchange.tries > 0 && exchange.try_began != 0 {
@@ -523,7 +523,7 @@ impl Worker {
     pub(super) fn try_failed(&mut self, x: u32, failure: Failure) {
         let now = self.tick;
         let index = self.shared.index;
-        let Some(exchange) = self.exchanges.get_mut(x as usize).and_then(Option::as_deref_mut) else { return };
+        let Some(exchange) = self.exchanges.get_mut(x) else { return };
         let Some(pool) = exchange.pool.as_ref().map(Rc::clone) else { return };
         let endpoint = exchange.endpoint;
         let counters = &pool.backend.endpoints[endpoint].counters[index];
@@ -589,7 +589,7 @@ impl Worker {
     /// The next try: at once, or after a while.
     pub(super) fn try_again(&mut self, x: u32, at_once: bool) {
         let now = self.tick;
-        let Some(exchange) = self.exchanges.get_mut(x as usize).and_then(Option::as_deref_mut) else { return };
+        let Some(exchange) = self.exchanges.get_mut(x) else { return };
         let route = exchange.route.and_then(|route| exchange.local.plan.routes.get(route));
         let wait =
             route.filter(|_| !at_once).map_or(0, |route| route.retry.wait(exchange.counted_tries(), &mut self.dice));

@@ -11,6 +11,7 @@ use super::Worker;
 use crate::clock::MILLISECOND;
 use crate::exchange::Failure;
 use crate::pool::Pool;
+use crate::slab::Token;
 
 /// Room that another worker has made is seen after this time at the latest.
 const LOOK: u64 = 2 * MILLISECOND;
@@ -24,11 +25,10 @@ pub(super) enum Due {
 
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    /// When, for which exchange (number and serial), what.
-    due: BinaryHeap<Reverse<(u64, u32, u64, Due)>>,
+    /// When, for which exchange, what.
+    due: BinaryHeap<Reverse<(u64, Token, Due)>>,
     /// Those who wait for room, the longest first.
     queue: VecDeque<u32>,
-    pub(super) serial: u64,
     /// With more due than this it is time to forget those whose exchange has ended.
     most: usize,
 }
@@ -44,10 +44,10 @@ impl Waiting {
     }
 
     /// Most exchanges end long before their second endpoint would be asked: what is due is not kept for longer than it takes
-    /// to become twice as many as those that live. `lives` is asked for numbers and serials.
-    fn add(&mut self, entry: (u64, u32, u64, Due), lives: impl Fn(u32, u64) -> bool) {
+    /// to become twice as many as those that live.
+    fn add(&mut self, entry: (u64, Token, Due), lives: impl Fn(Token) -> bool) {
         if self.due.len() >= self.most.max(FEW) {
-            self.due.retain(|Reverse((_, x, serial, _))| lives(*x, *serial));
+            self.due.retain(|Reverse((_, exchange, _))| lives(*exchange));
             self.most = 2 * self.due.len();
             self.due.shrink_to(self.most.max(FEW));
         }
@@ -61,23 +61,20 @@ impl Waiting {
 
 impl Worker {
     pub(super) fn wait_until(&mut self, x: u32, at: u64, due: Due) {
-        if let Some(serial) = self.exchange(x).map(|exchange| exchange.serial) {
+        if self.exchanges.get(x).is_some() {
             let exchanges = &self.exchanges;
-            let of = |x: u32| exchanges.get(x as usize).and_then(Option::as_deref).map(|exchange| exchange.serial);
-            self.waiting.add((at, x, serial, due), |x, serial| of(x) == Some(serial));
+            self.waiting.add((at, exchanges.token(x), due), |token| exchanges.find(token).is_some());
         }
     }
 
     /// Whose time has come, and who has room now.
     pub(super) fn serve_waiting(&mut self) {
-        while let Some(Reverse((at, x, serial, due))) = self.waiting.due.peek().copied() {
+        while let Some(Reverse((at, token, due))) = self.waiting.due.peek().copied() {
             if at > self.tick {
                 break;
             }
             self.waiting.due.pop();
-            if self.exchange(x).is_none_or(|exchange| exchange.serial != serial) {
-                continue;
-            }
+            let Some(x) = self.exchanges.find(token) else { continue };
             match due {
                 Due::Retry => self.retry(x),
                 Due::Hedge => self.hedge(x),
@@ -122,7 +119,7 @@ impl Worker {
     /// Whether others of this worker have been waiting for the same backend.
     pub(super) fn is_queued_for(&self, pool: &Pool) -> bool {
         self.waiting.queue.iter().any(|x| {
-            let exchange = self.exchanges.get(*x as usize).and_then(Option::as_deref);
+            let exchange = self.exchanges.get(*x);
             let other = exchange.and_then(|exchange| exchange.pool.as_ref());
             other.is_some_and(|other| Arc::ptr_eq(&other.backend.common, &pool.backend.common))
         })
@@ -179,22 +176,24 @@ impl Worker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::slab::Kind;
 
     #[test]
     fn what_is_due_for_the_dead_is_forgotten() {
         let mut waiting = Waiting::default();
         // Every hundredth lives.
-        let lives = |x: u32, serial: u64| x == 7 && serial.is_multiple_of(100);
-        for serial in 0..200_000 {
-            waiting.add((1_000_000 - serial, 7, serial, Due::Hedge), lives);
+        let token = |generation: u32| Token::new(Kind::Exchange, generation, 7);
+        let lives = |token: Token| token.generation().is_multiple_of(100);
+        for generation in 0..200_000 {
+            waiting.add((1_000_000 - u64::from(generation), token(generation), Due::Hedge), lives);
         }
         assert!(waiting.due.len() < 2 * 2000 + FEW && waiting.due.capacity() < 4 * 2000 + FEW, "{}", waiting.due.len());
         let mut living = 0;
         let mut last = 0;
-        while let Some(Reverse((at, x, serial, _))) = waiting.due.pop() {
+        while let Some(Reverse((at, token, _))) = waiting.due.pop() {
             assert!(last <= at);
             last = at;
-            living += u32::from(lives(x, serial));
+            living += u32::from(lives(token));
         }
         assert_eq!(living, 2000);
     }
