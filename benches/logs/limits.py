@@ -3,8 +3,8 @@
 
 usage: limits.py AGENT [--lines N] [--rounds N] [--case NAME]... [--out FILE]
 
-parse     CRI lines whose text is JSON, parsed, enriched with four fields and the labels of a pod, written as JSON: MiB/s
-          of source per core (bytes by the agent's CPU time)
+parse     CRI lines whose text is JSON, parsed, enriched with three fields and two labels of a pod, written as JSON:
+          MiB/s of source per core (bytes by the agent's CPU time)
 http      plain lines to an HTTP server; spooled: the same with every record on the spool first
 file      plain lines to a file; and spooled
 idle      PSS three seconds after the start, with one quiet file, admin port open
