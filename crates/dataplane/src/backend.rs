@@ -14,7 +14,7 @@ use rustls::pki_types::ServerName;
 use crate::announce::Version;
 use crate::balance::{Entry, Table, hash};
 use crate::clock::{self, SECOND};
-use crate::count::{Counter, Histogram};
+use crate::count::{Counter, Histogram, Throttle};
 use crate::head::Field;
 use crate::pool::Wish;
 
@@ -208,6 +208,8 @@ pub struct Common {
     pub overflows: AtomicU64,
     /// Requests that waited for room in vain.
     pub pending_timeouts: AtomicU64,
+    /// What is said about TLS that failed.
+    pub tls_failures: Throttle,
 }
 
 impl Common {

@@ -40,6 +40,8 @@ pub enum Failure {
     /// Too many requests in a time.
     RateLimited,
     Connect,
+    /// TLS could not be agreed on with the backend: no byte of the request was sent.
+    Tls,
     ConnectTimeout,
     /// The backend closed the connection before it answered.
     Closed,
@@ -68,6 +70,7 @@ impl Failure {
             Failure::PendingTimeout => "pending_timeout",
             Failure::RateLimited => "rate_limited",
             Failure::Connect => "connect_failed",
+            Failure::Tls => "tls_failed",
             Failure::ConnectTimeout => "connect_timeout",
             Failure::Closed => "backend_closed",
             Failure::RefusedStream => "stream_refused",
@@ -89,7 +92,7 @@ impl Failure {
             Failure::NoRoute => 404,
             Failure::Limit | Failure::NoEndpoint | Failure::Shutdown => 503,
             Failure::Overflow | Failure::PendingTimeout | Failure::RefusedStream => 503,
-            Failure::Connect | Failure::Closed | Failure::Truncated | Failure::Malformed => 502,
+            Failure::Connect | Failure::Tls | Failure::Closed | Failure::Truncated | Failure::Malformed => 502,
             Failure::ConnectTimeout | Failure::AnswerTimeout | Failure::RequestTimeout => 504,
             Failure::ClientTimeout => 408,
             Failure::ClientGone => 499,

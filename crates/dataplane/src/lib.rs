@@ -23,6 +23,7 @@ pub mod exchange;
 pub mod filter;
 pub mod forward;
 pub mod h2;
+pub mod handshake;
 pub mod head;
 pub mod hello;
 pub mod hex;

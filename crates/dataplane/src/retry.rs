@@ -53,7 +53,7 @@ impl Retry {
 
     pub const fn takes(&self, failure: Failure) -> bool {
         match failure {
-            Failure::Connect | Failure::ConnectTimeout => self.on.connect,
+            Failure::Connect | Failure::Tls | Failure::ConnectTimeout => self.on.connect,
             Failure::RefusedStream => self.on.refused,
             Failure::Closed | Failure::Truncated => self.on.reset,
             Failure::AnswerTimeout => self.on.timeout || self.takes_status(504),

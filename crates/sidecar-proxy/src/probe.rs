@@ -10,8 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use dataplane::backend::{Address, Backend, Common, Endpoint, Settings};
-use dataplane::clock;
 use dataplane::pool::Dice;
+use dataplane::{clock, handshake};
 
 use crate::config::ActiveHealth;
 
@@ -93,7 +93,8 @@ impl Checker {
             endpoint.health.recover(now);
         } else if !down && !now_good && *length >= self.health.failures {
             endpoint.health.set_down(true, now);
-            let reason = answer.map_or_else(|error| error.to_string(), |_| "its answer says so".to_owned());
+            let why = |error: io::Error| handshake::reason(&error).unwrap_or_else(|| error.to_string());
+            let reason = answer.map_or_else(why, |_| "its answer says so".to_owned());
             daemon::warn!("an endpoint is not well", backend = backend, endpoint = endpoint.name, reason = reason);
         }
     }

@@ -97,10 +97,11 @@ impl Worker {
                 self.answer_ended(x);
                 return Turn::Over;
             }
-            Err(_) => {
+            Err(error) => {
                 let waiting = exchange.answer == Answer::Waiting;
+                up.tell_reason(&error, handled);
                 if waiting {
-                    let failure = if handshaking { Failure::Connect } else { Failure::Closed };
+                    let failure = if handshaking { Failure::Tls } else { Failure::Closed };
                     self.try_failed(x, failure);
                 } else {
                     self.abandon(x, Failure::Truncated);

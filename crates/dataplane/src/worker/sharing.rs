@@ -165,8 +165,13 @@ impl Worker {
         match got {
             Ok(Got::Bytes(more)) => length += more,
             Ok(Got::Nothing) => return false,
-            Ok(Got::End) | Err(_) => {
-                self.lose_shared(u, if handshaking { Failure::Connect } else { Failure::Closed });
+            Ok(Got::End) => {
+                self.lose_shared(u, if handshaking { Failure::Tls } else { Failure::Closed });
+                return false;
+            }
+            Err(error) => {
+                up.tell_reason(&error, self.tick);
+                self.lose_shared(u, if handshaking { Failure::Tls } else { Failure::Closed });
                 return false;
             }
         }

@@ -43,6 +43,22 @@ pub(super) struct Up {
 /// Bytes of plain text in a record at most (RFC 8446 §5.1).
 const TLS_RECORD: usize = 16 << 10;
 
+/// Between two words about TLS with one backend.
+const TLS_QUIET: u64 = 10 * clock::SECOND;
+
+impl Up {
+    /// Says what was wrong with TLS: requests only say that it failed.
+    pub(super) fn tell_reason(&self, error: &std::io::Error, now: u64) {
+        let backend = &self.pool.backend;
+        if let Some(reason) = crate::handshake::reason(error)
+            && backend.common.tls_failures.allows(1, TLS_QUIET, now)
+        {
+            let endpoint = &backend.endpoints[self.endpoint].name;
+            daemon::warn!("TLS with a backend failed", backend = backend.name, endpoint = endpoint, reason = reason);
+        }
+    }
+}
+
 impl Drop for Up {
     fn drop(&mut self) {
         self.pool.backend.count_connection(self.endpoint, false);
@@ -530,7 +546,7 @@ impl Worker {
         let unsent = !exchange.sent;
         // A pooled connection that ended by itself is nobody's failure.
         let stale = exchange.reused && failure == Failure::Closed;
-        if matches!(failure, Failure::Connect | Failure::ConnectTimeout) {
+        if matches!(failure, Failure::Connect | Failure::Tls | Failure::ConnectTimeout) {
             counters.connect_failures.add(1);
         }
         // Who refuses a stream is busy, not broken.
@@ -575,6 +591,7 @@ impl Worker {
         }
         let text = match failure {
             Failure::Connect => "the backend cannot be reached",
+            Failure::Tls => "the backend and the proxy cannot agree on TLS",
             Failure::ConnectTimeout => "connecting to the backend took too long",
             Failure::Closed => "the backend closed the connection",
             Failure::RefusedStream => "the backend refused the stream",

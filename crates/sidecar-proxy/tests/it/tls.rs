@@ -29,6 +29,11 @@ impl Authority {
         self.issuer.pem()
     }
 
+    /// Its own certificate and key.
+    fn own(&self) -> (String, String) {
+        (self.pem(), self.issuer.key().serialize_pem())
+    }
+
     /// Chain and key.
     pub(crate) fn issue(&self, names: &[&str], uri: Option<&str>) -> (String, String) {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
@@ -238,6 +243,36 @@ fn backends_over_tls() {
     assert_eq!(inner.metric("outrigger_proxy_connections_total"), 1);
     outer.reload(&backend("other.test"));
     assert_eq!(stream.get("/").status(), 502);
+}
+
+#[test]
+fn why_tls_with_a_backend_fails_is_said() {
+    let authority = Authority::new();
+    let upstream = Upstream::start(|_| ok("fine."));
+    let mut inner = World::new();
+    // As long as nobody looks closer, a CA's certificate is as good as any.
+    write_pair(&inner.path(""), "tls", &authority.own());
+    inner.start(&spec(upstream.address, "{certificates: [{certFile: ROOT/tls.crt, keyFile: ROOT/tls.key}]}"));
+    for http2 in [false, true] {
+        let mut outer = World::new();
+        fs::write(outer.path("ca.crt"), authority.pem()).unwrap();
+        outer.start(&format!(
+            "listeners:\n- {{name: http, address: \"127.0.0.1:0\"}}\nroutes:\n- {{name: all, backends: [{{name: app}}]}}\nbackends:\n- name: app\n  http2: {http2}\n  endpoints: [\"{}\"]\n  tls: {{serverName: inner.test, caFile: ROOT/ca.crt}}\naccessLog: {{format: json, path: ROOT/access.log}}\n",
+            inner.address()
+        ));
+        let mut client = outer.client();
+        for _ in 0..3 {
+            let answer = client.get("/");
+            assert_eq!((answer.status(), answer.field("x-outrigger-failure")), (502, Some("tls_failed")));
+        }
+        let (said, why) = ("TLS with a backend failed", "its certificate is not trusted: it is a CA's");
+        // Twice, if a period ended between them.
+        assert!((1..=2).contains(&outer.log().matches(said).count()) && outer.log().contains(why), "{}", outer.log());
+        eventually("the lines", || {
+            let log = fs::read_to_string(outer.path("access.log")).unwrap();
+            log.matches("\"error.type\":\"tls_failed\"").count() == 3
+        });
+    }
 }
 
 #[test]
