@@ -5,7 +5,7 @@ the time from exec to the first answer. Proxies run on CPU 0, everything else on
 usage: more.py [-r ROUNDS] [-d SECONDS] PROXY...   PROXY: outrigger (binary in $OUTRIGGER_PROXY), nginx, haproxy
 needs h2load, wrk, nginx, haproxy, openssl
 """
-import argparse, os, re, shutil, socket, ssl, statistics, subprocess, tempfile, time
+import argparse, os, re, shutil, socket, ssl, statistics, struct, subprocess, tempfile, time
 
 HTTP, TLS, TCP, APP = 18180, 18543, 18183, 19101
 OURS = f"""apiVersion: outrigger.dev/v1alpha1
@@ -68,7 +68,17 @@ http {{ access_log off; sendfile on; keepalive_requests 1000000000; keepalive_ti
 
 class Program:
     def __init__(self, command, cpu):
-        self.process = subprocess.Popen(["taskset", "-c", str(cpu), *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        """`began`: the moment before exec, of the program itself and nothing in front of it."""
+        (told, tell) = os.pipe()
+
+        def settle():
+            os.sched_setaffinity(0, {cpu})
+            os.write(tell, struct.pack("d", time.monotonic()))
+
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=settle)
+        self.began = struct.unpack("d", os.read(told, 8))[0]
+        os.close(told)
+        os.close(tell)
 
     def tree(self):
         found, todo = [], [self.process.pid]
@@ -186,15 +196,14 @@ def main():
     rows = {}
     app = Program(["nginx", "-c", directory + "/app.conf", "-p", directory], 1)
     try:
-        first_answer(APP, time.monotonic())
+        first_answer(APP, app.began)
         for _ in range(given.r):
             for name in given.proxies:
                 row = rows.setdefault(name, {})
                 add = lambda key, value: row.setdefault(key, []).append(value)
-                began = time.monotonic()
                 program = Program(starts[name](), 0)
                 try:
-                    add("first answer ms", first_answer(HTTP, began))
+                    add("first answer ms", first_answer(HTTP, program.began))
                     time.sleep(0.3)
                     add("idle PSS KiB", program.memory()[0])
                     p50, p99 = at_rate(directory, given.d)

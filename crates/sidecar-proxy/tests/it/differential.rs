@@ -1,4 +1,4 @@
-//! The same bytes through nginx, HAProxy and us, each before a backend that records what reaches it. Whatever we pass on must
+//! The same bytes through nginx, HAProxy, Envoy (where `.ci/kubectl` could bring it) and us, each before a backend that records what reaches it. Whatever we pass on must
 //! read the same to every reader, strict or lax, and must be what the others pass on if they pass it on at all.
 //!
 //! Every case has a listener and a backend of its own, so that what comes late cannot count for another. It is over when the
@@ -23,7 +23,7 @@ mod reader;
 use corpus::{Case, cases};
 use reader::{Message, Reader, read};
 
-/// A client that says no more is closed by all three after this many seconds: more than a busy machine takes to send a
+/// A client that says no more is closed by all of them after this many seconds: more than a busy machine takes to send a
 /// case's bytes.
 const LIMIT: u32 = 4;
 
@@ -121,7 +121,7 @@ enum Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if let Process::Peer(child, _) = self {
-            // nginx's and HAProxy's are in the foreground and have no children here.
+            // All are in the foreground and have no children here.
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -152,8 +152,9 @@ type Place = (SocketAddr, bool, SocketAddr);
 
 /// `None`, and said so, if the program is not installed.
 fn peer(program: &str, config: impl Fn(&[Place], &Path) -> String, arguments: &[&str]) -> Option<Proxy> {
-    if !Command::new(program).arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
-    {
+    let mut version = Command::new(program);
+    version.arg(if program.ends_with("envoy") { "--version" } else { "-v" });
+    if !version.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
         println!("NOT RUN: {program} is not installed");
         return None;
     }
@@ -167,7 +168,8 @@ fn peer(program: &str, config: impl Fn(&[Place], &Path) -> String, arguments: &[
     let places: Vec<Place> = (cases().iter().zip(&listeners).zip(&recorders))
         .map(|(((_, case), listener), recorder)| (*listener, is_http2(case), recorder.address))
         .collect();
-    let path = directory.path().join("config");
+    // Envoy goes by the name's end.
+    let path = directory.path().join("config.yaml");
     std::fs::write(&path, config(&places, directory.path())).unwrap();
     let mut command = Command::new(program);
     command.args(arguments).arg(&path).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -221,6 +223,46 @@ fn haproxy() -> Option<Proxy> {
     peer("haproxy", config, &["-db", "-f"])
 }
 
+fn envoy() -> Option<Proxy> {
+    let config = |places: &[Place], _: &Path| {
+        let (mut listeners, mut clusters) = (String::new(), String::new());
+        let address =
+            |at: &SocketAddr| format!("{{socket_address: {{address: {}, port_value: {}}}}}", at.ip(), at.port());
+        let filters = "type.googleapis.com/envoy.extensions.filters";
+        for (index, (listener, http2, backend)) in places.iter().enumerate() {
+            let (listener, backend) = (address(listener), address(backend));
+            let codec = if *http2 { "HTTP2" } else { "HTTP1" };
+            let _ = writeln!(
+                listeners,
+                "  - name: l{index}
+    address: {listener}
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          '@type': {filters}.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: l{index}
+          codec_type: {codec}
+          stream_idle_timeout: {LIMIT}s
+          request_headers_timeout: {LIMIT}s
+          drain_timeout: 0.1s
+          common_http_protocol_options: {{idle_timeout: {LIMIT}s}}
+          route_config: {{virtual_hosts: [{{name: all, domains: ['*'], routes: [{{match: {{prefix: /}}, route: {{cluster: b{index}}}}}]}}]}}
+          http_filters: [{{name: envoy.filters.http.router, typed_config: {{'@type': {filters}.http.router.v3.Router}}}}]"
+            );
+            let _ = writeln!(
+                clusters,
+                "  - {{name: b{index}, connect_timeout: 8s, load_assignment: {{cluster_name: b{index}, endpoints: [{{lb_endpoints: [{{endpoint: {{address: {backend}}}}}]}}]}}}}"
+            );
+        }
+        format!("static_resources:\n  listeners:\n{listeners}  clusters:\n{clusters}")
+    };
+    let brought = crate::harness::clients().join("envoy");
+    let program = if brought.exists() { brought } else { "envoy".into() };
+    let arguments = ["--disable-hot-restart", "--concurrency", "1", "--log-level", "off", "-c"];
+    peer(&program.to_string_lossy(), config, &arguments)
+}
+
 /// Statuses that came back; over when the proxy has closed.
 fn ask(address: SocketAddr, case: &Case) -> Vec<u16> {
     let bytes = match case {
@@ -269,8 +311,8 @@ fn ask_all(proxy: Option<Proxy>) -> Option<Vec<Outcome>> {
 fn what_we_pass_on_reads_the_same_to_everybody() {
     // One after the other, because each has hundreds of connections.
     let ours = ask_all(Some(ours())).unwrap();
-    let others = [ask_all(nginx()), ask_all(haproxy())];
-    let mut table = format!("{:58} {:14} {:14} {:14}\n", "", "us", "nginx", "HAProxy");
+    let others = [ask_all(nginx()), ask_all(haproxy()), ask_all(envoy())];
+    let mut table = format!("{:58} {:14} {:14} {:14} {:14}\n", "", "us", "nginx", "HAProxy", "Envoy");
     let mut problems = Vec::new();
     for (index, (name, _)) in cases().iter().enumerate() {
         let mine = &ours[index];
@@ -282,7 +324,7 @@ fn what_we_pass_on_reads_the_same_to_everybody() {
                 problems.push(format!("{name}: {reader:?} reads {read:?} where a strict one reads {messages:?}"));
             }
         }
-        for (peer, outcomes) in ["nginx", "HAProxy"].into_iter().zip(&others) {
+        for (peer, outcomes) in ["nginx", "HAProxy", "Envoy"].into_iter().zip(&others) {
             let Some(outcome) = outcomes.as_ref().map(|all| &all[index]) else {
                 let _ = write!(table, " {:14}", "not run");
                 continue;

@@ -11,9 +11,7 @@ use crate::harness::{World, eventually};
 
 /// A Python that has grpcio; `None`: the test cannot run here.
 fn python() -> Option<PathBuf> {
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target")), PathBuf::from);
-    let python = target.join("clients/python/bin/python3");
+    let python = crate::harness::clients().join("python/bin/python3");
     let ready = Command::new(&python).args(["-c", "import grpc"]).output().is_ok_and(|run| run.status.success());
     if !ready {
         println!("NOT RUN: {} with grpcio is missing; .ci/kubectl brings it", python.display());

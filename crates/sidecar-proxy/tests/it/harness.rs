@@ -15,6 +15,13 @@ use rustix::process::{Pid, Signal, kill_process};
 /// Long enough for a machine under load; nothing waits that long when all is well.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What `.ci/kubectl` brings.
+pub(crate) fn clients() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target")), PathBuf::from);
+    target.join("clients")
+}
+
 pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {
