@@ -116,16 +116,13 @@ pub struct Exchange {
     pub down: u32,
     /// The client's stream; 0: the whole connection.
     pub stream: u32,
-    /// Of a stream's body, what the backend has not taken yet, as it will be written, and how much of it is payload.
+    /// Of a stream's body, what the backend has not taken yet, as it will be written.
     pub hold: Vec<u8>,
-    pub held: usize,
     /// Of a stream's body, the end has come and not been passed on.
     pub ends: bool,
     pub up: Option<u32>,
     /// The stream of the backend's connection; 0: all of it.
     pub up_stream: u32,
-    /// Payload from the backend that the client has not taken yet.
-    pub owed: usize,
     /// When the answer must go on, if the backend's connection is shared.
     pub answer_by: u64,
     /// `grpc-status`.
@@ -226,11 +223,9 @@ impl Exchange {
             down: 0,
             stream: 0,
             hold: Vec::new(),
-            held: 0,
             ends: false,
             up: None,
             up_stream: 0,
-            owed: 0,
             answer_by: u64::MAX,
             grpc: None,
             local,

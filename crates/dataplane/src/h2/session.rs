@@ -60,6 +60,8 @@ struct Stream {
     send: i64,
     receive: i64,
     unreturned: u32,
+    /// Of what has come on it, what the owner has not given back.
+    owed: usize,
     remote_closed: bool,
     local_closed: bool,
     headed: bool,
@@ -265,19 +267,19 @@ impl Session {
             return Err(Code::FlowControl);
         }
         let Some(stream) = self.streams.iter_mut().find(|stream| stream.id == id) else {
-            self.give_back(None, frame.length);
+            self.credit(frame.length);
             return if self.reset.contains(&id) { Ok(None) } else { Err(Code::StreamClosed) };
         };
         if stream.remote_closed {
-            self.give_back(None, frame.length);
+            self.credit(frame.length);
             return Ok(self.break_off(id, Code::StreamClosed));
         }
         stream.receive -= length;
         if stream.receive < 0 {
             return Err(Code::FlowControl);
         }
+        stream.owed += frame.length;
         if !stream.headed {
-            self.give_back(None, frame.length);
             return Ok(self.break_off(id, Code::Protocol));
         }
         let end = frame.has(frame::END_STREAM);
@@ -293,11 +295,10 @@ impl Session {
         stream.remote_closed = end;
         // As much as was declared, no more and no less (§8.1.1).
         if stream.length.is_some_and(|length| stream.received > length || end && stream.received != length) {
-            self.give_back(None, frame.length);
             return Ok(self.break_off(id, Code::Protocol));
         }
         if padding > 0 {
-            self.give_back(Some(id), padding);
+            self.give_back_some(id, padding);
         }
         let start = frame::HEADER + start;
         Ok(Some(Event::Data { stream: id, range: start..start + size, end }))
@@ -437,7 +438,7 @@ impl Session {
             self.patience.useless(frame::HEADER + payload.len());
             return Ok(None);
         };
-        let stream = self.streams.swap_remove(position);
+        let stream = self.forget(position);
         if self.role == Role::Server {
             self.patience.reset();
             if self.patience.is_over() {
@@ -550,8 +551,15 @@ impl Session {
             self.patience.reset();
         }
         let position = self.streams.iter().position(|stream| stream.id == id)?;
-        let stream = self.streams.swap_remove(position);
+        let stream = self.forget(position);
         Some(Event::Reset { stream: id, owner: stream.owner, refused: false })
+    }
+
+    /// Every stream leaves here. What has come on it keeps nothing of the connection's window any more, whoever holds it.
+    fn forget(&mut self, position: usize) -> Stream {
+        let stream = self.streams.swap_remove(position);
+        self.credit(stream.owed);
+        stream
     }
 
     fn put_reset(&mut self, id: u32, code: Code) {
@@ -616,7 +624,7 @@ impl Session {
     /// The stream is over for its owner. One that is not is reset.
     pub fn close(&mut self, id: u32, code: Code) {
         let Some(position) = self.streams.iter().position(|stream| stream.id == id) else { return };
-        let stream = self.streams.swap_remove(position);
+        let stream = self.forget(position);
         if !stream.remote_closed || !stream.local_closed {
             self.put_reset(id, code);
         }
@@ -803,19 +811,30 @@ impl Session {
         self.out.len() > WAITING
     }
 
-    /// Payload has been passed on: the other side may send as much again.
-    pub fn give_back(&mut self, id: Option<u32>, length: usize) {
-        self.unreturned += length as u32;
-        if i64::from(self.unreturned) >= ALL_WINDOW / 2 {
-            frame::put_window(0, self.unreturned, &mut self.out);
-            self.receive += i64::from(std::mem::take(&mut self.unreturned));
+    /// All payload that has come on a stream has been passed on: the other side may send as much again.
+    pub fn give_back(&mut self, id: u32) {
+        if let Some(owed) = self.find(id).map(|stream| stream.owed) {
+            self.give_back_some(id, owed);
         }
-        let Some(id) = id else { return };
+    }
+
+    fn give_back_some(&mut self, id: u32, length: usize) {
         let Some(stream) = self.streams.iter_mut().find(|stream| stream.id == id) else { return };
+        stream.owed -= length;
         stream.unreturned += length as u32;
         if i64::from(stream.unreturned) >= WINDOW / 2 && !stream.remote_closed {
             frame::put_window(id, stream.unreturned, &mut self.out);
             stream.receive += i64::from(std::mem::take(&mut stream.unreturned));
+        }
+        self.credit(length);
+    }
+
+    /// Gives so much of the connection's own window back.
+    fn credit(&mut self, length: usize) {
+        self.unreturned += length as u32;
+        if i64::from(self.unreturned) >= ALL_WINDOW / 2 {
+            frame::put_window(0, self.unreturned, &mut self.out);
+            self.receive += i64::from(std::mem::take(&mut self.unreturned));
         }
     }
 }
@@ -828,6 +847,7 @@ impl Stream {
             send,
             receive: WINDOW,
             unreturned: 0,
+            owed: 0,
             remote_closed: false,
             local_closed: false,
             headed: false,

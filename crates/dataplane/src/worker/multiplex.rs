@@ -225,17 +225,16 @@ impl Worker {
 
     fn stream_body(&mut self, d: u32, stream: u32, data: &[u8], end: bool, trailers: &[u8]) {
         let Some(session) = self.downs.get_mut(d).and_then(|down| down.h2.as_deref_mut()) else { return };
-        let Some(x) = session.owner(stream) else { return session.give_back(None, data.len()) };
+        let Some(x) = session.owner(stream) else { return session.give_back(stream) };
         let Some(exchange) = self.exchanges.get_mut(x) else { return };
         // What is to become a tunnel may be filled before it stands.
         if exchange.request.is_done() && !exchange.upgrade && !exchange.connect {
-            return session.give_back(Some(stream), data.len());
+            return session.give_back(stream);
         }
         exchange.bytes_in += data.len() as u64;
         if exchange.bytes_in > exchange.body_most {
             return self.fail_with(x, Failure::Limit, 413, "the body is too large");
         }
-        exchange.held += data.len();
         if exchange.request_chunked {
             chunk(data, &mut exchange.hold);
         } else {
@@ -285,13 +284,12 @@ impl Worker {
         gather(&mut exchange.copy, &exchange.hold);
         exchange.hold.clear();
         let copy = if ends { exchange.copy.take() } else { None };
-        let held = std::mem::take(&mut exchange.held);
         let (d, stream, done) = (exchange.down, exchange.stream, exchange.request.is_done());
         let now = clock::now();
         self.tick = now;
         exchange.ledger.note(Phase::Send, now);
         if let Some(session) = self.session(d) {
-            session.give_back(Some(stream), held);
+            session.give_back(stream);
         }
         self.soil(d);
         self.soil_up(u);
@@ -321,7 +319,8 @@ impl Worker {
         let (now, timeout) = (self.tick, self.local.plan.settings.body_timeout);
         let blocked = self.is_blocked(x);
         let Some(exchange) = self.exchange(x) else { return };
-        let sends = !request_done && exchange.held == 0 && exchange.answer == Answer::Waiting && !exchange.patient;
+        let sends =
+            !request_done && exchange.hold.is_empty() && exchange.answer == Answer::Waiting && !exchange.patient;
         let at = if timeout != 0 && (blocked || sends) { now + timeout } else { u64::MAX };
         exchange.client_by = at;
         let d = exchange.down;

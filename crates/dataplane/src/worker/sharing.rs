@@ -314,11 +314,10 @@ impl Worker {
         if exchange.answer != Answer::Begun {
             // Payload of an answer that has none.
             if let Some(session) = self.session_up(u) {
-                session.give_back(Some(stream), data.len());
+                session.give_back(stream);
             }
             return;
         }
-        exchange.owed += data.len();
         exchange.ledger.note(Phase::Body, now);
         self.output.clear();
         self.answer_body(x, 0, data);
@@ -333,11 +332,11 @@ impl Worker {
         if self.is_blocked(x) {
             return;
         }
-        let Some(exchange) = self.exchange(x) else { return };
-        let (owed, stream, u) = (std::mem::take(&mut exchange.owed), exchange.up_stream, exchange.up);
-        let Some(u) = u.filter(|_| owed > 0) else { return };
+        let Some((Some(u), stream)) = self.exchange(x).map(|exchange| (exchange.up, exchange.up_stream)) else {
+            return;
+        };
         if let Some(session) = self.session_up(u) {
-            session.give_back(Some(stream), owed);
+            session.give_back(stream);
         }
         self.soil_up(u);
     }

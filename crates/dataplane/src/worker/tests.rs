@@ -196,7 +196,7 @@ impl Client {
                     assert!(!came.whole);
                     came.body.extend_from_slice(&frame[range.clone()]);
                     came.whole = end;
-                    session.give_back(Some(stream), range.len());
+                    session.give_back(stream);
                 }
                 Some(Event::Trailers { stream }) => {
                     self.came.get_mut(&number(stream)).expect("a head first").whole = true
@@ -280,7 +280,7 @@ impl Server {
                     end.then_some(stream)
                 }
                 Some(Event::Data { stream, range, end }) => {
-                    session.give_back(Some(stream), range.len());
+                    session.give_back(stream);
                     let (_, body) = self.streams.get_mut(&stream).expect("a head first");
                     body.extend_from_slice(&frame[range]);
                     end.then_some(stream)

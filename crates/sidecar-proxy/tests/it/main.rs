@@ -31,4 +31,5 @@ mod tcp;
 mod telemetry;
 mod tls;
 mod tls_peers;
+mod windows;
 mod wire;

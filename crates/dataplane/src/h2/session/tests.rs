@@ -95,7 +95,7 @@ fn what_is_received_is_given_back() {
     feed(&mut greedy, &frame(frame::HEADERS, 4, 1, POST)).unwrap();
     let outcome = (0..5).map(|_| feed(&mut greedy, &frame(0, 0, 1, &piece))).find(Result::is_err);
     assert_eq!(outcome, Some(Err(Code::FlowControl)));
-    session.give_back(Some(1), 3 * 16384);
+    session.give_back(1);
     assert_eq!(written(&mut session), [(8, 0, 1, 4)]);
     assert!(feed(&mut session, &frame(0, 0, 1, &piece)).is_ok() && feed(&mut session, &frame(0, 0, 1, &piece)).is_ok());
 }

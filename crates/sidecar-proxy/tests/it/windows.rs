@@ -1,0 +1,154 @@
+//! Windows of connections that many streams share (RFC 9113 §5.2): what one stream leaves behind must not starve the others.
+//! The test is both the client and the backend.
+
+use std::io::Read as _;
+use std::net::{SocketAddr, TcpListener};
+
+use crate::harness::{Client, PATIENCE, Upstream, World, ok, simple_spec};
+use crate::wire::{Came, DATA, END, HEADERS, PING, PREFACE, RST, WHOLE, Wire, block, frame, get, request, settings};
+
+const CANCEL: [u8; 4] = 8u32.to_be_bytes();
+
+/// One side of a connection that keeps count of how much it may send.
+pub(crate) struct Side {
+    wire: Wire,
+    window: i64,
+}
+
+impl Side {
+    fn new(wire: Wire) -> Side {
+        Side { wire, window: 65_535 }
+    }
+
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
+        assert!(self.wire.send(bytes));
+    }
+
+    /// The next that fits; windows are counted.
+    pub(crate) fn until(&mut self, what: &str, fits: impl Fn(&Came) -> bool) -> Came {
+        loop {
+            let came = self.wire.next();
+            if let Came::Window(0, more) = came {
+                self.window += i64::from(more);
+            }
+            if fits(&came) {
+                return came;
+            }
+            assert!(came != Came::Closed, "closed before {what}");
+        }
+    }
+
+    /// Everything that was sent before has been looked at.
+    pub(crate) fn sync(&mut self) {
+        self.send(&frame(PING, 0, 0, b"and then"));
+        self.until("the answer to a PING", |came| matches!(came, Came::Pong(_)));
+    }
+
+    /// The next request's stream.
+    pub(crate) fn asked(&mut self) -> u32 {
+        match self.until("a request", |came| matches!(came, Came::Head(..))) {
+            Came::Head(stream, ..) => stream,
+            _ => 0,
+        }
+    }
+
+    pub(crate) fn answer(&mut self, stream: u32, fields: &[(&str, &str)]) {
+        let fields = [&[(":status", "200")], fields].concat();
+        self.send(&frame(HEADERS, WHOLE, stream, &block(&fields)));
+    }
+
+    pub(crate) fn data(&mut self, stream: u32, length: usize, end: bool) {
+        let mut left = length;
+        for piece in vec![b'x'; length].chunks(16_384) {
+            left -= piece.len();
+            self.window -= piece.len() as i64;
+            assert!(self.window >= 0, "the connection's window is used up");
+            self.send(&frame(DATA, if end && left == 0 { END } else { 0 }, stream, piece));
+        }
+    }
+}
+
+/// A backend of HTTP/2 that says only what the test says.
+pub(crate) struct Backend {
+    listener: TcpListener,
+}
+
+impl Backend {
+    pub(crate) fn new() -> Backend {
+        Backend { listener: TcpListener::bind("127.0.0.1:0").unwrap() }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.listener.local_addr().unwrap()
+    }
+
+    pub(crate) fn world(&self) -> World {
+        World::with(&simple_spec(&[self.address()], "  http2: true\n"))
+    }
+
+    pub(crate) fn accept(&self) -> Side {
+        let (mut stream, _) = self.listener.accept().unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        let mut preface = [0; PREFACE.len()];
+        stream.read_exact(&mut preface).unwrap();
+        assert_eq!(preface, PREFACE);
+        let mut side = Side::new(Wire::over(Box::new(stream)));
+        side.send(&settings(&[]));
+        side.until("settings", |came| matches!(came, Came::Settings(_)));
+        side
+    }
+}
+
+#[test]
+fn answers_with_a_length_give_back_what_they_took() {
+    let backend = Backend::new();
+    let world = backend.world();
+    let mut client = Client::connect(world.address());
+    client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    let mut side = backend.accept();
+    for _ in 0..60 {
+        let stream = side.asked();
+        side.sync();
+        side.answer(stream, &[("content-length", "8000")]);
+        side.data(stream, 8000, true);
+        assert_eq!(client.answer().body.len(), 8000);
+        client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    }
+}
+
+/// A client that takes nothing and goes, again and again.
+#[test]
+fn what_was_on_its_way_to_clients_that_went_is_given_back() {
+    let backend = Backend::new();
+    let world = backend.world();
+    let mut client = Wire::connect(world.address(), &[(4, 0)]);
+    client.send(&get(1));
+    let mut side = backend.accept();
+    for number in 0..10 {
+        let stream = side.asked();
+        side.sync();
+        side.answer(stream, &[]);
+        side.data(stream, 60_000, false);
+        // Of this the proxy knows before it hears of the end.
+        client.until("an answer", |came| came.status() == Some(200));
+        side.sync();
+        client.send(&[frame(RST, 0, 2 * number + 1, &CANCEL), get(2 * number + 3)].concat());
+        side.until("the end of the stream", |came| *came == Came::Reset(stream, 8));
+    }
+}
+
+#[test]
+fn bodies_that_are_refused_are_given_back() {
+    let upstream = Upstream::start(|_| ok("fine"));
+    let spec = simple_spec(&[upstream.address], "");
+    let world = World::with(&spec.replace("- name: all\n", "- name: all\n  maxBody: 1000\n"));
+    let mut client = Side::new(Wire::connect(world.address(), &[]));
+    for number in 0..40 {
+        let stream = 2 * number + 1;
+        client.send(&frame(HEADERS, WHOLE, stream, &request("POST", "/", &[])));
+        client.data(stream, 16_000, false);
+        client.until("a refusal", |came| came.status() == Some(413));
+        client.sync();
+    }
+}
