@@ -11,9 +11,13 @@ use rustix::net::sockopt;
 use crate::backend::Address;
 use crate::sock;
 
-/// Our own connections to original destinations, by the address they come from. One of them that is accepted here has been
-/// redirected like everybody else's, and would go round for ever.
-static OWN: Mutex<Option<HashSet<SocketAddr>>> = Mutex::new(None);
+/// Our own connections to original destinations, by both ends, since one local port may serve connections to many
+/// places at once, not all of them ours. One of them that is accepted here has been redirected like everybody else's, and
+/// would go round for ever.
+static OWN: Mutex<Option<Known>> = Mutex::new(None);
+
+/// From where and to where.
+type Known = HashSet<(SocketAddr, SocketAddr)>;
 
 /// Why it is not known, or of no use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,7 +32,7 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-fn own() -> MutexGuard<'static, Option<HashSet<SocketAddr>>> {
+fn own() -> MutexGuard<'static, Option<Known>> {
     OWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -44,21 +48,35 @@ pub fn destination(fd: &OwnedFd, from: Option<SocketAddr>) -> Result<SocketAddr,
     if original == here {
         return Err(Refused::Direct);
     }
-    let from = from.map(canonical);
-    if from.is_some_and(|from| own().as_ref().is_some_and(|own| own.contains(&from))) {
+    if from.is_some_and(|from| is_own(from, original)) {
         return Err(Refused::Own);
     }
     Ok(original)
 }
 
+fn is_own(from: SocketAddr, to: SocketAddr) -> bool {
+    own().as_ref().is_some_and(|own| own.contains(&(canonical(from), canonical(to))))
+}
+
 /// One of our own connections, for as long as it is open.
 #[derive(Debug)]
-pub struct Remembered(SocketAddr);
+pub struct Remembered {
+    from: SocketAddr,
+    to: SocketAddr,
+}
+
+impl Remembered {
+    fn insert(own: &mut Option<Known>, from: SocketAddr, to: SocketAddr) -> Remembered {
+        let (from, to) = (canonical(from), canonical(to));
+        own.get_or_insert_default().insert((from, to));
+        Remembered { from, to }
+    }
+}
 
 impl Drop for Remembered {
     fn drop(&mut self) {
         if let Some(own) = own().as_mut() {
-            own.remove(&self.0);
+            own.remove(&(self.from, self.to));
         }
     }
 }
@@ -67,9 +85,25 @@ impl Drop for Remembered {
 pub fn connect(to: SocketAddr) -> io::Result<(OwnedFd, bool, Option<Remembered>)> {
     let mut own = own();
     let (fd, done) = sock::connect(&Address::Tcp(to))?;
-    let from = sock::local_address(&fd).map(canonical);
-    if let Some(from) = from {
-        own.get_or_insert_default().insert(from);
+    let remembered = sock::local_address(&fd).map(|from| Remembered::insert(&mut own, from, to));
+    Ok((fd, done, remembered))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_local_port_serves_connections_to_many_places() {
+        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let (from, one, other) = (address("192.0.2.1:40000"), address("192.0.2.2:80"), address("192.0.2.3:80"));
+        let first = Remembered::insert(&mut own(), from, one);
+        assert!(is_own(from, one) && is_own(address("[::ffff:192.0.2.1]:40000"), one));
+        assert!(!is_own(from, other), "somebody else's");
+        let second = Remembered::insert(&mut own(), from, other);
+        drop(first);
+        assert!(!is_own(from, one) && is_own(from, other));
+        drop(second);
+        assert!(!is_own(from, other));
     }
-    Ok((fd, done, from.map(Remembered)))
 }
