@@ -43,6 +43,9 @@ pub struct Sock {
     pub hangup: bool,
     out: Vec<u8>,
     out_at: usize,
+    /// With TLS: the kernel has not taken all, an event will come, and it is the owner's [`Sock::flush`] that goes on: who
+    /// waits for the end of the writing must hear of it, whatever else is written meanwhile.
+    full: bool,
     /// Read but not used yet.
     pub left: Vec<u8>,
     pub tls: Option<Box<Connection>>,
@@ -64,6 +67,7 @@ impl Sock {
             hangup: false,
             out: Vec::new(),
             out_at: 0,
+            full: false,
             left: Vec::new(),
             tls: None,
             pipe: None,
@@ -144,7 +148,6 @@ impl Sock {
     }
 
     fn read_tls(&mut self, buffer: &mut [u8], cipher: &mut [u8]) -> io::Result<Got> {
-        let waits = self.blocked();
         let Some(tls) = self.tls.as_deref_mut() else { return Ok(Got::Nothing) };
         let mut filled = 0;
         if let Some(end) = drain_plain(tls, buffer, &mut filled)? {
@@ -180,9 +183,8 @@ impl Sock {
                         }
                         ended = drain_plain(tls, buffer, &mut filled)? == Some(Got::End);
                     }
-                    // What the kernel did not take before is its owner's to flush, who would not hear of it here.
-                    if tls.wants_write() && !waits {
-                        flush_tls(tls, &self.fd)?;
+                    if !self.full {
+                        self.full = !flush_tls(tls, &self.fd)?;
                     }
                     if ended && filled == 0 {
                         return Ok(Got::End);
@@ -199,7 +201,10 @@ impl Sock {
             for part in parts {
                 tls.writer().write_all(part)?;
             }
-            return flush_tls(tls, &self.fd).map(drop);
+            if !self.full {
+                self.full = !flush_tls(tls, &self.fd)?;
+            }
+            return Ok(());
         }
         if self.out_at < self.out.len() {
             parts.iter().for_each(|part| self.out.extend_from_slice(part));
@@ -227,10 +232,11 @@ impl Sock {
 
     /// Tries to write what is kept; true when nothing is left.
     pub fn flush(&mut self) -> io::Result<bool> {
-        if let Some(tls) = self.tls.as_deref_mut()
-            && !flush_tls(tls, &self.fd)?
-        {
-            return Ok(false);
+        if let Some(tls) = self.tls.as_deref_mut() {
+            self.full = !flush_tls(tls, &self.fd)?;
+            if self.full {
+                return Ok(false);
+            }
         }
         while self.out_at < self.out.len() {
             match send(&self.fd, &self.out[self.out_at..])? {
@@ -555,6 +561,26 @@ mod tests {
                 Err(error) => panic!("after {taken} bytes: {error}"),
             }
         }
+    }
+
+    #[test]
+    fn nothing_else_ends_the_waiting_for_the_kernel() {
+        const MUCH: usize = 4 << 20;
+        let (mut sock, mut client) = secured();
+        sock.write(&[&vec![b'x'; MUCH]]).unwrap();
+        // The kernel takes more all the time, and small things are written: only the flush says so.
+        for _ in 0..200 {
+            take(&mut client);
+            assert!(sock.blocked());
+            sock.write(&[b"a small answer"]).unwrap();
+        }
+        let mut rounds = 0;
+        while !sock.flush().unwrap() {
+            take(&mut client);
+            rounds += 1;
+            assert!(rounds < 10_000);
+        }
+        assert!(!sock.blocked());
     }
 
     #[test]

@@ -512,6 +512,8 @@ impl Worker {
             exchange.try_began = 0;
         }
         let Some(u) = exchange.up.take() else { return };
+        // What is left of a request would be taken for the next one.
+        let reusable = reusable && exchange.hold.is_empty() && !exchange.ends;
         let stream = std::mem::take(&mut exchange.up_stream);
         if stream != 0 {
             return self.release_stream(u, stream);
