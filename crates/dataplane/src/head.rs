@@ -191,8 +191,10 @@ const fn table(extra: &[u8]) -> [bool; 256] {
 
 /// `tchar` (RFC 9110 §5.6.2).
 pub static TOKEN: [bool; 256] = table(b"!#$%&'*+-.^_`|~");
-/// What may stand in an authority (RFC 3986 §3.2), without user information, which nobody has a use for here.
-static AUTHORITY: [bool; 256] = table(b"-._~%!$&'()*+,;=:[]");
+/// What may stand in a host that is a name or an IPv4 address (RFC 3986 §3.2.2).
+static NAME: [bool; 256] = table(b"-._~%!$&'()*+,;=");
+/// What may stand between the brackets of one that is an IPv6 address, with a zone (RFC 6874), or of a later version.
+static LITERAL: [bool; 256] = table(b"-._~%!$&'()*+,;=:");
 
 /// Visible characters, blanks, tabs and what is beyond ASCII (RFC 9110 §5.5): no CR, LF or NUL.
 pub fn is_value(bytes: &[u8]) -> bool {
@@ -203,9 +205,25 @@ fn is_target(bytes: &[u8]) -> bool {
     bytes.iter().fold(true, |good, &byte| good & (byte > 0x20) & (byte < 0x7f) & (byte != b'#'))
 }
 
-/// Whether a text is an authority that a `Host` field may carry; empty is allowed (RFC 9112 §3.2).
+/// Whether a text is an authority that a `Host` field may carry: a host and perhaps a port (RFC 3986 §3.2), without user
+/// information, which nobody has a use for here. Empty is allowed (RFC 9112 §3.2), and so is an empty port.
 pub fn is_authority(bytes: &[u8]) -> bool {
-    bytes.iter().all(|byte| AUTHORITY[usize::from(*byte)])
+    let (host, rest, allowed) = match bytes {
+        [b'[', inside @ ..] => match inside.iter().position(|byte| *byte == b']') {
+            Some(end) if end > 0 => (&inside[..end], &inside[end + 1..], &LITERAL),
+            _ => return false,
+        },
+        _ => {
+            let end = bytes.iter().position(|byte| *byte == b':').unwrap_or(bytes.len());
+            (&bytes[..end], &bytes[end..], &NAME)
+        }
+    };
+    host.iter().all(|byte| allowed[usize::from(*byte)])
+        && match rest {
+            [] | [b':'] => true,
+            [b':', port @ ..] => port.len() <= 5 && field::number(port).is_some_and(|port| port <= 65535),
+            _ => false,
+        }
 }
 
 /// Reads a request's head. `None`: more bytes are needed.

@@ -32,7 +32,7 @@ document! {
         trusted_proxies: Vec<String> = default(Vec::new()),
         /// Whether WebSocket connections may be made (RFC 6455). Other upgrades are not passed on.
         web_socket: bool = default(true),
-        /// What becomes of paths with `.` or `..` segments, plain or encoded.
+        /// What becomes of paths with `.` or `..` segments, plain or encoded, also between encoded slashes, and with an encoded NUL.
         dot_segments: DotSegments = default(DotSegments::Refuse),
         /// Name servers, `ADDRESS` or `ADDRESS:PORT`; without, those of `/etc/resolv.conf`, whose other settings count in any case.
         name_servers: Vec<String> = default(Vec::new()),
@@ -718,7 +718,7 @@ choice! {
 }
 
 choice! {
-    /// What becomes of paths with dot segments.
+    /// What becomes of paths with dot segments (also between encoded slashes) or an encoded NUL.
     pub enum DotSegments {
         /// 400: who asks for them wants to get past a rule.
         Refuse = "refuse",

@@ -95,7 +95,7 @@ impl Worker {
         }
         if local.plan.settings.refuse_dots && has_dots(path) {
             exchange.failure = Some(Failure::Refused);
-            return self.respond(x, 400, "the path has dot segments", &[]);
+            return self.respond(x, 400, "the path has dot segments or a NUL", &[]);
         }
         let Serves::Http(table) = &door.listener.serves else { return };
         let method = head.method_span.of(bytes);
@@ -455,21 +455,33 @@ pub(super) fn upgrades<'a>(head: &Request, bytes: &'a [u8], fields: &[Field]) ->
     (protocols.next().is_none() && protocol.eq_ignore_ascii_case(b"websocket")).then_some(protocol)
 }
 
-/// `.` or `..` as a whole segment, also percent-encoded (RFC 3986 §3.3, §6.2.2).
+/// `.` or `..` as a whole segment (RFC 3986 §3.3, §6.2.2), or a NUL; also where dots, slashes or the NUL are percent-encoded,
+/// since applications undo that before they look.
 fn has_dots(path: &[u8]) -> bool {
     if memchr::memchr2(b'.', b'%', path).is_none() {
         return false;
     }
-    path.split(|byte| matches!(byte, b'/' | b'\\')).any(|segment| {
-        // Parameters of a segment are cut off by some.
-        let mut rest = segment.split(|byte| *byte == b';').next().unwrap_or_default();
-        let mut dots = 0;
-        while let [b'.', after @ ..] | [b'%', b'2', b'e' | b'E', after @ ..] = rest {
-            rest = after;
-            dots += 1;
-        }
-        rest.is_empty() && (1..=2).contains(&dots)
-    })
+    // Of the segment, as long as there is nothing else in it.
+    let mut dots = Some(0);
+    let mut rest = path;
+    loop {
+        let (byte, after) = match rest {
+            [] => return matches!(dots, Some(1 | 2)),
+            [b'%', b'2', b'e' | b'E', after @ ..] => (b'.', after),
+            [b'%', b'2', b'f' | b'F', after @ ..] | [b'%', b'5', b'c' | b'C', after @ ..] => (b'/', after),
+            [b'%', b'3', b'b' | b'B', after @ ..] => (b';', after),
+            [b'%', b'0', b'0', ..] => return true,
+            [byte, after @ ..] => (*byte, after),
+        };
+        rest = after;
+        dots = match (byte, dots) {
+            // Parameters of a segment are cut off by some.
+            (b'/' | b'\\' | b';', Some(1 | 2)) => return true,
+            (b'/' | b'\\', _) => Some(0),
+            (b'.', Some(before)) => Some(before + 1),
+            _ => None,
+        };
+    }
 }
 
 #[cfg(test)]
@@ -478,10 +490,35 @@ mod tests {
 
     #[test]
     fn dot_segments() {
-        for path in ["/..", "/a/../b", "/./", "/a/%2e%2E/b", "/.%2e", "/a/..;x=1/b", "/a\\..\\b"] {
+        for path in [
+            "/..",
+            "/a/../b",
+            "/./",
+            "/a/%2e%2E/b",
+            "/.%2e",
+            "/a/..;x=1/b",
+            "/a\\..\\b",
+            "/a/..%2Fb",
+            "/a%5c.%2e",
+            "/a%2f..%3b/b",
+            "/a%00",
+        ] {
             assert!(has_dots(path.as_bytes()), "{path}");
         }
-        for path in ["/", "/a.b", "/.well-known/x", "/...", "/a..b/c", "/%2eab", "/a/%20/b", "/a;b/c"] {
+        for path in [
+            "/",
+            "/a.b",
+            "/.well-known/x",
+            "/...",
+            "/a..b/c",
+            "/%2eab",
+            "/a/%20/b",
+            "/a;b/c",
+            "/a%2fb",
+            "/a;../b",
+            "/a%252e%252e/",
+            "/a.%",
+        ] {
             assert!(!has_dots(path.as_bytes()), "{path}");
         }
     }
