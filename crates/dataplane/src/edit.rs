@@ -23,7 +23,29 @@ impl Edits {
 
     /// Marks what goes away.
     pub fn mark(&self, bytes: &[u8], fields: &mut [Field]) {
-        field::leave_out(bytes, fields, |name| self.remove.iter().any(|other| other.eq_ignore_ascii_case(name)));
+        field::leave_out(bytes, fields, |name| self.removes(name));
+    }
+
+    fn removes(&self, name: &[u8]) -> bool {
+        self.remove.iter().any(|other| other.eq_ignore_ascii_case(name))
+    }
+
+    /// Adds its lines to those that others have added, less what goes away of these.
+    pub fn add_to(&self, lines: &mut Vec<u8>) {
+        if !self.remove.is_empty() {
+            let (mut from, mut to) = (0, 0);
+            while let Some(length) = memchr::memchr(b'\n', &lines[from..]).map(|at| at + 1) {
+                let line = &lines[from..from + length];
+                let name = &line[..memchr::memchr(b':', line).unwrap_or(length)];
+                if !self.removes(name) {
+                    lines.copy_within(from..from + length, to);
+                    to += length;
+                }
+                from += length;
+            }
+            lines.truncate(to);
+        }
+        lines.extend_from_slice(&self.lines);
     }
 }
 
@@ -119,6 +141,21 @@ mod tests {
         ] {
             assert_eq!(edit.apply(path.as_bytes()), expected.as_bytes(), "{path}");
         }
+    }
+
+    #[test]
+    fn the_last_of_several_edits_counts() {
+        let pair = |name: &str, value: &str| [(name.to_owned(), value.to_owned())];
+        let mut lines = b"A: 1\r\nB: 2\r\na: 3\r\nC: a: 4\r\n".to_vec();
+        Edits::new(&pair("a", "5"), &[], &[]).add_to(&mut lines);
+        assert_eq!(lines, b"B: 2\r\nC: a: 4\r\na: 5\r\n");
+        Edits::new(&[], &pair("b", "6"), &["c".to_owned()]).add_to(&mut lines);
+        assert_eq!(lines, b"B: 2\r\na: 5\r\nb: 6\r\n");
+        Edits::default().add_to(&mut lines);
+        assert_eq!(lines, b"B: 2\r\na: 5\r\nb: 6\r\n");
+        let mut none = Vec::new();
+        Edits::new(&pair("a", "1"), &[], &[]).add_to(&mut none);
+        assert_eq!(none, b"a: 1\r\n");
     }
 
     #[test]

@@ -129,6 +129,8 @@ pub struct Exchange {
     pub grpc: Option<u8>,
     pub local: Rc<Local>,
     pub route: Option<usize>,
+    /// Which of the route's targets was chosen.
+    pub target: usize,
     pub pool: Option<Rc<Pool>>,
     pub endpoint: usize,
     pub method: Method,
@@ -230,6 +232,7 @@ impl Exchange {
             grpc: None,
             local,
             route: None,
+            target: 0,
             pool: None,
             endpoint: 0,
             method: Method::Other,

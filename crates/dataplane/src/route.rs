@@ -6,6 +6,7 @@ use std::sync::Arc;
 use regex::bytes::Regex;
 
 use crate::count::{Counter, Exemplars, Histogram};
+use crate::edit::Edits;
 use crate::filter::Filter;
 use crate::head::{Field, Method, field};
 
@@ -148,35 +149,63 @@ pub struct RouteCounters {
     pub exemplars: Exemplars,
 }
 
+/// A backend with its share of what a route takes.
+#[derive(Debug)]
+pub struct Target {
+    /// Its number.
+    pub backend: usize,
+    pub weight: usize,
+    /// What is changed only if it is chosen.
+    pub changes: Option<Box<Changes>>,
+}
+
+/// Changes of a request's head and of its answer's.
+#[derive(Debug, Default)]
+pub struct Changes {
+    pub request: Edits,
+    pub response: Edits,
+}
+
 /// Backends, each with its share.
 #[derive(Debug, Default)]
 pub struct Targets {
-    /// By number, with the sum of weights up to and including each.
-    sums: Vec<(usize, usize)>,
+    list: Vec<Target>,
+    /// The sum of weights up to and including each.
+    sums: Vec<usize>,
 }
 
 impl Targets {
-    /// Of backends' numbers with their weights.
-    pub fn new(weighted: impl IntoIterator<Item = (usize, usize)>) -> Targets {
+    pub fn new(list: Vec<Target>) -> Targets {
         let mut sum = 0;
-        let sums = weighted.into_iter().map(|(backend, weight)| {
-            sum += weight;
-            (backend, sum)
+        let sums = list.iter().map(|target| {
+            sum += target.weight;
+            sum
         });
-        Targets { sums: sums.collect() }
+        Targets { sums: sums.collect(), list }
     }
 
-    /// One of the backends, by weight.
+    /// Of backends' numbers with their weights.
+    pub fn plain(weighted: impl IntoIterator<Item = (usize, usize)>) -> Targets {
+        let list = weighted.into_iter().map(|(backend, weight)| Target { backend, weight, changes: None });
+        Targets::new(list.collect())
+    }
+
+    /// The place in the list of one of them, by weight.
     pub fn draw(&self, dice: &mut crate::pool::Dice) -> Option<usize> {
         match self.sums.as_slice() {
             [] => None,
-            [(backend, 1..)] => Some(*backend),
+            [sum] if *sum > 0 => Some(0),
             sums => {
-                let total = sums.last()?.1;
+                let total = *sums.last()?;
                 let drawn = if total == 0 { return None } else { dice.below(total) };
-                sums.iter().find(|(_, sum)| drawn < *sum).map(|(backend, _)| *backend)
+                sums.iter().position(|sum| drawn < *sum)
             }
         }
+    }
+
+    /// The one at this place.
+    pub fn get(&self, place: usize) -> Option<&Target> {
+        self.list.get(place)
     }
 }
 

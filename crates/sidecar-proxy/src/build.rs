@@ -16,7 +16,7 @@ use dataplane::log::Writer;
 use dataplane::passage::Passages;
 use dataplane::plan::{Forwarded, Listener, Plan, Serves, Settings};
 use dataplane::retry::{Conditions, Retry};
-use dataplane::route::{self, RouteCounters, Table, Targets};
+use dataplane::route::{self, Changes, RouteCounters, Table, Target, Targets};
 use dataplane::sock;
 use regex::bytes::Regex;
 
@@ -300,7 +300,7 @@ fn table(spec: &Spec, listener: &str) -> Result<Table, BuildError> {
 
 /// Where the connections of a listener go that does not speak HTTP.
 fn passages(spec: &Spec, listener: &config::Listener) -> Passages {
-    let whole = listener.tcp.iter().map(|name| (Vec::new(), Targets::new([(number(spec, name), 1)])));
+    let whole = listener.tcp.iter().map(|name| (Vec::new(), Targets::plain([(number(spec, name), 1)])));
     let routes = listener
         .tcp_routes
         .iter()
@@ -354,7 +354,14 @@ fn build_retry(one: &config::Retries) -> Retry {
 }
 
 fn targets(spec: &Spec, list: &[config::Target]) -> Targets {
-    Targets::new(list.iter().map(|target| (number(spec, &target.name), target.weight as usize)))
+    let list = list.iter().map(|one| {
+        let edits = |headers: &Option<config::Headers>| headers.as_ref().map(filter::edits).unwrap_or_default();
+        let changes = (one.request_headers.is_some() || one.response_headers.is_some()).then(|| {
+            Box::new(Changes { request: edits(&one.request_headers), response: edits(&one.response_headers) })
+        });
+        Target { backend: number(spec, &one.name), weight: one.weight as usize, changes }
+    });
+    Targets::new(list.collect())
 }
 
 fn build_route(

@@ -323,6 +323,10 @@ document! {
         name: String = required,
         /// Its share is this of the sum of all weights.
         weight: u32 = default(1),
+        /// Changes the header of requests that go there, after the route's filters.
+        request_headers: Option<Headers> = optional,
+        /// Changes the header of its answers, before the route's filters.
+        response_headers: Option<Headers> = optional,
     }
 }
 

@@ -223,9 +223,33 @@ impl Taking<'_> {
             let Some(name) = self.backend(&at, one, namespace, http2) else { continue };
             let Some(mut target) = fresh::<config::Target>("name: x") else { continue };
             (target.name, target.weight) = (name, one.weight);
+            self.changes(&at, &one.filters, &mut target);
             targets.push(target);
         }
         targets
+    }
+
+    /// What is changed for one backend only.
+    fn changes(&mut self, at: &str, filters: &[RouteFilter], target: &mut config::Target) {
+        for (index, filter) in filters.iter().enumerate() {
+            let at = format!("{at}.filters[{index}]");
+            let (place, made) = match filter.r#type {
+                FilterType::RequestHeaderModifier => (&mut target.request_headers, &filter.request_header_modifier),
+                FilterType::ResponseHeaderModifier => (&mut target.response_headers, &filter.response_header_modifier),
+                _ => {
+                    self.refuse(
+                        &format!("{at}.type"),
+                        "is no filter of a single backendRef here: it belongs to the rule",
+                    );
+                    continue;
+                }
+            };
+            match made {
+                Some(_) if place.is_some() => self.refuse(&at, "is there twice"),
+                Some(one) => *place = headers(one),
+                None => self.refuse(&at, "has not what its type needs"),
+            }
+        }
     }
 
     /// A backend of the proxy by `name:port` or `name`, or a new one with the name as its endpoint.
@@ -289,7 +313,7 @@ impl Taking<'_> {
 
     fn mirror(&mut self, at: &str, one: &RequestMirror, namespace: Option<&str>, http2: bool) -> Option<Filter> {
         let MirrorRef { group, kind, namespace: own, name, port } = one.backend_ref.clone();
-        let to = BackendRef { group, kind, namespace: own, name, port, weight: 1 };
+        let to = BackendRef { group, kind, namespace: own, name, port, weight: 1, filters: Vec::new() };
         let mut mirror = fresh::<config::filter::Mirror>("backend: x")?;
         mirror.percent = self.percent(at, one);
         // What is wrong with the backend has been said.

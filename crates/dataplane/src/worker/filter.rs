@@ -105,13 +105,17 @@ impl Worker {
             }
             Decision::Respond(response) => self.answer_by_filter(x, response),
             Decision::Forward { path: new_path, host: new_host } => {
-                let Some(backend) = route.targets.draw(&mut self.dice) else {
+                let place = route.targets.draw(&mut self.dice);
+                let Some((place, chosen)) = place.and_then(|place| Some((place, route.targets.get(place)?))) else {
                     if let Some(exchange) = self.exchange(x) {
                         exchange.failure = Some(Failure::NoEndpoint);
                     }
                     return self.respond(x, 503, "the route has no backend", &[]);
                 };
-                let pool = Rc::clone(&local.pools[backend]);
+                if let Some(exchange) = self.exchange(x) {
+                    exchange.target = place;
+                }
+                let pool = Rc::clone(&local.pools[chosen.backend]);
                 if pool.backend.wishes() {
                     let client = self.downs.get(d).map(|down| down.peer()).unwrap_or_default();
                     let wish = pool.backend.wish(bytes, fields, target.path, client);
@@ -140,7 +144,7 @@ impl Worker {
                 let mut out = std::mem::take(&mut self.output);
                 out.clear();
                 let goes_to = (new_target.as_deref().unwrap_or(target.whole), host_line);
-                self.write_head(d, route, head, bytes, fields, goes_to, &mut out);
+                self.write_head(d, (route, chosen), head, bytes, fields, goes_to, &mut out);
                 if local.plan.tracing.is_some() {
                     self.write_trace(x, &mut out);
                 }

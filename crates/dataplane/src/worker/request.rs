@@ -140,7 +140,7 @@ impl Worker {
     pub(super) fn write_head(
         &mut self,
         d: u32,
-        route: &Route,
+        (route, chosen): (&Route, &crate::route::Target),
         head: &Request,
         bytes: &[u8],
         fields: &mut [Field],
@@ -171,11 +171,13 @@ impl Worker {
             let from = (down.peer(), tls, head.host.of(bytes));
             forward::forwarded(settings.forwarded, bytes, fields, from, &mut self.extra);
         }
-        for filter in &route.filters {
-            if let Filter::RequestHeaders(edits) = filter {
-                edits.mark(bytes, fields);
-                self.extra.extend_from_slice(&edits.lines);
-            }
+        let by_route = route.filters.iter().filter_map(|filter| match filter {
+            Filter::RequestHeaders(edits) => Some(edits),
+            _ => None,
+        });
+        for edits in by_route.chain(chosen.changes.as_deref().map(|changes| &changes.request)) {
+            edits.mark(bytes, fields);
+            edits.add_to(&mut self.extra);
         }
         forward::kept(bytes, fields, out);
         out.extend_from_slice(&self.extra);

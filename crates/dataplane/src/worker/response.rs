@@ -237,11 +237,15 @@ impl Worker {
         out.clear();
         status_line(response, bytes, out);
         self.extra.clear();
-        for filter in route.iter().flat_map(|route| &route.filters) {
-            if let Filter::ResponseHeaders(edits) = filter {
-                edits.mark(bytes, fields);
-                self.extra.extend_from_slice(&edits.lines);
-            }
+        let chosen = route.and_then(|route| route.targets.get(exchange.target));
+        let by_target = chosen.and_then(|target| target.changes.as_deref()).map(|changes| &changes.response);
+        let by_route = route.iter().flat_map(|route| &route.filters).filter_map(|filter| match filter {
+            Filter::ResponseHeaders(edits) => Some(edits),
+            _ => None,
+        });
+        for edits in by_target.into_iter().chain(by_route) {
+            edits.mark(bytes, fields);
+            edits.add_to(&mut self.extra);
         }
         if let Some(notes) = &exchange.notes {
             notes.mark(bytes, fields);

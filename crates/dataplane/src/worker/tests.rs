@@ -34,7 +34,7 @@ fn plan(directory: &std::path::Path, socket: &Arc<OwnedFd>, http2: bool) -> Plan
     let route = Route {
         name: "all".to_owned(),
         filters: Vec::new(),
-        targets: crate::route::Targets::new([(0, 1)]),
+        targets: crate::route::Targets::plain([(0, 1)]),
         request_timeout: 0,
         backend_timeout: 60 * SECOND,
         retry: crate::retry::Retry { times: 2, ..crate::retry::Retry::default() },

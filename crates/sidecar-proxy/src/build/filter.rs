@@ -1,7 +1,7 @@
 //! From a route's filters to the chain the workers ask. A gate whose part of the document did not change goes on, with
 //! what it has counted.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -247,6 +247,14 @@ fn build_attacks(attacks: &config::filter::Attacks, mode: attack::Mode) -> Attac
     Attacks::new(mode, attacks.threshold, exclusions.collect())
 }
 
+/// Changes of a header.
+pub(super) fn edits(headers: &config::Headers) -> Edits {
+    let list = |map: &BTreeMap<String, String>| -> Vec<(String, String)> {
+        map.iter().map(|(name, value)| (name.clone(), value.clone())).collect()
+    };
+    Edits::new(&list(&headers.set), &list(&headers.add), &headers.remove)
+}
+
 fn build_edit(filter: &config::Filter, route: &config::Route) -> Filter {
     let prefix = route.matches.iter().find_map(|one| match &one.path {
         Some(config::PathMatch::Prefix(Text(prefix))) => Some(prefix.as_bytes().to_vec()),
@@ -258,12 +266,6 @@ fn build_edit(filter: &config::Filter, route: &config::Route) -> Filter {
             let matched = prefix.clone().unwrap_or_else(|| b"/".to_vec());
             edit::PathEdit::Prefix { matched, with: with.as_bytes().to_vec() }
         }
-    };
-    let edits = |headers: &config::Headers| {
-        let list = |map: &std::collections::BTreeMap<String, String>| -> Vec<(String, String)> {
-            map.iter().map(|(name, value)| (name.clone(), value.clone())).collect()
-        };
-        Edits::new(&list(&headers.set), &list(&headers.add), &headers.remove)
     };
     match filter {
         config::Filter::RequestHeaders(headers) => Filter::RequestHeaders(edits(headers)),

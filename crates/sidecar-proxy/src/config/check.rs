@@ -180,7 +180,7 @@ fn check_route(at: &str, route: &Route, spec: &Spec, decoder: &mut Decoder) {
     if !route.backends.is_empty() && route.backends.iter().all(|target| target.weight == 0) {
         decoder.refuse_at(&format!("{at}.backends"), "all weights are 0");
     }
-    check_targets(at, &route.backends, spec, decoder);
+    check_targets(at, (&route.backends, !route.connect), spec, decoder);
     for (index, status) in route.retries.statuses.iter().enumerate() {
         if !(500..=599).contains(status) {
             decoder.refuse_at(&format!("{at}.retries.statuses[{index}]"), "must be from 500 to 599");
@@ -220,8 +220,8 @@ fn check_route(at: &str, route: &Route, spec: &Spec, decoder: &mut Decoder) {
     }
 }
 
-/// The `backends` of a route.
-fn check_targets(at: &str, targets: &[Target], spec: &Spec, decoder: &mut Decoder) {
+/// The `backends` of a route; `with_heads`: it has requests and answers.
+fn check_targets(at: &str, (targets, with_heads): (&[Target], bool), spec: &Spec, decoder: &mut Decoder) {
     for (index, target) in targets.iter().enumerate() {
         if !spec.backends.iter().any(|one| one.name == target.name) {
             decoder
@@ -229,6 +229,16 @@ fn check_targets(at: &str, targets: &[Target], spec: &Spec, decoder: &mut Decode
         }
         if target.weight > 1_000_000 {
             decoder.refuse_at(&format!("{at}.backends[{index}].weight"), "must be at most 1000000");
+        }
+        for (field, headers) in
+            [("requestHeaders", &target.request_headers), ("responseHeaders", &target.response_headers)]
+        {
+            let at = format!("{at}.backends[{index}].{field}");
+            match headers {
+                Some(_) if !with_heads => decoder.refuse_at(&at, "is of no use here: what is passed on is not HTTP"),
+                Some(headers) => check_headers(&at, headers, decoder),
+                None => {}
+            }
         }
     }
 }

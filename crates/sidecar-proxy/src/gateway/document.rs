@@ -366,6 +366,8 @@ document! {
         port: Option<u16> = optional,
         /// The share.
         weight: u32 = default(1),
+        /// What happens if it is chosen.
+        filters: Vec<RouteFilter> = default(Vec::new()),
     }
 }
 

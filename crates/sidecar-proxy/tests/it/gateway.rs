@@ -156,6 +156,22 @@ fn what_is_not_understood_is_refused_at_its_place() {
             ": document[2].spec.rules[0].filters[0].requestMirror.backendRef: the Proxy has no backend of this name",
         ),
         (
+            "  rules:\n  - backendRefs: [{name: app, filters: [{type: URLRewrite, urlRewrite: {hostname: x}}]}]\n",
+            "F:16:48: document[2].spec.rules[0].backendRefs[0].filters[0].type: is no filter of a single backendRef here",
+        ),
+        (
+            "  rules:\n  - backendRefs: [{name: app, filters: [{type: RequestHeaderModifier, requestHeaderModifier: {}}, {type: RequestHeaderModifier, requestHeaderModifier: {}}]}]\n",
+            "document[2].spec.rules[0].backendRefs[0].filters[1]: is there twice",
+        ),
+        (
+            "  rules:\n  - backendRefs: [{name: app, filters: [{type: ResponseHeaderModifier}]}]\n",
+            "document[2].spec.rules[0].backendRefs[0].filters[0]: has not what its type needs",
+        ),
+        (
+            "  rules:\n  - backendRefs: [{name: app, filters: [{type: ResponseHeaderModifier, responseHeaderModifier: {remove: [Connection]}}]}]\n",
+            ": spec.routes[0].backends[0].responseHeaders.remove[0]: belongs to the connection",
+        ),
+        (
             "  parentRefs: [{name: other}]\n  rules: [{}]\n",
             "F:15:23: document[2].spec.parentRefs[0].name: must be the name of the Proxy, `edge`",
         ),
@@ -245,6 +261,60 @@ fn tls_routes_become_names_of_a_listener() {
         };
         assert!(text.contains(expected), "{expected}\n{text}");
     }
+}
+
+#[test]
+fn what_belongs_to_one_backend_is_done_for_it_alone() {
+    let (one, two) = (Upstream::start(|_| ok("one")), Upstream::start(|_| ok("two")));
+    // Nobody listens there, so that the first try fails.
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let world = World::with(&format!(
+        "listeners: [{{name: http, address: \"127.0.0.1:0\"}}]
+backends:
+- {{name: one, endpoints: [\"{gone}\", \"{}\"], retryPercent: 100, passiveHealth: {{failures: 0}}}}
+- {{name: two, endpoints: [\"{}\"]}}
+workers: 1
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: r}}
+spec:
+  rules:
+  - filters:
+    - {{type: RequestHeaderModifier, requestHeaderModifier: {{set: [{{name: X-Who, value: rule}}, {{name: X-Rule, value: \"1\"}}]}}}}
+    - {{type: ResponseHeaderModifier, responseHeaderModifier: {{set: [{{name: X-Answer, value: rule}}]}}}}
+    backendRefs:
+    - name: one
+      filters:
+      - {{type: RequestHeaderModifier, requestHeaderModifier: {{set: [{{name: x-who, value: one}}], remove: [X-Gone, X-Forwarded-Host]}}}}
+      - {{type: ResponseHeaderModifier, responseHeaderModifier: {{set: [{{name: X-From, value: one}}, {{name: x-answer, value: one}}]}}}}
+    - {{name: two}}
+",
+        one.address, two.address
+    ));
+    let mut client = world.client();
+    let mut came = [0, 0];
+    for _ in 0..60 {
+        client.send("GET / HTTP/1.1\r\nHost: a\r\nX-Who: client\r\nX-Gone: 1\r\n\r\n");
+        let answer = client.answer();
+        assert_eq!(answer.status(), 200);
+        let whose = usize::from(answer.body == "two");
+        came[whose] += 1;
+        let seen = [&one, &two][whose].last();
+        let count = |name: &str| seen.head.lines().filter(|line| line.to_lowercase().starts_with(name)).count();
+        assert_eq!((count("x-who:"), seen.field("x-rule")), (1, Some("1")), "{}", seen.head);
+        // The rule has the last word about answers, the backend about requests.
+        assert_eq!(answer.field("x-answer"), Some("rule"));
+        assert_eq!(answer.head.to_lowercase().matches("x-answer").count(), 1);
+        let of_two = (seen.field("x-gone").is_some(), seen.field("x-forwarded-host").is_some(), answer.field("x-from"));
+        if whose == 0 {
+            assert_eq!((seen.field("x-who"), of_two), (Some("one"), (false, false, Some("one"))), "{}", seen.head);
+        } else {
+            assert_eq!((seen.field("x-who"), of_two), (Some("rule"), (true, true, None)), "{}", seen.head);
+        }
+    }
+    assert!(came[0] > 5 && came[1] > 5, "{came:?}");
+    assert!(world.metric("outrigger_proxy_retries_total{route=\"default/r/0\"} ") > 0);
 }
 
 #[test]

@@ -287,6 +287,10 @@ fn what_fits_together_badly_is_refused() {
             "  tcpRoutes: [{backends: [{name: b}]}]",
             "F:7:36: spec.listeners[0].tcpRoutes[0].backends[0].name: there is no backend `b`",
         ),
+        (
+            "  tcpRoutes: [{backends: [{name: a, requestHeaders: {set: {A: b}}}]}]",
+            "backends[0].requestHeaders: is of no use here: what is passed on is not HTTP",
+        ),
         ("  tcpRoutes: [{backends: []}]", "F:7:18: spec.listeners[0].tcpRoutes[0].backends: needs a backend"),
         ("  tcp: a\n  tcpRoutes: [{backends: [{name: a}]}]", "F:8:5: spec.listeners[0].tcpRoutes: excludes tcp"),
         (

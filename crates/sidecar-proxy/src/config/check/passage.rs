@@ -42,7 +42,7 @@ pub(super) fn check(at: &str, listener: &Listener, spec: &Spec, decoder: &mut De
         if route.backends.iter().all(|one| one.weight == 0) {
             decoder.refuse_at(&format!("{at}.backends"), "needs a backend whose weight is not 0");
         }
-        super::check_targets(&at, &route.backends, spec, decoder);
+        super::check_targets(&at, (&route.backends, false), spec, decoder);
         for (position, one) in route.backends.iter().enumerate() {
             if !listener.transparent && original(&one.name) {
                 decoder.refuse_at(
