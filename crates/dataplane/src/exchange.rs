@@ -47,6 +47,8 @@ pub enum Failure {
     Closed,
     /// The backend refused the stream unseen (RFC 9113 §8.7).
     RefusedStream,
+    /// The backend reset the stream before it answered, and may have done what was asked.
+    Reset,
     /// The backend's answer ended early.
     Truncated,
     /// The backend's answer was no HTTP.
@@ -74,6 +76,7 @@ impl Failure {
             Failure::ConnectTimeout => "connect_timeout",
             Failure::Closed => "backend_closed",
             Failure::RefusedStream => "stream_refused",
+            Failure::Reset => "stream_reset",
             Failure::Truncated => "answer_truncated",
             Failure::Malformed => "answer_malformed",
             Failure::AnswerTimeout => "backend_timeout",
@@ -92,7 +95,8 @@ impl Failure {
             Failure::NoRoute => 404,
             Failure::Limit | Failure::NoEndpoint | Failure::Shutdown => 503,
             Failure::Overflow | Failure::PendingTimeout | Failure::RefusedStream => 503,
-            Failure::Connect | Failure::Tls | Failure::Closed | Failure::Truncated | Failure::Malformed => 502,
+            Failure::Connect | Failure::Tls | Failure::Closed | Failure::Reset => 502,
+            Failure::Truncated | Failure::Malformed => 502,
             Failure::ConnectTimeout | Failure::AnswerTimeout | Failure::RequestTimeout => 504,
             Failure::ClientTimeout => 408,
             Failure::ClientGone => 499,

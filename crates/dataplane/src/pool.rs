@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::backend::{Backend, Balance};
 use crate::balance::{near_share, warmth};
 use crate::clock::SECOND;
+use crate::slab::Token;
 
 /// Answers older than this hardly count for the expected wait.
 const DECAY: f64 = 10.0 * SECOND as f64;
@@ -26,10 +27,10 @@ pub struct Pool {
 
 #[derive(Debug, Default)]
 pub struct Member {
-    /// Numbers of idle connections; the last used is used first, so that the others can end.
-    pub idle: RefCell<Vec<u32>>,
+    /// Idle connections; the last used is used first, so that the others can end.
+    pub idle: RefCell<Vec<Token>>,
     /// Connections whose streams many exchanges share.
-    pub shared: RefCell<Vec<u32>>,
+    pub shared: RefCell<Vec<Token>>,
     pub active: Cell<u32>,
     /// No longer in the list: its connections are not kept.
     pub retired: Cell<bool>,

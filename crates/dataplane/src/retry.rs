@@ -55,7 +55,7 @@ impl Retry {
         match failure {
             Failure::Connect | Failure::Tls | Failure::ConnectTimeout => self.on.connect,
             Failure::RefusedStream => self.on.refused,
-            Failure::Closed | Failure::Truncated => self.on.reset,
+            Failure::Closed | Failure::Reset | Failure::Truncated => self.on.reset,
             Failure::AnswerTimeout => self.on.timeout || self.takes_status(504),
             _ => false,
         }

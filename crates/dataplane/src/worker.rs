@@ -466,10 +466,14 @@ impl Worker {
             for member in gone.members.iter().filter(|member| !stays(member)) {
                 member.retired.set(true);
                 let idle = std::mem::take(&mut *member.idle.borrow_mut());
-                idle.into_iter().for_each(|u| self.drop_up(u));
+                for token in idle {
+                    self.ups.find(token).into_iter().for_each(|u| self.drop_up(u));
+                }
                 // Streams go on; the connection ends with the last.
                 let shared = member.shared.borrow().clone();
-                shared.into_iter().for_each(|u| self.retire(u));
+                for token in shared {
+                    self.ups.find(token).into_iter().for_each(|u| self.retire(u));
+                }
             }
         }
         self.local = Rc::new(Local { plan, pools });

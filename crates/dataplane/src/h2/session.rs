@@ -45,8 +45,8 @@ pub enum Event {
     Data { stream: u32, range: Range<usize>, end: bool },
     /// The last fields have come; they are in [`Session::text`].
     Trailers { stream: u32 },
-    /// The stream is over before its time.
-    Reset { stream: u32, owner: Option<u32>, refused: bool },
+    /// The stream is over before its time. `ours`: because of what the other side sent.
+    Reset { stream: u32, owner: Option<u32>, refused: bool, ours: bool },
     /// More may be sent on this stream; 0: on all.
     Writable { stream: u32 },
     /// The other side takes no new streams; those above `last` were not looked at.
@@ -446,7 +446,7 @@ impl Session {
             }
         }
         let refused = frame::number(payload) == Code::Refused as u32;
-        Ok(Some(Event::Reset { stream: frame.stream, owner: stream.owner, refused }))
+        Ok(Some(Event::Reset { stream: frame.stream, owner: stream.owner, refused, ours: false }))
     }
 
     fn settings(&mut self, frame: Frame, payload: &[u8]) -> Result<Option<Event>, Code> {
@@ -552,7 +552,7 @@ impl Session {
         }
         let position = self.streams.iter().position(|stream| stream.id == id)?;
         let stream = self.forget(position);
-        Some(Event::Reset { stream: id, owner: stream.owner, refused: false })
+        Some(Event::Reset { stream: id, owner: stream.owner, refused: false, ours: true })
     }
 
     /// Every stream leaves here. What has come on it keeps nothing of the connection's window any more, whoever holds it.
@@ -595,6 +595,11 @@ impl Session {
     /// All exchanges with open streams.
     pub fn owners(&self) -> Vec<u32> {
         self.streams.iter().filter_map(|stream| stream.owner).collect()
+    }
+
+    /// All open streams that belong to exchanges.
+    pub fn owned(&self) -> Vec<u32> {
+        self.streams.iter().filter(|stream| stream.owner.is_some()).map(|stream| stream.id).collect()
     }
 
     pub fn is_empty(&self) -> bool {

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::backend::{Address, Found, Passive, Settings};
+use crate::slab::Kind;
 
 fn found(n: usize) -> Found {
     Found::new(Address::Unix(PathBuf::from(format!("/{n}"))), &n.to_string())
@@ -198,7 +199,7 @@ fn a_full_endpoint_is_passed_over() {
 fn who_stays_in_the_list_stays_the_same() {
     let old = pool(Balance::PeakEwma, 3);
     old.backend.endpoints[2].health.set_down(true, 0);
-    old.members[2].idle.borrow_mut().push(7);
+    old.members[2].idle.borrow_mut().push(Token::new(Kind::Up, 0, 7));
     let new = old.next(Arc::new(old.backend.with(&[found(2), found(5)])));
     assert!(Arc::ptr_eq(&new.backend.endpoints[0], &old.backend.endpoints[2]));
     assert!(Rc::ptr_eq(&new.members[0], &old.members[2]) && new.backend.endpoints[0].health.is_down());

@@ -90,9 +90,11 @@ impl Worker {
     }
 
     /// An idle connection that serves this client.
-    pub(super) fn take_own(&mut self, pool: &Rc<Pool>, endpoint: usize, client: Token) -> Option<u32> {
+    pub(super) fn take_own(&mut self, pool: &Rc<Pool>, endpoint: usize, client: Token) -> Option<Token> {
         let mut idle = pool.members[endpoint].idle.borrow_mut();
-        let own = |u: &u32| self.ups.get(*u).is_some_and(|up| up.client == Some(client));
+        let own = |token: &Token| {
+            self.ups.find(*token).and_then(|u| self.ups.get(u)).is_some_and(|up| up.client == Some(client))
+        };
         let at = idle.iter().rposition(own)?;
         Some(idle.remove(at))
     }
@@ -102,8 +104,8 @@ impl Worker {
         let local = Rc::clone(&self.local);
         for pool in local.pools.iter().filter(|pool| pool.backend.settings.is_personal()) {
             for endpoint in 0..pool.members.len() {
-                while let Some(u) = self.take_own(pool, endpoint, client) {
-                    self.drop_up(u);
+                while let Some(token) = self.take_own(pool, endpoint, client) {
+                    self.ups.find(token).into_iter().for_each(|u| self.drop_up(u));
                 }
             }
         }

@@ -11,7 +11,7 @@ use crate::h2::session::Role;
 use crate::h2::{Event, Session};
 use crate::head;
 use crate::ledger::Phase;
-use crate::slab::Kind;
+use crate::slab::{Kind, Token};
 use crate::sock::Got;
 
 /// Reads of one connection before others have their turn.
@@ -93,16 +93,18 @@ impl Worker {
             return self.ready.push_back(self.downs.token(d));
         }
         let mut input = std::mem::take(&mut self.input);
-        let more = (0..TURNS).all(|_| self.multiplex_once(d, &mut input));
+        let token = self.downs.token(d);
+        let more = (0..TURNS).all(|_| self.multiplex_once(token, &mut input));
         self.input = input;
         if more {
-            self.ready.push_back(self.downs.token(d));
+            self.ready.push_back(token);
         }
-        self.soil(d);
+        self.downs.find(token).into_iter().for_each(|d| self.soil(d));
     }
 
     /// Reads once; whether there may be more.
-    fn multiplex_once(&mut self, d: u32, input: &mut [u8]) -> bool {
+    fn multiplex_once(&mut self, token: Token, input: &mut [u8]) -> bool {
+        let Some(d) = self.downs.find(token) else { return false };
         let Some(down) = self.downs.get_mut(d) else { return false };
         let mut length = down.sock.left.len();
         input[..length].copy_from_slice(&down.sock.left);
@@ -122,7 +124,9 @@ impl Worker {
         }
         let mut at = 0;
         while at < length {
-            let Some(session) = self.downs.get_mut(d).and_then(|down| down.h2.as_deref_mut()) else { return false };
+            // What has come belongs to this connection; it may have been ended meanwhile, and its number be another's.
+            let Some(d) = self.downs.find(token) else { return false };
+            let Some(session) = self.session(d) else { return false };
             match session.feed(&input[at..length]) {
                 Ok(Some((used, event))) => {
                     if let Some(event) = event {
@@ -139,7 +143,7 @@ impl Worker {
                 }
             }
         }
-        let Some(down) = self.downs.get_mut(d) else { return false };
+        let Some(down) = self.downs.find(token).and_then(|d| self.downs.get_mut(d)) else { return false };
         down.sock.left.extend_from_slice(&input[at..length]);
         down.sock.readable
     }

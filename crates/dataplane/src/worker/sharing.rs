@@ -13,6 +13,7 @@ use crate::h2::{Event, Session};
 use crate::head;
 use crate::ledger::Phase;
 use crate::pool::Pool;
+use crate::slab::Token;
 use crate::sock::Got;
 
 /// Reads of one connection before others have their turn.
@@ -22,19 +23,20 @@ impl Worker {
     /// A connection to the endpoint that takes another stream; also one that is still being made.
     pub(super) fn take_shared(&mut self, pool: &Rc<Pool>, endpoint: usize) -> Option<u32> {
         let shared = pool.members[endpoint].shared.borrow();
-        let room = |u: &&u32| {
-            let up = self.ups.get(**u);
+        let room = |u: &u32| {
+            let up = self.ups.get(*u);
             up.is_some_and(|up| !up.sock.hangup && up.h2.as_deref().is_some_and(Session::has_room))
         };
-        shared.iter().rev().find(room).copied()
+        shared.iter().rev().filter_map(|token| self.ups.find(*token)).find(room)
     }
 
     /// Makes a new connection one that is shared.
     pub(super) fn share(&mut self, u: u32) {
         let bounds = self.local.plan.settings.bounds;
+        let token = self.ups.token(u);
         let Some(up) = self.ups.get_mut(u) else { return };
         up.h2 = Some(Box::new(Session::new(Role::Client, bounds.bytes, false)));
-        up.pool.members[up.endpoint].shared.borrow_mut().push(u);
+        up.pool.members[up.endpoint].shared.borrow_mut().push(token);
         up.exchange = None;
     }
 
@@ -148,15 +150,17 @@ impl Worker {
             return self.ready.push_back(self.ups.token(u));
         }
         let mut input = std::mem::take(&mut self.input);
-        let more = (0..TURNS).all(|_| self.read_shared_once(u, &mut input));
+        let token = self.ups.token(u);
+        let more = (0..TURNS).all(|_| self.read_shared_once(token, &mut input));
         self.input = input;
         if more {
-            self.ready.push_back(self.ups.token(u));
+            self.ready.push_back(token);
         }
-        self.soil_up(u);
+        self.ups.find(token).into_iter().for_each(|u| self.soil_up(u));
     }
 
-    fn read_shared_once(&mut self, u: u32, input: &mut [u8]) -> bool {
+    fn read_shared_once(&mut self, token: Token, input: &mut [u8]) -> bool {
+        let Some(u) = self.ups.find(token) else { return false };
         let Some(up) = self.ups.get_mut(u) else { return false };
         let handshaking = up.sock.is_handshaking();
         let mut length = up.sock.left.len();
@@ -181,11 +185,12 @@ impl Worker {
         }
         let mut at = 0;
         while at < length {
-            let Some(session) = self.ups.get_mut(u).and_then(|up| up.h2.as_deref_mut()) else { return false };
+            // What has come belongs to this connection; it may have been lost meanwhile, and its number be another's.
+            let Some(session) = self.session_of(token) else { return false };
             match session.feed(&input[at..length]) {
                 Ok(Some((used, event))) => {
                     if let Some(event) = event {
-                        self.on_answer_event(u, event, &input[at..at + used]);
+                        self.on_answer_event(token, event, &input[at..at + used]);
                     }
                     at += used;
                 }
@@ -197,51 +202,74 @@ impl Worker {
                 }
             }
         }
-        let Some(up) = self.ups.get_mut(u) else { return false };
+        let Some(up) = self.ups.find(token).and_then(|u| self.ups.get_mut(u)) else { return false };
         up.sock.left.extend_from_slice(&input[at..length]);
         up.sock.readable
     }
 
-    fn on_answer_event(&mut self, u: u32, event: Event, frame: &[u8]) {
-        let owner = |worker: &mut Worker, stream: u32| worker.session_up(u)?.owner(stream);
+    /// The session of a connection that is still the same.
+    fn session_of(&mut self, token: Token) -> Option<&mut Session> {
+        let u = self.ups.find(token)?;
+        self.session_up(u)
+    }
+
+    /// Whose a stream is now.
+    fn owner_of(&mut self, token: Token, stream: u32) -> Option<u32> {
+        self.session_of(token)?.owner(stream)
+    }
+
+    /// The streams a connection has now; each may have ended when it is its turn.
+    fn streams_of(&mut self, token: Token) -> Vec<u32> {
+        self.session_of(token).map(|session| session.owned()).unwrap_or_default()
+    }
+
+    fn on_answer_event(&mut self, token: Token, event: Event, frame: &[u8]) {
         match event {
             Event::Head { stream, end, .. } => {
-                if let Some(x) = owner(self, stream) {
-                    self.stream_answers(u, x, end);
+                if let Some(x) = self.owner_of(token, stream) {
+                    self.stream_answers(token, stream, x, end);
                 }
             }
             Event::Data { stream, range, end } => {
-                let Some(x) = owner(self, stream) else { return };
-                self.stream_data(u, x, stream, &frame[range], end);
+                if let Some(x) = self.owner_of(token, stream) {
+                    self.stream_data(token, x, stream, &frame[range], end);
+                }
             }
             Event::Trailers { stream } => {
-                if let Some(x) = owner(self, stream) {
-                    self.stream_trailers(u, x);
+                if let Some(x) = self.owner_of(token, stream) {
+                    self.stream_trailers(token, x);
                 }
             }
             Event::TooLarge { stream } => {
-                if let Some(x) = owner(self, stream) {
+                if let Some(x) = self.owner_of(token, stream) {
                     self.stream_failed(x, Failure::Malformed, false);
                 }
             }
-            Event::Reset { owner: Some(x), refused, .. } => {
+            Event::Reset { owner: Some(x), refused, ours, .. } => {
+                // The stream is gone; the connection is not the exchange's to end.
                 if let Some(exchange) = self.exchange(x) {
-                    exchange.up_stream = 0;
+                    (exchange.up, exchange.up_stream) = (None, 0);
                 }
-                let failure = if refused { Failure::RefusedStream } else { Failure::Closed };
+                let failure = match (refused, ours) {
+                    (true, _) => Failure::RefusedStream,
+                    (_, true) => Failure::Malformed,
+                    _ => Failure::Reset,
+                };
                 self.stream_failed(x, failure, refused);
             }
             Event::Reset { owner: None, .. } => {}
-            Event::Writable { stream } => self.writable_up(u, stream),
+            Event::Writable { stream } => {
+                if let Some(u) = self.ups.find(token) {
+                    self.writable_up(u, stream);
+                }
+            }
             Event::Leaving { last } => {
                 // What the backend has not looked at is nobody's failure (RFC 9113 §6.8).
-                let owners = self.session_up(u).map(|session| session.owners()).unwrap_or_default();
-                for x in owners {
-                    if self.exchange(x).is_some_and(|exchange| exchange.up_stream > last) {
+                for stream in self.streams_of(token).into_iter().filter(|stream| *stream > last) {
+                    if let Some(x) = self.owner_of(token, stream) {
                         self.stream_failed(x, Failure::Closed, true);
                     }
                 }
-                self.soil_up(u);
             }
         }
     }
@@ -258,10 +286,10 @@ impl Worker {
         }
     }
 
-    fn stream_answers(&mut self, u: u32, x: u32, end: bool) {
+    fn stream_answers(&mut self, token: Token, stream: u32, x: u32, end: bool) {
         let handled = self.tick;
         let x = self.decide_hedge(x);
-        let Some(session) = self.session_up(u) else { return };
+        let Some(session) = self.session_of(token) else { return };
         let text = std::mem::take(&mut session.text);
         let mut fields = std::mem::take(&mut self.fields);
         let bounds = head::Bounds { bytes: head::LONGEST, fields: self.local.plan.settings.bounds.fields };
@@ -272,10 +300,11 @@ impl Worker {
             self.stream_head(x, &text, &mut fields, bounds, end);
         }
         self.fields = fields;
-        if let Some(session) = self.session_up(u) {
+        if let Some(session) = self.session_of(token) {
             session.text = text;
         }
-        if end {
+        // It may have been tried once more already, on another stream.
+        if end && self.owner_of(token, stream) == Some(x) {
             self.stream_ended(x);
         }
     }
@@ -308,12 +337,12 @@ impl Worker {
         }
     }
 
-    fn stream_data(&mut self, u: u32, x: u32, stream: u32, data: &[u8], end: bool) {
+    fn stream_data(&mut self, token: Token, x: u32, stream: u32, data: &[u8], end: bool) {
         let now = self.tick;
         let Some(exchange) = self.exchange(x) else { return };
         if exchange.answer != Answer::Begun {
             // Payload of an answer that has none.
-            if let Some(session) = self.session_up(u) {
+            if let Some(session) = self.session_of(token) {
                 session.give_back(stream);
             }
             return;
@@ -322,7 +351,7 @@ impl Worker {
         self.output.clear();
         self.answer_body(x, 0, data);
         self.pay_back(x);
-        if end {
+        if end && self.owner_of(token, stream) == Some(x) {
             self.stream_ended(x);
         }
     }
@@ -341,8 +370,8 @@ impl Worker {
         self.soil_up(u);
     }
 
-    fn stream_trailers(&mut self, u: u32, x: u32) {
-        let Some(session) = self.session_up(u) else { return };
+    fn stream_trailers(&mut self, token: Token, x: u32) {
+        let Some(session) = self.session_of(token) else { return };
         let lines = std::mem::take(&mut session.text);
         let status = lines.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"grpc-status: "));
         if let Some(status) = status {
@@ -367,7 +396,7 @@ impl Worker {
                 self.abandon(x, Failure::ClientGone);
             }
         }
-        if let Some(session) = self.session_up(u) {
+        if let Some(session) = self.session_of(token) {
             session.text = lines;
         }
     }
@@ -400,16 +429,25 @@ impl Worker {
 
     /// The connection is gone, and with it all that waited for it.
     pub(super) fn lose_shared(&mut self, u: u32, failure: Failure) {
-        let Some(up) = self.ups.get_mut(u) else { return };
-        up.pool.members[up.endpoint].shared.borrow_mut().retain(|other| *other != u);
+        let token = self.ups.token(u);
+        let Some(up) = self.ups.remove(u) else { return };
+        up.pool.members[up.endpoint].shared.borrow_mut().retain(|other| *other != token);
         let owners = up.h2.as_deref().map(Session::owners).unwrap_or_default();
-        self.drop_up(u);
+        drop(up);
+        // All let go of it before the first goes on.
+        let mut lost = Vec::with_capacity(owners.len());
         for x in owners {
             if let Some(exchange) = self.exchange(x) {
-                exchange.up = None;
-                exchange.up_stream = 0;
+                (exchange.up, exchange.up_stream) = (None, 0);
+                lost.push((exchange.twin_of.is_none(), self.exchanges.token(x)));
             }
-            self.stream_failed(x, failure, false);
+        }
+        // Twins first: nobody adopts the try of one that is lost, too.
+        lost.sort_by_key(|one| one.0);
+        for (_, token) in lost {
+            if let Some(x) = self.exchanges.find(token) {
+                self.stream_failed(x, failure, false);
+            }
         }
     }
 
@@ -436,14 +474,15 @@ impl Worker {
 
     pub(super) fn shared_timeout(&mut self, u: u32) {
         let now = self.tick;
-        let Some(up) = self.ups.get_mut(u) else { return };
-        let connecting = up.connecting;
-        let owners = up.h2.as_deref().map(Session::owners).unwrap_or_default();
-        if connecting || owners.is_empty() {
+        let token = self.ups.token(u);
+        let streams = self.streams_of(token);
+        let connecting = self.ups.get(u).is_some_and(|up| up.connecting);
+        if connecting || streams.is_empty() {
             return self.lose_shared(u, Failure::ConnectTimeout);
         }
         let mut next = u64::MAX;
-        for x in owners {
+        for stream in streams {
+            let Some(x) = self.owner_of(token, stream) else { continue };
             let Some(exchange) = self.exchange(x) else { continue };
             if exchange.answer_by > now {
                 next = next.min(exchange.answer_by);
@@ -454,7 +493,7 @@ impl Worker {
                 _ => self.abandon(x, Failure::AnswerTimeout),
             }
         }
-        if next != u64::MAX {
+        if next != u64::MAX && self.ups.find(token).is_some() {
             self.up_deadline(u, next.saturating_sub(now).max(1));
         }
     }

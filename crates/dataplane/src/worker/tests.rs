@@ -22,34 +22,65 @@ use crate::h2::session::Role;
 use crate::h2::{Event, Session};
 use crate::head::{self, Bounds};
 use crate::plan::{Forwarded, Serves, Settings};
-use crate::route::{Match, Route, RouteCounters, Table};
+use crate::route::{Match, Path, Route, RouteCounters, Table};
 use crate::sock;
+
+mod sharing;
 
 const BOUNDS: Bounds = Bounds { bytes: 8192, fields: 50 };
 
-fn plan(directory: &std::path::Path, socket: &Arc<OwnedFd>, http2: bool) -> Plan {
-    let found = [Found::new(Address::Unix(directory.join("app")), "app")];
-    let settings = backend::Settings { http2, ..backend::Settings::default() };
-    let backend = Backend::new("app", &found, settings, 1, String::new());
-    let route = Route {
-        name: "all".to_owned(),
-        filters: Vec::new(),
-        targets: crate::route::Targets::plain([(0, 1)]),
-        request_timeout: 0,
-        backend_timeout: 60 * SECOND,
-        retry: crate::retry::Retry { times: 2, ..crate::retry::Retry::default() },
-        body_most: u64::MAX,
-        connect: false,
-        always_timing: false,
-        counters: Arc::new([RouteCounters::default()]),
+/// What is behind a worker.
+struct Layout<'a> {
+    /// Endpoints of each backend. What is asked for below `/N` is for backend N, modulo their number.
+    backends: &'a [usize],
+    settings: backend::Settings,
+    /// Every route, before it is used.
+    change: &'a dyn Fn(&mut Route),
+}
+
+impl Layout<'_> {
+    fn simple(http2: bool) -> Layout<'static> {
+        let settings = backend::Settings { http2, ..backend::Settings::default() };
+        Layout { backends: &[1], settings, change: &|_| {} }
+    }
+}
+
+/// Paths begin with one of so many numbers.
+const ROUTES: usize = 4;
+
+fn plan(directory: &std::path::Path, socket: &Arc<OwnedFd>, layout: &Layout<'_>) -> Plan {
+    let mut apps = (0..).map(|app| format!("app{app}"));
+    let backend = |(number, endpoints): (usize, &usize)| {
+        let found = apps.by_ref().take(*endpoints).map(|name| Found::new(Address::Unix(directory.join(&name)), &name));
+        let found: Vec<Found> = found.collect();
+        Arc::new(Backend::new(&format!("backend{number}"), &found, layout.settings.clone(), 1, String::new()))
     };
+    let backends: Vec<Arc<Backend>> = layout.backends.iter().enumerate().map(backend).collect();
+    let route = |number: usize| {
+        let mut route = Route {
+            name: format!("route{number}"),
+            filters: Vec::new(),
+            targets: crate::route::Targets::plain([(number % backends.len(), 1)]),
+            request_timeout: 0,
+            backend_timeout: 60 * SECOND,
+            retry: crate::retry::Retry { times: 2, ..crate::retry::Retry::default() },
+            body_most: u64::MAX,
+            connect: false,
+            always_timing: false,
+            counters: Arc::new([RouteCounters::default()]),
+        };
+        (layout.change)(&mut route);
+        Arc::new(route)
+    };
+    let path = |number: usize| Some(Path::Prefix(format!("/{number}").into_bytes()));
+    let table = (0..ROUTES).map(|number| (Match { path: path(number), ..Match::default() }, number));
     let listener = Listener {
         name: "in".to_owned(),
         address: String::new(),
         socket: Arc::downgrade(socket),
         outbound: false,
         tls: None,
-        serves: Serves::Http(Table::new(vec![(Match::default(), 0)])),
+        serves: Serves::Http(Table::new(table.collect())),
         http1: true,
         http2: true,
         announced: false,
@@ -57,8 +88,8 @@ fn plan(directory: &std::path::Path, socket: &Arc<OwnedFd>, http2: bool) -> Plan
     };
     Plan {
         listeners: vec![Arc::new(listener)],
-        routes: vec![Arc::new(route)],
-        backends: vec![Arc::new(backend)],
+        routes: (0..ROUTES).map(route).collect(),
+        backends,
         settings: Settings {
             bounds: BOUNDS,
             connections_most: 0,
@@ -382,7 +413,7 @@ struct World {
     worker: Worker,
     events: Vec<epoll::Event>,
     directory: PathBuf,
-    app: UnixListener,
+    apps: Vec<UnixListener>,
     clients: Vec<Client>,
     servers: Vec<Server>,
     seen: Vec<String>,
@@ -397,21 +428,30 @@ impl Drop for World {
 
 impl World {
     fn new(scripts: &[(bool, Vec<Ask>)], http2: bool) -> World {
+        World::with(scripts, &Layout::simple(http2))
+    }
+
+    fn with(scripts: &[(bool, Vec<Ask>)], layout: &Layout<'_>) -> World {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("dataplane-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let directory = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&directory).unwrap();
         clock::hold(1000 * SECOND);
-        let app = UnixListener::bind(directory.join("app")).unwrap();
-        app.set_nonblocking(true).unwrap();
+        let listen = |app: usize| {
+            let app = UnixListener::bind(directory.join(format!("app{app}"))).unwrap();
+            app.set_nonblocking(true).unwrap();
+            app
+        };
+        let apps = (0..layout.backends.iter().sum()).map(listen).collect();
         let socket = Arc::new(sock::listen(&Address::Unix(directory.join("in")), false).unwrap());
-        let plan = Arc::new(plan(&directory, &socket, http2));
+        let plan = Arc::new(plan(&directory, &socket, layout));
         let worker = Worker::new(Arc::new(Shared::new(0).unwrap()), plan).unwrap();
         let path = directory.join("in");
         let clients =
             scripts.iter().enumerate().map(|(n, (http2, asks))| Client::new(&path, n, asks, *http2)).collect();
         let events = Vec::with_capacity(64);
-        World { worker, events, directory, app, clients, servers: Vec::new(), seen: Vec::new(), http2 }
+        let http2 = layout.settings.http2;
+        World { worker, events, directory, apps, clients, servers: Vec::new(), seen: Vec::new(), http2 }
     }
 
     fn turn(&mut self) {
@@ -420,7 +460,9 @@ impl World {
     }
 
     fn accept(&mut self) -> bool {
-        let Ok((stream, _)) = self.app.accept() else { return false };
+        let Some(stream) = self.apps.iter().find_map(|app| app.accept().ok()).map(|(stream, _)| stream) else {
+            return false;
+        };
         stream.set_nonblocking(true).unwrap();
         let h2 = self.http2.then(|| Session::new(Role::Server, 8192, false));
         let (got, out, streams) = (Vec::new(), Vec::new(), BTreeMap::new());
@@ -540,17 +582,17 @@ fn check(
     let worker = &world.worker;
     prop_assert!(worker.downs.is_empty());
     prop_assert!(worker.exchanges.is_empty());
-    let pool = &worker.local.pools[0];
-    let idle: usize = pool.members.iter().map(|member| member.idle.borrow().len()).sum();
-    let shared: usize = pool.members.iter().map(|member| member.shared.borrow().len()).sum();
-    prop_assert_eq!(worker.ups.len(), idle + shared, "connections belong to exchanges or to the pool");
-    prop_assert!(pool.members.iter().all(|member| member.active.get() == 0));
-    let counters = &worker.local.plan.routes[0].counters[0];
-    prop_assert_eq!(counters.active.value(), 0);
-    prop_assert_eq!(pool.backend.endpoints[0].counters[0].active.value(), 0);
+    let members = || worker.local.pools.iter().flat_map(|pool| &pool.members);
+    let kept: usize = members().map(|member| member.idle.borrow().len() + member.shared.borrow().len()).sum();
+    prop_assert_eq!(worker.ups.len(), kept, "connections belong to exchanges or to the pool");
+    prop_assert!(members().all(|member| member.active.get() == 0));
+    let counters = || worker.local.plan.routes.iter().map(|route| &route.counters[0]);
+    prop_assert!(counters().all(|counters| counters.active.value() == 0));
+    let endpoints = || worker.local.pools.iter().flat_map(|pool| &pool.backend.endpoints);
+    prop_assert!(endpoints().all(|endpoint| endpoint.counters[0].active.value() == 0));
     // Phases follow one another without gaps.
     let phases: u64 = worker.shared.phases.histograms.iter().map(|one| one.read().1).sum();
-    prop_assert_eq!(phases, counters.latency.read().1);
+    prop_assert_eq!(phases, counters().map(|counters| counters.latency.read().1).sum::<u64>());
     Ok(())
 }
 

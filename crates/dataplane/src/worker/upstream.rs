@@ -142,20 +142,10 @@ impl Worker {
         counters.requests.add(1);
         counters.active.add(1);
         if shared {
-            match ready {
-                Some(u) => {
-                    if let Some(exchange) = self.exchange(x) {
-                        exchange.up = Some(u);
-                        exchange.reused = true;
-                    }
-                }
-                None => {
-                    self.connect(x, &pool, endpoint);
-                    // It may have failed at once, and been tried elsewhere.
-                    if self.exchange(x).is_none_or(|exchange| exchange.up_stream != 0 || exchange.up.is_none()) {
-                        return;
-                    }
-                }
+            let Some(u) = ready else { return self.connect(x, &pool, endpoint) };
+            if let Some(exchange) = self.exchange(x) {
+                exchange.up = Some(u);
+                exchange.reused = true;
             }
             return self.send_stream(x);
         }
@@ -195,7 +185,7 @@ impl Worker {
             // The one that has been idle longest.
             if idle.is_empty() { None } else { Some(idle.remove(0)) }
         });
-        match idle {
+        match idle.and_then(|token| self.ups.find(token)) {
             Some(u) => {
                 self.drop_up(u);
                 pool.backend.may_connect(endpoint)
@@ -207,10 +197,11 @@ impl Worker {
     /// A pooled connection that may still be used.
     fn take_idle(&mut self, pool: &Rc<Pool>, endpoint: usize, careful: bool, client: Option<Token>) -> Option<u32> {
         loop {
-            let u = match client {
+            let token = match client {
                 None => pool.members[endpoint].idle.borrow_mut().pop()?,
                 Some(client) => self.take_own(pool, endpoint, client)?,
             };
+            let Some(u) = self.ups.find(token) else { continue };
             let Some(up) = self.ups.get_mut(u) else { continue };
             let idle = self.tick.saturating_sub(up.idle_since);
             let bears = pool.backend.endpoints[endpoint].health.bears_idle();
@@ -271,6 +262,7 @@ impl Worker {
         self.up_deadline(u, sooner(pool.backend.settings.connect_timeout, until, self.tick));
         if pool.backend.settings.http2 && !self.exchange(x).is_some_and(|exchange| exchange.is_raw()) {
             self.share(u);
+            self.send_stream(x);
         }
         if done {
             self.connected(u);
@@ -299,7 +291,10 @@ impl Worker {
         if let Some(version) = up.pool.backend.settings.announce
             && !self.announce(u, version)
         {
-            return x.into_iter().for_each(|x| self.try_failed(x, Failure::Connect));
+            return match x {
+                Some(x) => self.try_failed(x, Failure::Connect),
+                None => self.lose_shared(u, Failure::Connect),
+            };
         }
         let Some(up) = self.ups.get_mut(u) else { return };
         if let Some(outward) = &up.pool.backend.settings.tls {
@@ -459,7 +454,8 @@ impl Worker {
             let idle = self.tick.saturating_sub(up.idle_since);
             pool.backend.endpoints[endpoint].health.note_idle_close(idle);
         }
-        pool.members[endpoint].idle.borrow_mut().retain(|other| *other != u);
+        let token = self.ups.token(u);
+        pool.members[endpoint].idle.borrow_mut().retain(|other| *other != token);
         self.drop_up(u);
     }
 
@@ -488,7 +484,11 @@ impl Worker {
         self.soil_up(u);
     }
 
+    /// Ends a connection that is one exchange's or nobody's; see [`Worker::lose_shared`].
     pub(super) fn drop_up(&mut self, u: u32) {
+        if self.ups.get(u).is_some_and(|up| up.h2.is_some()) {
+            return self.lose_shared(u, Failure::Closed);
+        }
         // Closing the descriptor takes it out of epoll.
         self.ups.remove(u);
     }
@@ -515,19 +515,20 @@ impl Worker {
         // What is left of a request would be taken for the next one.
         let reusable = reusable && exchange.hold.is_empty() && !exchange.ends;
         let stream = std::mem::take(&mut exchange.up_stream);
-        if stream != 0 {
-            return self.release_stream(u, stream);
-        }
         let pool = Rc::clone(pool);
         let settings = &pool.backend.settings;
+        let token = self.ups.token(u);
         let Some(up) = self.ups.get_mut(u) else { return };
+        if up.h2.is_some() {
+            return self.release_stream(u, stream);
+        }
         let mut idle = pool.members[endpoint].idle.borrow_mut();
         let known = !pool.members[endpoint].retired.get();
         let fits = idle.len() < settings.idle_most && !up.sock.hangup && known && !goodbye;
         if reusable && fits && !up.sock.blocked() && up.sock.left.is_empty() {
             up.exchange = None;
             up.idle_since = now;
-            idle.push(u);
+            idle.push(token);
             let most = up.idle_most;
             drop(idle);
             self.up_deadline(u, most);
@@ -546,7 +547,7 @@ impl Worker {
         let endpoint = exchange.endpoint;
         let counters = &pool.backend.endpoints[endpoint].counters[index];
         let unsent = !exchange.sent;
-        // A pooled connection that ended by itself is nobody's failure.
+        // A pooled connection that ended by itself is nobody's failure; a stream that was reset is its backend's.
         let stale = exchange.reused && failure == Failure::Closed;
         if matches!(failure, Failure::Connect | Failure::Tls | Failure::ConnectTimeout) {
             counters.connect_failures.add(1);
@@ -597,6 +598,7 @@ impl Worker {
             Failure::ConnectTimeout => "connecting to the backend took too long",
             Failure::Closed => "the backend closed the connection",
             Failure::RefusedStream => "the backend refused the stream",
+            Failure::Reset => "the backend reset the stream",
             Failure::Truncated => "the backend's answer ended early",
             Failure::Malformed => "the backend's answer is malformed",
             Failure::AnswerTimeout => "the backend did not answer in time",

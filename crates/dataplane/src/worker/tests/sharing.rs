@@ -1,0 +1,247 @@
+//! Applications that speak HTTP/2 and do what they should not: each test says what is sent and read, frame by frame.
+
+use super::*;
+use crate::filter::Filter;
+use crate::filter::mirror::Mirror;
+use crate::h2::frame;
+use crate::retry::Retry;
+
+/// An application's side of one connection.
+struct Peer {
+    stream: UnixStream,
+    session: Session,
+    got: Vec<u8>,
+    /// What came on each stream: path, body, trailers.
+    came: BTreeMap<u32, (String, Vec<u8>, String)>,
+}
+
+impl Peer {
+    /// The next connection to an application, if there is one.
+    fn accept(world: &mut World, app: usize) -> Option<Peer> {
+        world.turns();
+        let (stream, _) = world.apps[app].accept().ok()?;
+        stream.set_nonblocking(true).unwrap();
+        let session = Session::new(Role::Server, 65_536, false);
+        Some(Peer { stream, session, got: Vec::new(), came: BTreeMap::new() })
+    }
+
+    /// Writes what there is, and reads; new streams with their paths.
+    fn hear(&mut self, world: &mut World) -> Vec<(u32, String)> {
+        self.say(world);
+        let _ = self.stream.read_to_end(&mut self.got);
+        let (mut at, mut new) = (0, Vec::new());
+        while at < self.got.len() {
+            let Some((used, event)) = self.session.feed(&self.got[at..]).expect("the worker speaks HTTP/2") else {
+                break;
+            };
+            match event {
+                Some(Event::Head { stream, .. }) => {
+                    let text = String::from_utf8(self.session.text.clone()).unwrap();
+                    let path = text.split(' ').nth(1).unwrap().to_owned();
+                    self.came.insert(stream, (path.clone(), Vec::new(), String::new()));
+                    new.push((stream, path));
+                }
+                Some(Event::Data { stream, range, .. }) => {
+                    let came = self.came.get_mut(&stream).expect("a head first");
+                    came.1.extend_from_slice(&self.got[at..at + used][range]);
+                }
+                Some(Event::Trailers { stream }) => {
+                    let came = self.came.get_mut(&stream).expect("a head first");
+                    came.2 = String::from_utf8(self.session.text.clone()).unwrap();
+                }
+                _ => {}
+            }
+            at += used;
+        }
+        self.got.drain(..at);
+        self.say(world);
+        new
+    }
+
+    fn say(&mut self, world: &mut World) {
+        // One that has been ended shows in what is not read.
+        let _ = self.stream.write_all(&std::mem::take(&mut self.session.out));
+        world.turns();
+    }
+
+    /// An answer without a body.
+    fn answer(&mut self, world: &mut World, stream: u32, status: u16) {
+        self.session.respond(stream, format!("HTTP/1.1 {status} X\r\n\r\n").as_bytes(), true);
+        self.session.close(stream, Code::None);
+        self.say(world);
+    }
+
+    fn reset(&mut self, world: &mut World, stream: u32, code: Code) {
+        self.session.close(stream, code);
+        self.say(world);
+    }
+}
+
+impl World {
+    fn turns(&mut self) {
+        (0..6).for_each(|_| self.turn());
+    }
+}
+
+impl Hand {
+    /// Sends, while nobody else does anything.
+    fn ask(&mut self, world: &mut World, bytes: &str) {
+        self.0.write_all(bytes.as_bytes()).unwrap();
+        world.turns();
+    }
+
+    fn get(&mut self, world: &mut World, path: &str) {
+        self.ask(world, &format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n"));
+    }
+
+    /// What has come, and whether the connection has ended.
+    fn heard(&mut self, world: &mut World) -> (String, bool) {
+        world.turns();
+        let mut got = Vec::new();
+        let end = self.0.read_to_end(&mut got);
+        (String::from_utf8(got).unwrap(), end.is_ok())
+    }
+
+    /// The one status that has come.
+    fn status(&mut self, world: &mut World) -> u16 {
+        let (text, _) = self.heard(world);
+        assert_eq!(text.matches("HTTP/1.1 ").count(), 1, "{text}");
+        text[9..12].parse().unwrap()
+    }
+}
+
+/// Backends with these endpoints, over HTTP/2.
+fn world(backends: &[usize], change: &dyn Fn(&mut Route)) -> World {
+    World::with(&[], &Layout { backends, change, ..Layout::simple(true) })
+}
+
+fn streams(new: &[(u32, String)]) -> Vec<u32> {
+    new.iter().map(|(stream, _)| *stream).collect()
+}
+
+#[test]
+fn a_stream_that_is_reset_ends_nobody_else() {
+    let mut world = world(&[1, 1], &|route| route.retry.times = 0);
+    let mut hands: Vec<Hand> = (0..3).map(|_| Hand::new(&world)).collect();
+    for (hand, path) in hands.iter_mut().zip(["/0/a", "/0/reset", "/0/b"]) {
+        hand.get(&mut world, path);
+    }
+    let mut one = Peer::accept(&mut world, 0).unwrap();
+    assert_eq!(streams(&one.hear(&mut world)), [1, 3, 5]);
+    one.reset(&mut world, 3, Code::Internal);
+    assert_eq!(hands[1].status(&mut world), 502);
+    // Nobody asks again: the backend has seen it, and the route does not want it.
+    assert_eq!(one.hear(&mut world), []);
+    // A connection to another backend may have the number that would be free.
+    hands[1].get(&mut world, "/1/x");
+    let mut two = Peer::accept(&mut world, 1).unwrap();
+    assert_eq!(two.hear(&mut world), [(1, "/1/x".to_owned())]);
+    two.answer(&mut world, 1, 201);
+    assert_eq!(hands[1].status(&mut world), 201);
+    hands[1].get(&mut world, "/0/secret");
+    assert_eq!(two.hear(&mut world), [], "a request for another backend");
+    assert_eq!(one.hear(&mut world), [(7, "/0/secret".to_owned())]);
+    for (hand, stream) in [(0, 1), (2, 5), (1, 7)] {
+        one.answer(&mut world, stream, 204);
+        assert_eq!(hands[hand].status(&mut world), 204);
+    }
+}
+
+#[test]
+fn a_stream_that_is_reset_is_retried_as_the_route_says() {
+    let mut world = world(&[1], &|route| route.retry.times = 2);
+    let mut hand = Hand::new(&world);
+    hand.get(&mut world, "/0/x");
+    let mut peer = Peer::accept(&mut world, 0).unwrap();
+    for stream in [1, 3, 5] {
+        assert_eq!(streams(&peer.hear(&mut world)), [stream]);
+        peer.reset(&mut world, stream, Code::Internal);
+    }
+    assert_eq!(hand.status(&mut world), 502);
+    assert_eq!(peer.hear(&mut world), []);
+    // Not seen.
+    hand.ask(&mut world, "POST /0/x HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!(streams(&peer.hear(&mut world)), [7]);
+    peer.reset(&mut world, 7, Code::Refused);
+    assert_eq!(streams(&peer.hear(&mut world)), [9]);
+    peer.answer(&mut world, 9, 200);
+    assert_eq!(hand.status(&mut world), 200);
+}
+
+#[test]
+fn what_follows_a_reset_is_read_as_the_same_connections() {
+    let mut world = world(&[1], &|route| route.retry.times = 1);
+    let mut hand = Hand::new(&world);
+    hand.get(&mut world, "/0/x");
+    let mut peer = Peer::accept(&mut world, 0).unwrap();
+    assert_eq!(streams(&peer.hear(&mut world)), [1]);
+    // In one piece: the reset, and an answer to the stream that a second connection would begin with.
+    peer.session.close(1, Code::Internal);
+    frame::begin(1, frame::HEADERS, 5, 1, &mut peer.session.out);
+    peer.session.out.push(0x88);
+    peer.say(&mut world);
+    let (text, _) = hand.heard(&mut world);
+    assert!(!text.starts_with("HTTP/1.1 200"), "an answer that nobody gave: {text}");
+}
+
+#[test]
+fn a_malformed_answer_ends_its_stream_alone() {
+    let mut world = world(&[1], &|_| {});
+    let mut hands = [Hand::new(&world), Hand::new(&world)];
+    hands[0].get(&mut world, "/0/bad");
+    hands[1].get(&mut world, "/0/good");
+    let mut peer = Peer::accept(&mut world, 0).unwrap();
+    assert_eq!(streams(&peer.hear(&mut world)), [1, 3]);
+    // Without a status.
+    frame::begin(4, frame::HEADERS, 5, 1, &mut peer.session.out);
+    peer.session.out.extend_from_slice(&[0, 1, b'a', 0]);
+    peer.say(&mut world);
+    assert_eq!(hands[0].status(&mut world), 502);
+    assert_eq!(peer.hear(&mut world), [], "nothing is sent again");
+    peer.answer(&mut world, 3, 204);
+    assert_eq!(hands[1].status(&mut world), 204);
+}
+
+/// A copy for backend 1.
+fn mirror(route: &mut Route) {
+    route.filters.push(Filter::Gate(Arc::new(Mirror::new(100.0, (1, 1 << 20, 10, SECOND)))));
+}
+
+#[test]
+fn a_copy_that_is_reset_ends_nobody_else() {
+    let mut world = world(&[1, 1], &|route| {
+        if route.name == "route0" {
+            mirror(route);
+        }
+    });
+    let (mut hand, mut live) = (Hand::new(&world), Hand::new(&world));
+    live.get(&mut world, "/1/live");
+    let mut shadow = Peer::accept(&mut world, 1).unwrap();
+    assert_eq!(streams(&shadow.hear(&mut world)), [1]);
+    hand.get(&mut world, "/0/x");
+    let mut app = Peer::accept(&mut world, 0).unwrap();
+    assert_eq!(streams(&app.hear(&mut world)), [1]);
+    app.answer(&mut world, 1, 200);
+    assert_eq!(hand.status(&mut world), 200);
+    assert_eq!(shadow.hear(&mut world), [(3, "/0/x".to_owned())]);
+    shadow.reset(&mut world, 3, Code::Internal);
+    shadow.answer(&mut world, 1, 201);
+    assert_eq!(live.status(&mut world), 201);
+    live.get(&mut world, "/1/more");
+    assert_eq!(shadow.hear(&mut world), [(5, "/1/more".to_owned())]);
+}
+
+#[test]
+fn a_status_is_retried_at_once_and_answered_once() {
+    let retry = Retry { times: 2, statuses: Retry::bit(503), ..Retry::default() };
+    let mut world = world(&[1], &|route| route.retry = retry);
+    let mut hand = Hand::new(&world);
+    hand.get(&mut world, "/0/x");
+    let mut peer = Peer::accept(&mut world, 0).unwrap();
+    assert_eq!(streams(&peer.hear(&mut world)), [1]);
+    peer.answer(&mut world, 1, 503);
+    assert_eq!(streams(&peer.hear(&mut world)), [3]);
+    peer.answer(&mut world, 3, 204);
+    assert_eq!(hand.status(&mut world), 204);
+    assert_eq!(peer.hear(&mut world), []);
+}
