@@ -67,7 +67,7 @@ impl daemon::config::Document for Text {
 
 document! {
     /// Where positions, and what could not be delivered yet, are kept.
-    pub struct State {
+    pub struct State : Default {
         /// A directory that survives a restart of the container: put it on a volume.
         directory: String = default("/var/lib/outrigger/logs".to_owned()),
         /// Whether there is a spool.
@@ -93,30 +93,12 @@ choice! {
     }
 }
 
-impl Default for State {
-    fn default() -> State {
-        State {
-            directory: "/var/lib/outrigger/logs".to_owned(),
-            spool: Spooling::Overflow,
-            spool_max_bytes: Size(512 << 20),
-            memory: Size(0),
-            save_every: Seconds::new(1),
-        }
-    }
-}
-
 document! {
     /// How the end is found after SIGTERM.
-    pub struct Drain {
+    pub struct Drain : Default {
         /// Files that have not grown for this long are at their end.
         settle: Seconds = default(Seconds::millis(250)),
         /// Kept back from the deadline, to put on the spool what could not be delivered.
         reserve: Seconds = default(Seconds::new(1)),
-    }
-}
-
-impl Default for Drain {
-    fn default() -> Drain {
-        Drain { settle: Seconds::millis(250), reserve: Seconds::new(1) }
     }
 }

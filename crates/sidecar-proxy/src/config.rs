@@ -332,7 +332,7 @@ document! {
 
 document! {
     /// How long it may take.
-    pub struct RouteTimeouts {
+    pub struct RouteTimeouts : Default {
         /// The whole exchange, tries included; 0s: no bound.
         request: Seconds = default(Seconds::new(0)),
         /// From the request's end to the answer's head, each try; 0s: no bound.
@@ -340,17 +340,11 @@ document! {
     }
 }
 
-impl Default for RouteTimeouts {
-    fn default() -> RouteTimeouts {
-        RouteTimeouts { request: Seconds::new(0), backend: Seconds::new(60) }
-    }
-}
-
 document! {
     /// What is tried again, at another endpoint if there is one. A request is tried again only if no byte of it was sent, or if
     /// doing it twice does no harm (GET, HEAD, OPTIONS, TRACE, PUT, DELETE); never when its body is gone already. A
     /// pooled connection that turns out to be closed is replaced besides.
-    pub struct Retries {
+    pub struct Retries : Default {
         /// Tries after the first.
         attempts: u32 = default(2),
         /// Failures that are tried again.
@@ -381,20 +375,6 @@ choice! {
         Reset = "reset",
         /// The try took too long.
         Timeout = "timeout",
-    }
-}
-
-impl Default for Retries {
-    fn default() -> Retries {
-        Retries {
-            attempts: 2,
-            on: vec![RetryOn::Connect, RetryOn::Refused, RetryOn::Reset],
-            statuses: Vec::new(),
-            backoff: Seconds(Duration::from_millis(25)),
-            max_backoff: Seconds(Duration::from_millis(500)),
-            per_try_timeout: Seconds::new(0),
-            hedge_after: Seconds::new(0),
-        }
     }
 }
 
@@ -591,7 +571,7 @@ document! {
 document! {
     /// Bounds over all workers; 0: none. A request that finds no room waits, if it may, and then gets 503; its
     /// `X-Outrigger-Failure`, and the log, say `overflow` or `pending_timeout`.
-    pub struct BackendLimits {
+    pub struct BackendLimits : Default {
         /// Connections to all endpoints together.
         connections: u32 = default(0),
         /// Connections to each endpoint.
@@ -602,18 +582,6 @@ document! {
         pending: u32 = default(0),
         /// How long they wait.
         pending_timeout: Seconds = default(Seconds::new(5)),
-    }
-}
-
-impl Default for BackendLimits {
-    fn default() -> BackendLimits {
-        BackendLimits {
-            connections: 0,
-            endpoint_connections: 0,
-            endpoint_requests: 0,
-            pending: 0,
-            pending_timeout: Seconds::new(5),
-        }
     }
 }
 
@@ -639,19 +607,13 @@ document! {
 
 document! {
     /// Leaves endpoints out that fail to connect, close, time out or answer 5xx.
-    pub struct PassiveHealth {
+    pub struct PassiveHealth : Default {
         /// Failures in a row; 0: never.
         failures: u32 = default(5),
         /// For how long; the n-th time in a row n times as long, up to ten.
         ejection: Seconds = default(Seconds::new(10)),
         /// Never are more endpoints left out, of a hundred.
         max_ejected_percent: u32 = default(50),
-    }
-}
-
-impl Default for PassiveHealth {
-    fn default() -> PassiveHealth {
-        PassiveHealth { failures: 5, ejection: Seconds::new(10), max_ejected_percent: 50 }
     }
 }
 
@@ -671,7 +633,7 @@ document! {
 
 document! {
     /// Bounds of what clients may send.
-    pub struct Limits {
+    pub struct Limits : Default {
         /// Bytes of a head; up to 32Ki.
         head: Size = default(Size(16 << 10)),
         /// Fields of a head.
@@ -683,15 +645,9 @@ document! {
     }
 }
 
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits { head: Size(16 << 10), fields: 100, connections: 0 }
-    }
-}
-
 document! {
     /// How long clients may take. 0s: no bound.
-    pub struct Timeouts {
+    pub struct Timeouts : Default {
         /// For a head, from its first byte; for TLS' first message where it is read for its server name, from the connection.
         head: Seconds = default(Seconds::new(15)),
         /// Between two pieces of a body, in either direction.
@@ -700,12 +656,6 @@ document! {
         idle: Seconds = default(Seconds::new(75)),
         /// Without a byte, of a WebSocket or TCP connection.
         tunnel: Seconds = default(Seconds::new(3600)),
-    }
-}
-
-impl Default for Timeouts {
-    fn default() -> Timeouts {
-        Timeouts { head: Seconds::new(15), body: Seconds::new(60), idle: Seconds::new(75), tunnel: Seconds::new(3600) }
     }
 }
 

@@ -1,7 +1,8 @@
 //! The declarations from which everything else about a configuration type follows.
 
 /// A map of fields. After the type stands whether a field is `required`, `optional` (the type is an `Option`) or has a
-/// `default`.
+/// `default`. With `: Default` after the name the type has the defaults as a value, too; what is required is empty there, for
+/// whoever makes one by hand to fill in.
 ///
 /// ```ignore
 /// daemon::document! {
@@ -16,6 +17,22 @@
 /// ```
 #[macro_export]
 macro_rules! document {
+    ($(#[doc = $doc:literal])* $vis:vis struct $name:ident : Default {
+        $($(#[doc = $field_doc:literal])* $field:ident : $type:ty = $presence:ident $(($default:expr))? ,)*
+    }) => {
+        $crate::document! {
+            $(#[doc = $doc])*
+            $vis struct $name {
+                $($(#[doc = $field_doc])* $field : $type = $presence $(($default))? ,)*
+            }
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                $name { $($field: $crate::document!(@default $presence $(($default))?),)* }
+            }
+        }
+    };
     ($(#[doc = $doc:literal])* $vis:vis struct $name:ident {
         $($(#[doc = $field_doc:literal])* $field:ident : $type:ty = $presence:ident $(($default:expr))? ,)*
     }) => {
@@ -70,6 +87,8 @@ macro_rules! document {
         let name = $crate::config::schema::camel(stringify!($field));
         $members.take::<$type>(&name, $decoder).unwrap_or_else(|| Some($default))
     }};
+    (@default default($default:expr)) => { $default };
+    (@default $presence:ident) => { Default::default() };
     (@presence $type:ty, required) => { $crate::config::schema::Presence::Required };
     (@presence $type:ty, optional) => { $crate::config::schema::Presence::Optional };
     (@presence $type:ty, default($default:expr)) => {

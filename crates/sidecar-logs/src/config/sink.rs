@@ -28,17 +28,11 @@ document! {
 
 document! {
     /// How much goes at once.
-    pub struct Batching {
+    pub struct Batching : Default {
         /// Bytes of records in one request, about.
         max_bytes: Size = default(Size(1 << 20)),
         /// How long a request that is not full waits for more.
         wait: Seconds = default(Seconds::millis(100)),
-    }
-}
-
-impl Default for Batching {
-    fn default() -> Batching {
-        Batching { max_bytes: Size(1 << 20), wait: Seconds::millis(100) }
     }
 }
 
@@ -261,7 +255,7 @@ choice! {
 
 document! {
     /// The connection to a receiver.
-    pub struct Client {
+    pub struct Client : Default {
         /// How bodies are made smaller.
         compression: Compression = default(Compression::None),
         /// More headers.
@@ -276,20 +270,6 @@ document! {
         timeout: Seconds = default(Seconds::new(10)),
         /// Certificates.
         tls: Option<Tls> = optional,
-    }
-}
-
-impl Default for Client {
-    fn default() -> Client {
-        Client {
-            compression: Compression::None,
-            headers: BTreeMap::new(),
-            header_files: BTreeMap::new(),
-            bearer_token_file: None,
-            basic: None,
-            timeout: Seconds::new(10),
-            tls: None,
-        }
     }
 }
 
