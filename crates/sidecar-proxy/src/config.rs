@@ -144,7 +144,7 @@ document! {
 
 document! {
     /// Which requests, and where they go.
-    pub struct Route {
+    pub struct Route : Default {
         /// The name, as metrics and the log call it.
         name: String = required,
         /// Listeners it is for; empty: all that speak HTTP.
@@ -318,7 +318,7 @@ document! {
 
 document! {
     /// A share of the requests.
-    pub struct Target {
+    pub struct Target : Default {
         /// The backend.
         name: String = required,
         /// Its share is this of the sum of all weights.
@@ -380,7 +380,7 @@ choice! {
 
 document! {
     /// A group of endpoints.
-    pub struct Backend {
+    pub struct Backend : Default {
         /// The name.
         name: String = required,
         /// `host:port` or `unix:/path`. Every address of a name is an endpoint; names are looked up again when their time to live is over, at the latest after `resolveEvery`.

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 
 use daemon::config::envelope::{Metadata, kind_of, refuse_kind};
 use daemon::config::tree::{Mark, Node};
-use daemon::config::{Decoder, Document, Loaded, Seconds, tree};
+use daemon::config::{Decoder, Document, Loaded, Seconds};
 use dataplane::backend::Address;
 
 use crate::build;
-use crate::config::{self, Backend, Filter, PathEdit, PathMatch, Route, Spec, Text, TextMatch};
+use crate::config::{self, Backend, Filter, PathEdit, PathMatch, Route, RouteTimeouts, Spec, Text, TextMatch};
 
 mod document;
 mod passage;
@@ -84,12 +84,6 @@ fn decode<T: Document>(document: &Node, at: &str, versions: &[&str], decoder: &m
     Some(Found { name, namespace, at: at.to_owned(), mark: document.mark, spec: spec.flatten()? })
 }
 
-/// A value with its defaults.
-fn fresh<T: Document>(yaml: &str) -> Option<T> {
-    let documents = tree::parse(yaml).ok()?;
-    T::decode(documents.first()?, &mut Decoder::default())
-}
-
 struct Taking<'a> {
     name: &'a str,
     spec: &'a mut Spec,
@@ -117,9 +111,15 @@ impl Taking<'_> {
             for (part, matches) in matches.chunks(size).enumerate() {
                 let name =
                     if parted { format!("{}/{name}/{part}", found.name) } else { format!("{}/{name}", found.name) };
-                let Some(mut route) = new_route(&name, &listeners, &found.spec.hostnames, matches) else { return };
-                route.filters.clone_from(&filters);
-                route.backends.clone_from(&targets);
+                let mut route = Route {
+                    name,
+                    listeners: listeners.clone(),
+                    hosts: found.spec.hostnames.clone(),
+                    matches: matches.to_vec(),
+                    filters: filters.clone(),
+                    backends: targets.clone(),
+                    ..Route::default()
+                };
                 if let Some(timeouts) = &rule.timeouts {
                     route.timeouts.request = timeouts.request.unwrap_or(route.timeouts.request);
                     route.timeouts.backend = timeouts.backend_request.unwrap_or(route.timeouts.backend);
@@ -150,15 +150,17 @@ impl Taking<'_> {
                 }
             }
             let targets = self.targets(&at, &rule.backend_refs, found.namespace.as_deref(), true);
-            let Some(mut route) =
-                new_route(&format!("{}/{name}", found.name), &listeners, &found.spec.hostnames, &matches)
-            else {
-                return;
+            let route = Route {
+                name: format!("{}/{name}", found.name),
+                listeners: listeners.clone(),
+                hosts: found.spec.hostnames.clone(),
+                matches,
+                filters,
+                backends: targets,
+                // A stream may last as long as it likes.
+                timeouts: RouteTimeouts { backend: Seconds::new(0), ..RouteTimeouts::default() },
+                ..Route::default()
             };
-            route.filters = filters;
-            route.backends = targets;
-            // A stream may last as long as it likes.
-            route.timeouts.backend = Seconds::new(0);
             self.put(route, &at, found.mark);
         }
     }
@@ -221,8 +223,7 @@ impl Taking<'_> {
         for (index, one) in references.iter().enumerate() {
             let at = format!("{at}.backendRefs[{index}]");
             let Some(name) = self.backend(&at, one, namespace, http2) else { continue };
-            let Some(mut target) = fresh::<config::Target>("name: x") else { continue };
-            (target.name, target.weight) = (name, one.weight);
+            let mut target = config::Target { name, weight: one.weight, ..config::Target::default() };
             self.changes(&at, &one.filters, &mut target);
             targets.push(target);
         }
@@ -282,8 +283,7 @@ impl Taking<'_> {
         let (endpoint, name) =
             (format!("{host}:{port}"), format!("{host}:{port}{}", if http2 { " (gRPC)" } else { "" }));
         if known(self.spec, &name).is_none() {
-            let mut backend = fresh::<Backend>("{name: x, endpoints: [x]}")?;
-            (backend.name, backend.endpoints, backend.http2) = (name.clone(), vec![endpoint], http2);
+            let backend = Backend { name: name.clone(), endpoints: vec![endpoint], http2, ..Backend::default() };
             if let Some(mark) = self.decoder.mark_of(at) {
                 self.decoder.place(format!("spec.backends[{}]", self.spec.backends.len()), mark);
             }
@@ -311,14 +311,13 @@ impl Taking<'_> {
         }
     }
 
-    fn mirror(&mut self, at: &str, one: &RequestMirror, namespace: Option<&str>, http2: bool) -> Option<Filter> {
+    fn mirror(&mut self, at: &str, one: &RequestMirror, namespace: Option<&str>, http2: bool) -> Filter {
         let MirrorRef { group, kind, namespace: own, name, port } = one.backend_ref.clone();
-        let to = BackendRef { group, kind, namespace: own, name, port, weight: 1, filters: Vec::new() };
-        let mut mirror = fresh::<config::filter::Mirror>("backend: x")?;
-        mirror.percent = self.percent(at, one);
+        let to = BackendRef { group, kind, namespace: own, name, port, ..BackendRef::default() };
+        let percent = self.percent(at, one);
         // What is wrong with the backend has been said.
-        mirror.backend = self.backend(&format!("{at}.backendRef"), &to, namespace, http2).unwrap_or_default();
-        Some(Filter::Mirror(mirror))
+        let backend = self.backend(&format!("{at}.backendRef"), &to, namespace, http2).unwrap_or_default();
+        Filter::Mirror(config::filter::Mirror { backend, percent, ..config::filter::Mirror::default() })
     }
 
     fn filters(&mut self, at: &str, filters: &[RouteFilter], namespace: Option<&str>, http2: bool) -> Vec<Filter> {
@@ -332,21 +331,23 @@ impl Taking<'_> {
                 FilterType::ResponseHeaderModifier => {
                     filter.response_header_modifier.as_ref().and_then(headers).map(Filter::ResponseHeaders)
                 }
-                FilterType::RequestRedirect => filter.request_redirect.as_ref().and_then(|one| {
-                    let mut redirect = fresh::<config::Redirect>("status: 302")?;
-                    redirect.scheme.clone_from(&one.scheme);
-                    redirect.host.clone_from(&one.hostname);
-                    (redirect.port, redirect.status) = (one.port, one.status_code);
-                    redirect.path = one.path.as_ref().and_then(path_edit);
-                    Some(Filter::Redirect(redirect))
+                FilterType::RequestRedirect => filter.request_redirect.as_ref().map(|one| {
+                    Filter::Redirect(config::Redirect {
+                        scheme: one.scheme.clone(),
+                        host: one.hostname.clone(),
+                        port: one.port,
+                        path: one.path.as_ref().and_then(path_edit),
+                        status: one.status_code,
+                    })
                 }),
-                FilterType::UrlRewrite => filter.url_rewrite.as_ref().and_then(|one| {
-                    let mut rewrite = fresh::<config::Rewrite>("{}")?;
-                    rewrite.host.clone_from(&one.hostname);
-                    rewrite.path = one.path.as_ref().and_then(path_edit);
-                    Some(Filter::Rewrite(rewrite))
+                FilterType::UrlRewrite => filter.url_rewrite.as_ref().map(|one| {
+                    let path = one.path.as_ref().and_then(path_edit);
+                    Filter::Rewrite(config::Rewrite { host: one.hostname.clone(), path })
                 }),
-                FilterType::RequestMirror => None,
+                FilterType::RequestMirror => {
+                    let at = format!("{at}.requestMirror");
+                    filter.request_mirror.as_ref().map(|one| self.mirror(&at, one, namespace, http2))
+                }
                 FilterType::Cors => filter.cors.as_ref().map(|one| {
                     Filter::Cors(config::filter::Cors {
                         allow_origins: one.allow_origins.clone(),
@@ -358,12 +359,6 @@ impl Taking<'_> {
                     })
                 }),
             };
-            let made = match (&filter.request_mirror, filter.r#type) {
-                (Some(one), FilterType::RequestMirror) => {
-                    self.mirror(&format!("{at}.requestMirror"), one, namespace, http2)
-                }
-                _ => made,
-            };
             match made {
                 Some(filter) => out.push(filter),
                 None => self.refuse(&at, "has not what its type needs"),
@@ -371,15 +366,6 @@ impl Taking<'_> {
         }
         out
     }
-}
-
-fn new_route(name: &str, listeners: &[String], hosts: &[String], matches: &[config::Match]) -> Option<Route> {
-    let mut route = fresh::<Route>("name: x")?;
-    name.clone_into(&mut route.name);
-    route.listeners = listeners.to_vec();
-    route.hosts = hosts.to_vec();
-    route.matches = matches.to_vec();
-    Some(route)
 }
 
 fn replaces_prefix(filter: &Filter) -> bool {

@@ -253,7 +253,7 @@ document! {
     /// A copy of each request that comes this far goes to another backend too, once the request has gone on whole; what that answers
     /// is thrown away. The request itself does not wait for it and does not fail with it. A copy has a `Content-Length` and no
     /// trailers, is tried once, and is not logged.
-    pub struct Mirror {
+    pub struct Mirror : Default {
         /// The backend.
         backend: String = required,
         /// The share of requests that are copied, from 0 to 100.

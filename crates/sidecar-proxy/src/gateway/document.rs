@@ -353,7 +353,7 @@ document! {
 
 document! {
     /// Where requests go.
-    pub struct BackendRef {
+    pub struct BackendRef : Default {
         /// Nothing.
         group: Option<String> = optional,
         /// `Service`.

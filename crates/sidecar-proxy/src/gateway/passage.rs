@@ -3,7 +3,7 @@
 use daemon::config::tree::Mark;
 
 use super::document::{ParentRef, TcpRoute, TcpRule, TlsRoute};
-use super::{Found, Taking, fresh};
+use super::{Found, Taking};
 use crate::config::TcpRoute as Passage;
 
 impl Taking<'_> {
@@ -46,8 +46,8 @@ impl Taking<'_> {
                 self.refuse(&format!("{at}.spec.parentRefs"), &message);
                 continue;
             }
-            let Some(mut passage) = fresh::<Passage>("backends: []") else { return };
-            (passage.hosts, passage.backends) = (names.unwrap_or_default().to_vec(), backends.clone());
+            let hosts = names.unwrap_or_default().to_vec();
+            let passage = Passage { hosts, backends: backends.clone() };
             let place = format!("spec.listeners[{number}].tcpRoutes[{}]", listener.tcp_routes.len());
             listener.tcp_routes.push(passage);
             let mark = self.decoder.mark_of(&format!("{at}.spec")).unwrap_or(mark);
