@@ -120,7 +120,7 @@ pub struct Exchange {
     pub down: u32,
     /// The client's stream; 0: the whole connection.
     pub stream: u32,
-    /// Of a stream's body, what the backend has not taken yet, as it will be written.
+    /// Of a stream's body, what the backend has not taken yet.
     pub hold: Vec<u8>,
     /// Of a stream's body, the end has come and not been passed on.
     pub ends: bool,

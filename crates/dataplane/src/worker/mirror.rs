@@ -30,6 +30,8 @@ pub(crate) struct Copy {
     /// Written as chunks.
     chunked: bool,
     most: usize,
+    /// What the head says of the body's length.
+    length: Length,
     method: Method,
     traced: Option<Box<Traced>>,
 }
@@ -47,7 +49,8 @@ impl Copy {
         fits
     }
 
-    /// Head and payload, with the length in the head. The head stays as long as it was: places in it are known.
+    /// Head and payload, with the length in the head, unless another was declared: what follows on the connection would be
+    /// taken for the rest. The head stays as long as it was: places in it are known.
     fn finish(&mut self) -> Option<()> {
         if self.chunked {
             let mut payload = Vec::new();
@@ -57,6 +60,14 @@ impl Copy {
                 return None;
             }
             self.body = payload;
+        }
+        let declared = match self.length {
+            Length::None => Some(0),
+            Length::Bytes(bytes) => Some(bytes),
+            Length::Chunked | Length::Close => None,
+        };
+        if declared.is_some_and(|declared| declared != self.body.len() as u64) {
+            return None;
         }
         if let Some(at) = memchr::memmem::find(&self.head, CHUNKED) {
             let line = format!("\r\nContent-Length: {:>10}\r\n", self.body.len());
@@ -88,6 +99,7 @@ impl Worker {
             body: Vec::new(),
             chunked: false,
             most,
+            length,
             method: exchange.method,
             traced: exchange.traced.clone(),
         }));
@@ -154,13 +166,14 @@ impl Exchange {
 mod tests {
     use super::*;
 
-    fn copy(head: &[u8], body: &[u8], chunked: bool) -> Copy {
+    fn copy(head: &[u8], body: &[u8], chunked: bool, length: Length) -> Copy {
         Copy {
             targets: Vec::new(),
             head: head.to_vec(),
             body: body.to_vec(),
             chunked,
             most: 8,
+            length,
             method: Method::Post,
             traced: None,
         }
@@ -170,21 +183,25 @@ mod tests {
     fn a_copy_says_how_long_it_is() {
         let head = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nX: 1\r\n\r\n";
         for (body, chunked) in [(&b"3\r\nabc\r\n2\r\nde\r\n0\r\nT: 1\r\n\r\n"[..], true), (b"abcde", false)] {
-            let mut copy = copy(head, body, chunked);
+            let mut copy = copy(head, body, chunked, Length::Chunked);
             assert!(copy.finish().is_some());
             let text = String::from_utf8(copy.head).unwrap();
             assert_eq!(text, "POST / HTTP/1.1\r\nContent-Length:          5\r\nX: 1\r\n\r\n");
             assert_eq!((copy.body, text.len()), (b"abcde".to_vec(), head.len()));
         }
-        assert!(copy(head, b"3\r\nab", true).finish().is_none());
-        let mut plain = copy(b"GET / HTTP/1.1\r\n\r\n", b"", false);
+        assert!(copy(head, b"3\r\nab", true, Length::Chunked).finish().is_none());
+        for (body, good) in [(&b"abcde"[..], true), (b"", false), (b"abcdef", false)] {
+            let head = b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\n";
+            assert_eq!(copy(head, body, false, Length::Bytes(5)).finish().is_some(), good);
+        }
+        let mut plain = copy(b"GET / HTTP/1.1\r\n\r\n", b"", false, Length::None);
         assert!(plain.finish().is_some());
         assert_eq!(plain.head, b"GET / HTTP/1.1\r\n\r\n");
     }
 
     #[test]
     fn a_long_body_is_no_more_gathered() {
-        let mut copy = copy(b"", b"", false);
+        let mut copy = copy(b"", b"", false, Length::Chunked);
         assert!(copy.take(b"12345678"));
         assert!(!copy.take(b"9"));
     }

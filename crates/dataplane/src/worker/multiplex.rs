@@ -239,17 +239,9 @@ impl Worker {
         if exchange.bytes_in > exchange.body_most {
             return self.fail_with(x, Failure::Limit, 413, "the body is too large");
         }
-        if exchange.request_chunked {
-            chunk(data, &mut exchange.hold);
-        } else {
-            exchange.hold.extend_from_slice(data);
-        }
+        exchange.hold.extend_from_slice(data);
         if end {
-            if exchange.request_chunked {
-                last_chunk(trailers, &mut exchange.hold);
-            } else {
-                exchange.trailers.extend_from_slice(trailers);
-            }
+            exchange.trailers.extend_from_slice(trailers);
             exchange.request = Body::Done;
             exchange.ends = true;
         }
@@ -272,20 +264,30 @@ impl Worker {
         if !up.takes(exchange.up_stream) {
             return;
         }
+        // Only now it is known who reads it, and how.
+        let mut bytes = &exchange.hold;
+        if exchange.request_chunked {
+            self.output.clear();
+            chunk(&exchange.hold, &mut self.output);
+            if ends {
+                last_chunk(&exchange.trailers, &mut self.output);
+            }
+            bytes = &self.output;
+        }
         // Short bodies are kept until the answer begins: a backend that is about to end says which streams it has not looked
         // at (RFC 9113 §6.8), and those are begun again elsewhere.
-        if exchange.replayable && !tunnel && exchange.replay.len() + exchange.hold.len() <= KEPT {
-            exchange.replay.extend_from_slice(&exchange.hold);
+        if exchange.replayable && !tunnel && exchange.replay.len() + bytes.len() <= KEPT {
+            exchange.replay.extend_from_slice(bytes);
         } else {
             exchange.replayable = false;
         }
         exchange.ends = false;
-        let written = up.give(exchange.up_stream, &exchange.hold, ends, &exchange.trailers);
+        let written = up.give(exchange.up_stream, bytes, ends, &exchange.trailers);
         if ends && tunnel {
             up.sock.finish_when_flushed();
         }
         let answered = exchange.response.is_done();
-        gather(&mut exchange.copy, &exchange.hold);
+        gather(&mut exchange.copy, bytes);
         exchange.hold.clear();
         let copy = if ends { exchange.copy.take() } else { None };
         let (d, stream, done) = (exchange.down, exchange.stream, exchange.request.is_done());

@@ -229,7 +229,9 @@ impl Worker {
         let d = exchange.down;
         let done = exchange.request.is_done();
         gather(&mut exchange.copy, &exchange.replay[head.len()..]);
-        let copy = if done { exchange.copy.take() } else { None };
+        // What has come while a filter waited is still held, and gathered when it goes out.
+        let held = !exchange.hold.is_empty() || exchange.ends;
+        let copy = if done && !held { exchange.copy.take() } else { None };
         exchange.pool = Some(pool);
         let routed = clock::now();
         exchange.ledger.note(Phase::Route, routed);

@@ -1,8 +1,11 @@
 //! Applications that speak HTTP/2 and do what they should not: each test says what is sent and read, frame by frame.
 
+use std::sync::Mutex;
+
 use super::*;
-use crate::filter::Filter;
 use crate::filter::mirror::Mirror;
+use crate::filter::wait::Waiter;
+use crate::filter::{Asked, Filter, Flow, Gate, NotesSlot};
 use crate::h2::frame;
 use crate::retry::Retry;
 
@@ -244,4 +247,84 @@ fn a_status_is_retried_at_once_and_answered_once() {
     peer.answer(&mut world, 3, 204);
     assert_eq!(hand.status(&mut world), 204);
     assert_eq!(peer.hear(&mut world), []);
+}
+
+// === a filter that waits ===
+
+#[derive(Debug, Default)]
+struct Park(Mutex<Vec<Waiter>>);
+
+impl Gate for Park {
+    fn ask(&self, asked: &Asked<'_>, _: &mut NotesSlot) -> Flow {
+        self.0.lock().unwrap().extend(asked.waiting.map(|waiting| waiting.waiter()));
+        Flow::Wait
+    }
+}
+
+/// A client of HTTP/2 whose whole request comes while a filter waits; then the filter lets it go on.
+fn parked(world: &mut World, park: &Park, head: &str, body: &[u8], trailers: &[u8]) -> Client {
+    let mut client = Client::new(&world.directory.join("in"), 0, &[], true);
+    let session = client.h2.as_mut().unwrap();
+    let id = session.request(0, head.as_bytes(), false, false);
+    session.send(id, [body, b""], trailers.is_empty());
+    if !trailers.is_empty() {
+        session.send_trailers(id, trailers);
+    }
+    client.write(usize::MAX);
+    world.turns();
+    let waiters = std::mem::take(&mut *park.0.lock().unwrap());
+    waiters.into_iter().for_each(|waiter| waiter.tell(Flow::Continue, Vec::new()));
+    world.turns();
+    client
+}
+
+/// All that has come on the next connection to an application of HTTP/1.1.
+fn arrived(world: &mut World, app: usize) -> String {
+    world.turns();
+    let (mut stream, _) = world.apps[app].accept().expect("a connection");
+    stream.set_nonblocking(true).unwrap();
+    let mut got = Vec::new();
+    let _ = stream.read_to_end(&mut got);
+    let text = String::from_utf8(got).unwrap();
+    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+    world.turns();
+    text
+}
+
+#[test]
+fn a_body_that_comes_while_a_filter_waits_is_in_the_copy() {
+    let park = Arc::new(Park::default());
+    let change = |route: &mut Route| {
+        route.filters.push(Filter::Gate(Arc::<Park>::clone(&park)));
+        mirror(route);
+    };
+    let mut world = World::with(&[], &Layout { backends: &[1, 1], change: &change, ..Layout::simple(false) });
+    for framing in ["Content-Length: 5\r\n", "Transfer-Encoding: chunked\r\n"] {
+        let head = format!("POST /0/x HTTP/1.1\r\nHost: h\r\n{framing}\r\n");
+        let _client = parked(&mut world, &park, &head, b"hello", b"");
+        let (own, copy) = (arrived(&mut world, 0), arrived(&mut world, 1));
+        assert!(own.ends_with("\r\n\r\nhello") || own.ends_with("\r\n\r\n5\r\nhello\r\n0\r\n\r\n"), "{own}");
+        let head = copy.strip_suffix("\r\n\r\nhello").unwrap_or_else(|| panic!("{copy}"));
+        let length = head.to_ascii_lowercase().split("content-length:").nth(1).unwrap().trim_start().to_owned();
+        assert_eq!(length.lines().next().unwrap().trim(), "5");
+    }
+}
+
+#[test]
+fn a_body_that_comes_while_a_filter_waits_is_written_as_the_backend_reads() {
+    for http2 in [true, false] {
+        let park = Arc::new(Park::default());
+        let change = |route: &mut Route| route.filters.push(Filter::Gate(Arc::<Park>::clone(&park)));
+        let mut world = World::with(&[], &Layout { change: &change, ..Layout::simple(http2) });
+        let head = "POST /0/x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let _client = parked(&mut world, &park, head, b"hello", b"x-t: 1\r\n");
+        if http2 {
+            let mut peer = Peer::accept(&mut world, 0).unwrap();
+            peer.hear(&mut world);
+            assert_eq!(peer.came[&1], ("/0/x".to_owned(), b"hello".to_vec(), "x-t: 1\r\n".to_owned()));
+        } else {
+            let got = arrived(&mut world, 0);
+            assert!(got.ends_with("\r\n\r\n5\r\nhello\r\n0\r\nx-t: 1\r\n\r\n"), "{got}");
+        }
+    }
 }
