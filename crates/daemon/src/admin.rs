@@ -1,13 +1,15 @@
 //! `/livez /readyz /healthz /metrics` for everybody; what changes something only on a Unix socket, because the
 //! application shares the pod's loopback.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::fs::Permissions;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -21,6 +23,7 @@ use rustix::net::RecvFlags;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 
 use crate::config::Seconds;
 use crate::hand_over::{self, ASKING, READY};
@@ -89,7 +92,7 @@ pub async fn bind(address: &str) -> io::Result<TcpListener> {
     }
 }
 
-/// Binds the socket for commands. A stale one, to which nobody listens, is replaced.
+/// Binds the socket for commands, for this user alone. A stale one, to which nobody listens, is replaced.
 pub fn bind_socket(path: &Path) -> io::Result<UnixListener> {
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory)?;
@@ -97,20 +100,26 @@ pub fn bind_socket(path: &Path) -> io::Result<UnixListener> {
     if std::os::unix::net::UnixStream::connect(path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused) {
         std::fs::remove_file(path)?;
     }
-    UnixListener::bind(path)
+    let listener = UnixListener::bind(path)?;
+    // Whatever the umask is.
+    std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
+    Ok(listener)
 }
 
-/// Serves for ever; must run within a `LocalSet`.
+/// Serves for ever; must run within a `LocalSet`. Whoever has been connected longest makes room for newcomers, so that nobody
+/// can keep probes out by holding connections.
 pub async fn serve(listener: TcpListener, endpoints: Rc<Endpoints>) {
-    let room = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS));
+    let mut open: VecDeque<AbortHandle> = VecDeque::with_capacity(CONNECTIONS);
     loop {
-        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
         let Some(stream) = accepted(listener.accept().await.map(|(stream, _)| stream)).await else { continue };
-        let endpoints = Rc::clone(&endpoints);
-        tokio::task::spawn_local(async move {
-            connection::<TcpStream>(stream, endpoints, false).await;
-            drop(permit);
-        });
+        open.retain(|connection| !connection.is_finished());
+        if open.len() == CONNECTIONS
+            && let Some(oldest) = open.pop_front()
+        {
+            oldest.abort();
+        }
+        let task = tokio::task::spawn_local(connection::<TcpStream>(stream, Rc::clone(&endpoints), false));
+        open.push_back(task.abort_handle());
     }
 }
 

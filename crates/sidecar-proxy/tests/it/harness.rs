@@ -38,7 +38,7 @@ pub(crate) struct World {
     /// Further flags.
     pub(crate) flags: Vec<String>,
     child: Option<Child>,
-    admin: Option<SocketAddr>,
+    pub(crate) admin: Option<SocketAddr>,
     listeners: Vec<(String, SocketAddr)>,
 }
 

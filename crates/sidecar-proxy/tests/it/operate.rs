@@ -352,6 +352,27 @@ fn cpus_that_come_later_count_at_the_next_reload() {
 }
 
 #[test]
+fn nobody_keeps_the_probes_out() {
+    let upstream = Upstream::start(|_| ok("up"));
+    let world = World::simple(&[upstream.address]);
+    let admin = world.admin.unwrap();
+    let held: Vec<_> = (0..200)
+        .map(|_| {
+            let mut stream = std::net::TcpStream::connect(admin).unwrap();
+            stream.write_all(b"GET /re").unwrap();
+            stream
+        })
+        .collect();
+    let before = std::time::Instant::now();
+    assert!(world.ask("/readyz").starts_with("HTTP/1.1 200"));
+    // Held connections are given up after five seconds, 32 at a time.
+    assert!(before.elapsed() < Duration::from_secs(5), "{:?}", before.elapsed());
+    drop(held);
+    let mode = std::os::unix::fs::PermissionsExt::mode(&world.path("sock").metadata().unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
 fn plain_tcp() {
     let upstream = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = upstream.local_addr().unwrap();
