@@ -121,16 +121,22 @@ pub struct Family<'a> {
 
 impl Family<'_> {
     pub fn sample(&mut self, labels: &[(&str, &str)], value: u64) -> &mut Self {
-        self.point(labels, Measured::Whole(value))
+        if !self.gather(labels, || Measured::Whole(value)) {
+            self.line("", labels, None, &value.to_string());
+        }
+        self
     }
 
     pub fn number(&mut self, labels: &[(&str, &str)], value: f64) -> &mut Self {
-        self.point(labels, Measured::Number(value))
+        if !self.gather(labels, || Measured::Number(value)) {
+            self.line("", labels, None, &value.to_string());
+        }
+        self
     }
 
     /// `counts` are not cumulative, and one more than `bounds`.
     pub fn histogram(&mut self, labels: &[(&str, &str)], bounds: &[f64], counts: &[u64], sum: f64) -> &mut Self {
-        self.point(labels, Measured::Histogram(bounds.to_vec(), counts.to_vec(), sum))
+        self.histogram_with(labels, bounds, counts, sum, &[])
     }
 
     /// As [`Family::histogram`], with an exemplar for some of the buckets; only OpenMetrics shows them.
@@ -142,10 +148,10 @@ impl Family<'_> {
         sum: f64,
         exemplars: &[Option<Exemplar>],
     ) -> &mut Self {
-        if !self.out.open_metrics || self.out.collected.is_some() {
-            return self.histogram(labels, bounds, counts, sum);
+        if !self.gather(labels, || Measured::Histogram(bounds.to_vec(), counts.to_vec(), sum)) {
+            let shown = if self.out.open_metrics { exemplars } else { &[] };
+            self.buckets(labels, bounds, counts, sum, shown);
         }
-        self.buckets(labels, bounds, counts, sum, exemplars);
         self
     }
 
@@ -176,18 +182,14 @@ impl Family<'_> {
         self.line("_count", labels, None, &total.to_string());
     }
 
-    fn point(&mut self, labels: &[(&str, &str)], value: Measured) -> &mut Self {
-        if let Some(family) = self.out.collected.as_mut().and_then(|families| families.last_mut()) {
+    /// `false` when this exposition is written and not gathered.
+    fn gather(&mut self, labels: &[(&str, &str)], value: impl FnOnce() -> Measured) -> bool {
+        let Some(families) = &mut self.out.collected else { return false };
+        if let Some(family) = families.last_mut() {
             let labels = labels.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
-            family.points.push(Point { labels, value });
-            return self;
+            family.points.push(Point { labels, value: value() });
         }
-        match value {
-            Measured::Whole(value) => self.line("", labels, None, &value.to_string()),
-            Measured::Number(value) => self.line("", labels, None, &value.to_string()),
-            Measured::Histogram(bounds, counts, sum) => self.buckets(labels, &bounds, &counts, sum, &[]),
-        }
-        self
+        true
     }
 
     fn line(&mut self, suffix: &str, labels: &[(&str, &str)], bound: Option<&str>, value: &str) {

@@ -171,7 +171,7 @@ fn take_over<P: Program>(args: &Args) -> Result<(Inherited, Option<StdUnixStream
     if !args.take_over {
         return Ok((Inherited::default(), None));
     }
-    let path = args.socket.clone().unwrap_or_else(|| default_socket(P::NAME));
+    let path = socket_of(args, P::NAME);
     match hand_over::take(&path).map_err(|error| chain(&error))? {
         Some(taken) => Ok((taken.inherited, Some(taken.stream))),
         None => {
@@ -183,7 +183,7 @@ fn take_over<P: Program>(args: &Args) -> Result<(Inherited, Option<StdUnixStream
 
 /// Before the first thread: it holds for those that are started from now on.
 fn enter(sandbox: &Sandbox, args: &Args, name: &str) -> Walls {
-    let socket = args.socket.clone().unwrap_or_else(|| default_socket(name));
+    let socket = socket_of(args, name);
     let directory = socket.parent().unwrap_or(Path::new("/"));
     // Where it cannot be made there will be no socket, and that is said.
     let _ = std::fs::create_dir_all(directory);
@@ -432,7 +432,7 @@ async fn start_admin<P: Program>(
         doors.keep::<P>(name, listener.as_fd());
         doors.tasks.push(tokio::task::spawn_local(admin::serve(listener, Rc::clone(&endpoints))));
     }
-    let path = args.socket.clone().unwrap_or_else(|| default_socket(P::NAME));
+    let path = socket_of(args, P::NAME);
     let name = format!("commands {}", path.display());
     let bound = match inherited.take(&name) {
         Some(socket) => UnixListener::from_std(socket.into()),
@@ -474,9 +474,10 @@ impl Doors {
     }
 }
 
-/// Where a program listens for commands without a flag.
-pub(crate) fn default_socket(name: &str) -> PathBuf {
-    PathBuf::from(format!("/run/outrigger/{}.sock", name.trim_start_matches("outrigger-")))
+/// Where a program of this name listens for commands.
+fn socket_of(args: &Args, name: &str) -> PathBuf {
+    let usual = || PathBuf::from(format!("/run/outrigger/{}.sock", name.trim_start_matches("outrigger-")));
+    args.socket.clone().unwrap_or_else(usual)
 }
 
 /// A document that has every field: defaults where there are some, what is expected elsewhere.

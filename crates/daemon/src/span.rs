@@ -2,7 +2,7 @@
 //! batches. The queue is bounded: what does not fit is dropped and counted (OpenTelemetry's batch processor does the same).
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// What stands beside a name.
@@ -43,7 +43,7 @@ pub struct Span {
     pub error: Option<String>,
 }
 
-static KEEPING: AtomicBool = AtomicBool::new(false);
+/// As many wait at most; none if nobody takes them.
 static MOST: AtomicUsize = AtomicUsize::new(0);
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 static EXPORTED: AtomicU64 = AtomicU64::new(0);
@@ -52,12 +52,11 @@ static SPANS: Mutex<VecDeque<Span>> = Mutex::new(VecDeque::new());
 /// From now on up to `most` spans wait for the exporter.
 pub(crate) fn keep_spans(most: usize) {
     MOST.store(most, Ordering::Relaxed);
-    KEEPING.store(true, Ordering::Release);
 }
 
 /// Whether anybody takes spans; without, making one is wasted work.
 pub fn wanted() -> bool {
-    KEEPING.load(Ordering::Relaxed)
+    MOST.load(Ordering::Relaxed) > 0
 }
 
 /// Hands spans over, all or, if there is no room, as many as fit.
