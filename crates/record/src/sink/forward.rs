@@ -1,7 +1,7 @@
 //! Fluent forward (github.com/fluent/fluentd, Forward Protocol Specification v1): forward mode with a chunk identifier, so
 //! that Fluentd and Fluent Bit acknowledge what they have taken.
 
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -36,15 +36,9 @@ impl ForwardSink {
     }
 
     fn exchange(&mut self, message: &[u8], chunk: &str) -> Result<(), Failure> {
-        let mut connection =
-            match self.connection.take().and_then(|mut connection| (!connection.is_over()).then_some(connection)) {
-                Some(connection) => connection,
-                None => Connection::open(&self.options.peer, self.tls.as_mut())?,
-            };
-        let peer = format!("{}:{}", self.options.peer.host, self.options.peer.port);
-        let failed = |what: &str, error: &std::io::Error| Failure::Retry(chain(&format!("{what} {peer}"), error), None);
-        let written = connection.write_all(message).and_then(|()| connection.flush());
-        written.map_err(|error| failed("failed to send to", &error))?;
+        let peer = &self.options.peer;
+        let mut connection = Connection::again(self.connection.take(), peer, self.tls.as_mut())?;
+        connection.send(message, peer)?;
         let mut bytes = Vec::new();
         let mut piece = [0; 1024];
         loop {
@@ -59,7 +53,9 @@ impl ForwardSink {
                     return Err(Failure::Retry(format!("{peer} closed the connection without acknowledging"), None));
                 }
                 Ok(length) => bytes.extend_from_slice(&piece[..length]),
-                Err(error) => return Err(failed("no acknowledgement from", &error)),
+                Err(error) => {
+                    return Err(Failure::Retry(chain(&format!("no acknowledgement from {peer}"), &error), None));
+                }
             }
         }
         self.connection = Some(connection);
@@ -130,6 +126,7 @@ fn entry(out: &mut Vec<u8>, record: &Record<'_>, common: &[(String, Value)]) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
     use std::net::TcpListener;
     use std::time::Duration;
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http2::{self, SendRequest};
@@ -18,6 +18,8 @@ use crate::batch::Batch;
 use crate::encode;
 
 const METHOD: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
+/// In front of a message.
+const PREFIX: usize = 5;
 /// Read of an answer.
 const ANSWER: usize = 64 * 1024;
 
@@ -44,17 +46,14 @@ impl GrpcSink {
 
     fn request(&self, batches: &[Arc<Batch>]) -> Result<Request<Full<Bytes>>, Failure> {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let mut message = Vec::new();
-        encode::otlp(&mut message, batches, &self.attributes, i64::try_from(now.as_nanos()).unwrap_or(i64::MAX));
-        let length = u32::try_from(message.len()).map_err(|_| Failure::TooLarge("4 GiB at once".to_owned()))?;
-        let mut body = BytesMut::with_capacity(message.len() + 5);
-        // Not compressed.
-        body.put_u8(0);
-        body.put_u32(length);
-        body.extend_from_slice(&message);
+        // Not compressed, and the length.
+        let mut body = vec![0; PREFIX];
+        encode::otlp(&mut body, batches, &self.attributes, i64::try_from(now.as_nanos()).unwrap_or(i64::MAX));
+        let length = u32::try_from(body.len() - PREFIX).map_err(|_| Failure::TooLarge("4 GiB at once".to_owned()))?;
+        body[1..PREFIX].copy_from_slice(&length.to_be_bytes());
         let scheme = self.options.url.scheme_str().unwrap_or("http");
         let authority = self.options.url.authority().map_or("", |authority| authority.as_str());
-        let mut request = Request::new(Full::new(body.freeze()));
+        let mut request = Request::new(Full::new(Bytes::from(body)));
         *request.method_mut() = http::Method::POST;
         let unusable = |_| Failure::Refused("the URL is unusable".to_owned());
         *request.uri_mut() = format!("{scheme}://{authority}{METHOD}").parse().map_err(unusable)?;

@@ -96,7 +96,7 @@ impl Bucket {
         let scope = format!("{day}/{}/s3/aws4_request", self.region);
         let request = hex(digest::digest(&digest::SHA256, request.as_bytes()).as_ref());
         let text = format!("AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{request}");
-        let signature = hex(&signature(&keys.secret, &day, &self.region, &text));
+        let signature = hex(&keyed(&signing_key(&keys.secret, &day, &self.region, "s3"), &text));
         let credential = format!("{}/{scope}", keys.key);
         let value = format!("AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders={names}, Signature={signature}");
         headers.push(("authorization", value));
@@ -104,14 +104,14 @@ impl Bucket {
     }
 }
 
-fn signature(secret: &str, day: &str, region: &str, text: &str) -> Vec<u8> {
-    let step =
-        |key: &[u8], data: &str| hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), data.as_bytes()).as_ref().to_vec();
-    let mut key = format!("AWS4{secret}").into_bytes();
-    for part in [day, region, "s3", "aws4_request"] {
-        key = step(&key, part);
-    }
-    step(&key, text)
+/// A key for one day, region and service ("Deriving the signing key").
+fn signing_key(secret: &str, day: &str, region: &str, service: &str) -> Vec<u8> {
+    let first = format!("AWS4{secret}").into_bytes();
+    [day, region, service, "aws4_request"].iter().fold(first, |key, part| keyed(&key, part))
+}
+
+fn keyed(key: &[u8], text: &str) -> Vec<u8> {
+    hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text.as_bytes()).as_ref().to_vec()
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -130,17 +130,11 @@ mod tests {
 
     use super::*;
 
-    /// The key of AWS' documentation ("Deriving the signing key"), for another service, gives a known signature.
+    /// The key of AWS' documentation, for another service.
     #[test]
     fn the_signing_key_is_derived_as_documented() {
         let secret = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
-        let step = |key: &[u8], data: &str| {
-            hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), data.as_bytes()).as_ref().to_vec()
-        };
-        let mut key = format!("AWS4{secret}").into_bytes();
-        for part in ["20150830", "us-east-1", "iam", "aws4_request"] {
-            key = step(&key, part);
-        }
+        let key = signing_key(secret, "20150830", "us-east-1", "iam");
         assert_eq!(hex(&key), "c4afb1cc5771d871763a393e44b703571b55cc28424d1a5e86da6ed3c154a4b9");
     }
 

@@ -25,12 +25,18 @@ pub struct Peer {
     pub timeout: Duration,
 }
 
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
 impl Connection {
     /// Tries every address of the host.
     pub fn open(peer: &Peer, tls: Option<&mut Tls>) -> Result<Connection, Failure> {
         let Peer { host, port, timeout } = peer;
         let failed = |error: &dyn std::error::Error| {
-            Failure::Retry(super::chain(&format!("failed to connect to {host}:{port}"), error), None)
+            Failure::Retry(super::chain(&format!("failed to connect to {peer}"), error), None)
         };
         let addresses = (host.as_str(), *port).to_socket_addrs().map_err(|error| failed(&error))?;
         let mut outcome = Err(io::Error::new(io::ErrorKind::NotFound, "no address"));
@@ -55,6 +61,20 @@ impl Connection {
             session.complete_io(&mut stream).map_err(|error| failed(&error))?;
         }
         Ok(Connection::Tls(Box::new(StreamOwned::new(session, stream))))
+    }
+
+    /// The one that is open, if it still is, or a new one.
+    pub fn again(kept: Option<Connection>, peer: &Peer, tls: Option<&mut Tls>) -> Result<Connection, Failure> {
+        match kept.and_then(|mut connection| (!connection.is_over()).then_some(connection)) {
+            Some(connection) => Ok(connection),
+            None => Connection::open(peer, tls),
+        }
+    }
+
+    /// All of it; `peer` is for the message.
+    pub fn send(&mut self, bytes: &[u8], peer: &Peer) -> Result<(), Failure> {
+        let sent = self.write_all(bytes).and_then(|()| self.flush());
+        sent.map_err(|error| Failure::Retry(super::chain(&format!("failed to send to {peer}"), &error), None))
     }
 
     /// Whether the other side has closed it; a one-way protocol learns it no other way.

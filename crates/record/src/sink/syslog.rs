@@ -3,12 +3,11 @@
 //! The protocol has no acknowledgement: what the peer's kernel took and its program did not read is gone. Here a request
 //! counts as delivered when all of it was written to a connection that was open before and after.
 
-use std::io::Write as _;
 use std::sync::Arc;
 
 use super::stream::{Connection, Peer};
 use super::tls::Tls;
-use super::{Failure, Sink, chain};
+use super::{Failure, Sink};
 use crate::batch::{Batch, Record, Severity};
 use crate::encode::Clock;
 use crate::json;
@@ -51,21 +50,11 @@ impl SyslogSink {
     }
 
     fn send(&mut self) -> Result<(), Failure> {
-        if self.connection.as_mut().is_some_and(Connection::is_over) {
-            self.connection = None;
-        }
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => Connection::open(&self.options.peer, self.tls.as_mut())?,
-        };
         let peer = &self.options.peer;
-        let written = connection.write_all(&self.buffer).and_then(|()| connection.flush());
-        written.map_err(|error| {
-            Failure::Retry(chain(&format!("failed to send to {}:{}", peer.host, peer.port), &error), None)
-        })?;
+        let mut connection = Connection::again(self.connection.take(), peer, self.tls.as_mut())?;
+        connection.send(&self.buffer, peer)?;
         if connection.is_over() {
-            let text = format!("{}:{} closed the connection while it was sent to", peer.host, peer.port);
-            return Err(Failure::Retry(text, None));
+            return Err(Failure::Retry(format!("{peer} closed the connection while it was sent to"), None));
         }
         self.connection = Some(connection);
         Ok(())
@@ -108,16 +97,21 @@ fn message_of(out: &mut Vec<u8>, record: &Record<'_>, origin: &str, options: &Sy
     out.push(b' ');
     name(out, &options.app, 48);
     out.extend_from_slice(b" - - [origin software=\"outrigger-logs\"][file path=\"");
-    for byte in origin.bytes() {
-        if matches!(byte, b'"' | b'\\' | b']') {
-            out.push(b'\\');
-        }
-        out.push(byte);
-    }
+    quoted(out, origin.as_bytes());
     out.extend_from_slice(b"\"]");
     fields(out, record.fields);
     out.push(b' ');
     out.extend_from_slice(record.body);
+}
+
+/// A parameter's value (RFC 5424 §6.3.3).
+fn quoted(out: &mut Vec<u8>, value: &[u8]) {
+    for byte in value {
+        if matches!(byte, b'"' | b'\\' | b']') {
+            out.push(b'\\');
+        }
+        out.push(*byte);
+    }
 }
 
 /// Fields as parameters of one more element.
@@ -139,12 +133,7 @@ fn fields(out: &mut Vec<u8>, fields: &[u8]) {
             Some(inner) => json::unescape(&mut plain, inner),
             None => plain.extend_from_slice(value),
         }
-        for byte in plain {
-            if matches!(byte, b'"' | b'\\' | b']') {
-                out.push(b'\\');
-            }
-            out.push(byte);
-        }
+        quoted(out, &plain);
         out.push(b'"');
     });
     out.push(b']');
