@@ -424,13 +424,10 @@ impl Run {
 
     /// Writes positions down if they moved, so that a kill repeats little.
     fn note(&mut self) {
-        if self.noted.at.elapsed() < self.noted.pause {
+        if self.noted.at.elapsed() < self.noted.pause || self.queue.acknowledged_through() <= self.noted.through {
             return;
         }
         let snapshot = self.queue.snapshot();
-        if snapshot.through <= self.noted.through {
-            return;
-        }
         let began = Instant::now();
         let checkpoint = self.follower.checkpoint(&snapshot.positions);
         // A full disk is said when saving; here it only means that more comes again.
@@ -444,7 +441,7 @@ impl Run {
         self.follower.let_go();
         let snapshot = self.queue.snapshot();
         let checkpoint = self.follower.checkpoint(&snapshot.positions);
-        let moved = self.saved.as_ref() != Some(&checkpoint);
+        let moved = !self.saved.as_ref().is_some_and(|saved| saved.is_same(&checkpoint));
         let saved = self.queue.sync().map_err(|error| format!("failed to sync the spool: {error}")).and_then(|()| {
             if !moved {
                 return Ok(());

@@ -141,38 +141,19 @@ pub struct Saved {
     pub positions: BTreeMap<String, Position>,
 }
 
-/// A time at which two checkpoints may differ and be the same.
-#[derive(Debug, Clone, Copy)]
-pub struct Looked(pub SystemTime);
-
-impl Default for Looked {
-    fn default() -> Looked {
-        Looked(SystemTime::UNIX_EPOCH)
-    }
-}
-
-impl PartialEq for Looked {
-    fn eq(&self, _: &Looked) -> bool {
-        true
-    }
-}
-
-impl Eq for Looked {}
-
-impl Looked {
-    fn nanos(self) -> u64 {
-        let since = self.0.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
-    }
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
     /// The next origin's number.
     pub next_id: u64,
-    /// When the patterns were last looked at, in nanoseconds since 1970; not part of what makes a checkpoint another.
-    pub looked: Looked,
+    /// When the patterns were last looked at.
+    pub looked: SystemTime,
     pub files: Vec<Saved>,
+}
+
+impl Default for Checkpoint {
+    fn default() -> Checkpoint {
+        Checkpoint { next_id: 0, looked: SystemTime::UNIX_EPOCH, files: Vec::new() }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -296,7 +277,18 @@ fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
+/// Since 1970.
+fn nanos(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
 impl Checkpoint {
+    /// Whether `other` says the same, whenever it was made.
+    pub fn is_same(&self, other: &Checkpoint) -> bool {
+        self.next_id == other.next_id && self.files == other.files
+    }
+
     fn print(&self, boot: &str, generation: u64) -> Value {
         let files = self.files.iter().map(|file| {
             let positions = file.positions.iter();
@@ -319,7 +311,7 @@ impl Checkpoint {
             "boot": boot,
             "generation": generation,
             "nextId": self.next_id,
-            "looked": self.looked.nanos(),
+            "looked": nanos(self.looked),
             "files": files.collect::<Vec<_>>(),
         })
     }
@@ -363,7 +355,7 @@ fn parse(value: &Value) -> Option<(u64, Checkpoint)> {
         .as_u64()
         .map_or_else(SystemTime::now, |nanos| SystemTime::UNIX_EPOCH + std::time::Duration::from_nanos(nanos));
     let files = files.collect::<Option<_>>()?;
-    let checkpoint = Checkpoint { next_id: value["nextId"].as_u64()?, looked: Looked(looked), files };
+    let checkpoint = Checkpoint { next_id: value["nextId"].as_u64()?, looked, files };
     Some((value["generation"].as_u64().unwrap_or(0), checkpoint))
 }
 
@@ -382,7 +374,7 @@ mod tests {
         let identity = Identity::of(&File::open(&path).unwrap()).unwrap();
         let positions = BTreeMap::from([("out".to_owned(), Position { end: 6, mark: hash(b"hello\n") })]);
         let saved = Saved { id: 4, path: path.clone(), identity: identity.clone(), size: 6, positions };
-        let checkpoint = Checkpoint { next_id: 5, looked: Looked(SystemTime::UNIX_EPOCH), files: vec![saved] };
+        let checkpoint = Checkpoint { next_id: 5, looked: SystemTime::UNIX_EPOCH, files: vec![saved] };
         store.save(&checkpoint).unwrap();
         assert_eq!(load().unwrap(), Some(checkpoint.clone()));
         // What was noted since counts, unless the machine was started anew or it is torn.

@@ -27,7 +27,7 @@ use daemon::{info, warn};
 use record::queue::{Position, Positions, Recovered};
 use record::{Batch, Origin, Queue};
 
-use crate::checkpoint::{Checkpoint, Identity, Looked, Saved, hash};
+use crate::checkpoint::{Checkpoint, Identity, Saved, hash};
 use crate::config::{self, StartAt};
 use crate::encoding::Encoding;
 use crate::enrich::Fields;
@@ -88,6 +88,32 @@ struct Followed {
     dirty: bool,
 }
 
+impl Followed {
+    /// From `position` on.
+    fn new(source: usize, origin: Arc<Origin>, path: &Path, file: File, identity: Identity, position: u64) -> Followed {
+        Followed {
+            source,
+            origin,
+            path: path.to_owned(),
+            file,
+            identity,
+            position,
+            tail: Vec::new(),
+            pending: 0,
+            parked: None,
+            encoding: None,
+            size: position,
+            grown: Instant::now(),
+            looked: SystemTime::now(),
+            idled: false,
+            gone: false,
+            nameless: false,
+            ended: false,
+            dirty: true,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub struct Follower {
     sources: Vec<Source>,
@@ -146,7 +172,7 @@ pub fn positions(checkpoint: &Checkpoint, sinks: &[String]) -> Positions {
 impl Follower {
     pub fn new(sources: Vec<Source>, queue: Arc<Queue>, watch: Watch, start: Start) -> Follower {
         let first_start = start.checkpoint.is_none();
-        let last_run = start.checkpoint.as_ref().map(|checkpoint| checkpoint.looked.0);
+        let last_run = start.checkpoint.as_ref().map(|checkpoint| checkpoint.looked);
         let checkpoint = start.checkpoint.unwrap_or_default();
         let mut next_id = checkpoint.next_id.max(1);
         let mut remembered = checkpoint.files;
@@ -287,26 +313,8 @@ impl Follower {
         let id = self.next_id;
         self.next_id += 1;
         let origin = Arc::new(self.origin(source, id, path, &identity));
-        let mut followed = Followed {
-            source,
-            origin,
-            path: path.to_owned(),
-            file,
-            identity,
-            position,
-            tail: Vec::new(),
-            pending: 0,
-            parked: None,
-            encoding: None,
-            size: position,
-            grown: Instant::now(),
-            looked,
-            idled: false,
-            gone: false,
-            nameless: false,
-            ended: false,
-            dirty: true,
-        };
+        let mut followed = Followed::new(source, origin, path, file, identity, position);
+        followed.looked = looked;
         let mark = followed.remember_tail().unwrap_or(0);
         self.queue.register(id, Position { end: position, mark });
         info!("following", path = path.display(), from = position, origin = id);
@@ -316,26 +324,8 @@ impl Follower {
     fn resume(&mut self, source: usize, path: &Path, file: File, identity: Identity, saved: &Saved, gone: bool) {
         let position = furthest_common(saved);
         let origin = Arc::new(self.origin(source, saved.id, &saved.path, &identity));
-        let mut followed = Followed {
-            source,
-            origin,
-            path: path.to_owned(),
-            file,
-            identity,
-            position: position.end,
-            tail: Vec::new(),
-            pending: 0,
-            parked: None,
-            encoding: None,
-            size: position.end,
-            grown: Instant::now(),
-            looked: SystemTime::now(),
-            idled: false,
-            gone,
-            nameless: false,
-            ended: false,
-            dirty: true,
-        };
+        let mut followed = Followed::new(source, origin, path, file, identity, position.end);
+        followed.gone = gone;
         followed.remember_tail();
         self.queue.register(saved.id, position);
         info!("following again", path = path.display(), from = position.end, origin = saved.id);
@@ -385,6 +375,10 @@ impl Follower {
     /// Follows what was written under this name and put away again since the last look: rotation may be quicker than
     /// we are, or than the processor we get. `next` is about to be followed under it.
     fn adopt_unseen(&mut self, source: usize, live: &Path, since: SystemTime, next: Option<&Identity>) {
+        let candidates = unseen::candidates(live, since);
+        if candidates.is_empty() {
+            return;
+        }
         let following = self.files.iter().map(|file| Known {
             identity: &file.identity,
             position: Position { end: file.position, mark: hash(&file.tail) },
@@ -394,7 +388,7 @@ impl Follower {
         let remembered = remembered.map(|saved| Known::begun(&saved.identity, furthest_common(saved)));
         let next = next.map(|identity| Known::begun(identity, Position::default()));
         let known: Vec<Known<'_>> = following.chain(remembered).chain(next).collect();
-        for unseen in unseen::find(live, since, &self.past_texts, &known, &self.scratch) {
+        for unseen in unseen::find(live, candidates, &self.past_texts, &known, &self.scratch) {
             // What a pattern leads to is met by the scan.
             let path = unseen.path;
             if self.sources.iter().any(|source| source.selection.names(&path)) {
@@ -528,7 +522,7 @@ impl Follower {
         Checkpoint {
             next_id: self.next_id,
             // A scan does not see that a file was truncated: only a look at its text does.
-            looked: Looked(looks.fold(self.scan_began, SystemTime::min)),
+            looked: looks.fold(self.scan_began, SystemTime::min),
             files: files.chain(streams).chain(past).collect(),
         }
     }

@@ -123,7 +123,7 @@ impl Follower {
             file.size = size;
         }
         file.size = file.size.max(size);
-        if file.identity.head_length < crate::checkpoint::HEAD {
+        if file.position > 0 {
             file.identity.learn(&file.file)?;
         }
         let quiet = file.grown.elapsed();

@@ -73,18 +73,15 @@ pub(super) struct Unseen {
     pub(super) identity: Identity,
 }
 
-/// The unseen generations of `live`, oldest first. `known` are all that are followed or about to be.
+/// Those of the candidates that nobody has read, oldest first. `known` are all that are followed or about to be.
 pub(super) fn find(
     live: &Path,
-    since: SystemTime,
+    candidates: Vec<Unseen>,
     past: &PastTexts,
     known: &[Known<'_>],
     scratch: &Path,
 ) -> Vec<Unseen> {
-    let since = since.checked_sub(TICK).unwrap_or(UNIX_EPOCH);
-    let mut candidates = candidates(live, since).unwrap_or_default();
-    candidates.sort_by_key(|candidate| candidate.identity.born);
-    let live = if candidates.is_empty() { None } else { File::open(live).ok() };
+    let live = File::open(live).ok();
     let mut found: Vec<Unseen> = Vec::new();
     for mut candidate in candidates {
         let mut all = known.iter().map(|known| known.identity).chain(past.0.iter().map(|(identity, _)| identity));
@@ -118,7 +115,15 @@ pub(super) fn find(
     found
 }
 
-fn candidates(live: &Path, since: SystemTime) -> io::Result<Vec<Unseen>> {
+/// What circumstances let pass for generations of `live` that came and went since, oldest first. Usually there are none.
+pub(super) fn candidates(live: &Path, since: SystemTime) -> Vec<Unseen> {
+    let since = since.checked_sub(TICK).unwrap_or(UNIX_EPOCH);
+    let mut candidates = made_since(live, since).unwrap_or_default();
+    candidates.sort_by_key(|candidate| candidate.identity.born);
+    candidates
+}
+
+fn made_since(live: &Path, since: SystemTime) -> io::Result<Vec<Unseen>> {
     let (Some(directory), Some(name)) = (live.parent(), live.file_name()) else { return Ok(Vec::new()) };
     // Nothing was made in it: the usual case costs one system call.
     if fs::metadata(directory)?.modified()? < since {
@@ -232,14 +237,20 @@ mod tests {
         std::thread::sleep(TICK);
         // Made long before, as far as anybody can tell: everything is.
         let known = identity("app.log.1");
-        let found = find(&live, since, &past, &[Known::begun(&known, Position::default())], directory.path());
+        let found = find(
+            &live,
+            candidates(&live, since),
+            &past,
+            &[Known::begun(&known, Position::default())],
+            directory.path(),
+        );
         let names: Vec<_> = found.iter().map(|unseen| unseen.path.file_name().unwrap().to_owned()).collect();
         assert_eq!(names, ["app.log.10", "app.log.11.gz"]);
         let mut text = [0; HEAD];
         read_at(&found[1].file, &mut text, 0).unwrap();
         assert_eq!(text, long("packed").as_bytes()[..HEAD]);
         let later = SystemTime::now() + Duration::from_secs(1);
-        assert!(find(&live, later, &past, &[Known::begun(&known, Position::default())], directory.path()).is_empty());
+        assert!(candidates(&live, later).is_empty());
     }
 
     #[test]
@@ -266,7 +277,8 @@ mod tests {
             fs::write(path(name), text(word)).unwrap();
         }
         File::options().append(true).open(path("app.log")).unwrap().write_all(b"more\n").unwrap();
-        let found = find(&path("app.log"), since, &past, &known, directory.path());
+        let live = path("app.log");
+        let found = find(&live, candidates(&live, since), &past, &known, directory.path());
         let names: Vec<_> = found.iter().map(|unseen| unseen.path.file_name().unwrap().to_owned()).collect();
         assert_eq!(names, ["app.log.3"]);
     }
