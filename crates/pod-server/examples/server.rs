@@ -1,6 +1,6 @@
 //! What the API server costs: lists, watch latency, memory of watches, durable writes. Prints; judges nothing.
 //!
-//! `cargo run --release -p pod-server --example measure`
+//! `cargo run --release -p pod-server --example server`
 
 #![allow(dead_code, clippy::unwrap_used)]
 

@@ -1,6 +1,6 @@
-//! The store's numbers on this disk: `cargo run --release -p pod-store --example measure [DIRECTORY]`.
+//! The store's numbers on this disk: `cargo run --release -p pod-store --example store [DIRECTORY]`.
 //!
-//! Opening and memory are measured in processes of their own: `measure open FILE` is one.
+//! Opening and memory are measured in processes of their own: `store open FILE` is one.
 
 use std::io::Write;
 use std::path::Path;
