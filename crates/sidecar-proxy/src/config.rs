@@ -21,6 +21,9 @@ document! {
         routes: Vec<Route> = default(Vec::new()),
         /// Groups of endpoints.
         backends: Vec<Backend> = required,
+        /// Filters by name, for routes of the Gateway API (`ExtensionRef`). Each rule that refers to one has it for itself: limits
+        /// are not shared.
+        filters: BTreeMap<String, Filter> = default(BTreeMap::new()),
         /// Bounds of what clients may send.
         limits: Limits = default(Limits::default()),
         /// How long clients may take.

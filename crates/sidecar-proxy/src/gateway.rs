@@ -15,11 +15,13 @@ mod document;
 mod passage;
 
 use document::{
-    BackendRef, Comparison, FilterType, GrpcMatch, GrpcRoute, HeaderModifier, HttpMatch, HttpRoute, MirrorRef,
-    NamedValue, ParentRef, PathComparison, PathModification, PathModifier, RequestMirror, RouteFilter,
+    BackendRef, Comparison, ExtensionRef, FilterType, GrpcMatch, GrpcRoute, HeaderModifier, HttpMatch, HttpRoute,
+    MirrorRef, NamedValue, ParentRef, PathComparison, PathModification, PathModifier, RequestMirror, RouteFilter,
 };
 
 const GROUP: &str = "gateway.networking.k8s.io";
+/// Of the `Proxy`, and of what it has that routes may refer to.
+const OURS: &str = "outrigger.dev";
 
 /// A route's document, decoded.
 #[derive(Debug)]
@@ -320,6 +322,19 @@ impl Taking<'_> {
         Filter::Mirror(config::filter::Mirror { backend, percent, ..config::filter::Mirror::default() })
     }
 
+    /// One of the proxy's own filters.
+    fn extension(&mut self, at: &str, one: &ExtensionRef) -> Option<Filter> {
+        if one.group != OURS || one.kind != "Filter" {
+            self.refuse(at, &format!("must be of the group {OURS} and the kind Filter"));
+            return None;
+        }
+        let found = self.spec.filters.get(&one.name).cloned();
+        if found.is_none() {
+            self.refuse(&format!("{at}.name"), &format!("the Proxy has no filter `{}`", one.name));
+        }
+        found
+    }
+
     fn filters(&mut self, at: &str, filters: &[RouteFilter], namespace: Option<&str>, http2: bool) -> Vec<Filter> {
         let mut out = Vec::new();
         for (index, filter) in filters.iter().enumerate() {
@@ -348,6 +363,14 @@ impl Taking<'_> {
                     let at = format!("{at}.requestMirror");
                     filter.request_mirror.as_ref().map(|one| self.mirror(&at, one, namespace, http2))
                 }
+                FilterType::ExtensionRef => match &filter.extension_ref {
+                    Some(one) => match self.extension(&format!("{at}.extensionRef"), one) {
+                        Some(found) => Some(found),
+                        // What is wrong with it has been said.
+                        None => continue,
+                    },
+                    None => None,
+                },
                 FilterType::Cors => filter.cors.as_ref().map(|one| {
                     Filter::Cors(config::filter::Cors {
                         allow_origins: one.allow_origins.clone(),

@@ -48,6 +48,16 @@ pub fn check(spec: &Spec, decoder: &mut Decoder) {
     for (index, route) in spec.routes.iter().enumerate() {
         check_route(&format!("spec.routes[{index}]"), route, spec, decoder);
     }
+    for (name, filter) in &spec.filters {
+        // Whose prefix it would replace, the routes say that refer to it.
+        let prefix = Match {
+            path: Some(PathMatch::Prefix(Text("/".to_owned()))),
+            method: None,
+            headers: [].into(),
+            query: [].into(),
+        };
+        check_filter(&format!("spec.filters.{name}"), filter, &[prefix], spec, decoder);
+    }
     for (index, one) in spec.backends.iter().enumerate() {
         let at = format!("spec.backends[{index}]");
         if one.original_destination {
@@ -190,32 +200,36 @@ fn check_route(at: &str, route: &Route, spec: &Spec, decoder: &mut Decoder) {
         decoder.refuse_at(&format!("{at}.retries.attempts"), "must be at most 10");
     }
     for (index, filter) in route.filters.iter().enumerate() {
-        let at = format!("{at}.filters[{index}]");
-        match filter {
-            Filter::RequestHeaders(headers) => check_headers(&format!("{at}.requestHeaders"), headers, decoder),
-            Filter::ResponseHeaders(headers) => check_headers(&format!("{at}.responseHeaders"), headers, decoder),
-            Filter::Redirect(redirect) => check_redirect(&format!("{at}.redirect"), redirect, route, decoder),
-            Filter::Rewrite(rewrite) => {
-                let at = format!("{at}.rewrite");
-                check_edit(&at, rewrite.path.as_ref(), route, decoder);
-                if rewrite.host.as_ref().is_some_and(|host| !is_host(host)) {
-                    decoder.refuse_at(&format!("{at}.host"), "must be a host");
-                }
+        check_filter(&format!("{at}.filters[{index}]"), filter, &route.matches, spec, decoder);
+    }
+}
+
+/// A filter of a route with these matches.
+fn check_filter(at: &str, filter: &Filter, matches: &[Match], spec: &Spec, decoder: &mut Decoder) {
+    match filter {
+        Filter::RequestHeaders(headers) => check_headers(&format!("{at}.requestHeaders"), headers, decoder),
+        Filter::ResponseHeaders(headers) => check_headers(&format!("{at}.responseHeaders"), headers, decoder),
+        Filter::Redirect(redirect) => check_redirect(&format!("{at}.redirect"), redirect, matches, decoder),
+        Filter::Rewrite(rewrite) => {
+            let at = format!("{at}.rewrite");
+            check_edit(&at, rewrite.path.as_ref(), matches, decoder);
+            if rewrite.host.as_ref().is_some_and(|host| !is_host(host)) {
+                decoder.refuse_at(&format!("{at}.host"), "must be a host");
             }
-            Filter::Respond(respond) => {
-                if !(200..=599).contains(&respond.status) {
-                    decoder.refuse_at(&format!("{at}.respond.status"), "must be from 200 to 599");
-                }
-                if !dataplane::head::is_value(respond.content_type.as_bytes()) {
-                    decoder.refuse_at(&format!("{at}.respond.contentType"), "must be a field value");
-                }
+        }
+        Filter::Respond(respond) => {
+            if !(200..=599).contains(&respond.status) {
+                decoder.refuse_at(&format!("{at}.respond.status"), "must be from 200 to 599");
             }
-            other => {
-                if let Filter::Mirror(mirror) = other {
-                    check_mirrored(&format!("{at}.mirror.backend"), &mirror.backend, spec, decoder);
-                }
-                filter::check(&at, other, decoder);
+            if !dataplane::head::is_value(respond.content_type.as_bytes()) {
+                decoder.refuse_at(&format!("{at}.respond.contentType"), "must be a field value");
             }
+        }
+        other => {
+            if let Filter::Mirror(mirror) = other {
+                check_mirrored(&format!("{at}.mirror.backend"), &mirror.backend, spec, decoder);
+            }
+            filter::check(at, other, decoder);
         }
     }
 }
@@ -310,7 +324,7 @@ fn check_headers(at: &str, headers: &Headers, decoder: &mut Decoder) {
     }
 }
 
-fn check_redirect(at: &str, redirect: &Redirect, route: &Route, decoder: &mut Decoder) {
+fn check_redirect(at: &str, redirect: &Redirect, matches: &[Match], decoder: &mut Decoder) {
     if !matches!(redirect.status, 301 | 302 | 303 | 307 | 308) {
         decoder.refuse_at(&format!("{at}.status"), "must be 301, 302, 303, 307 or 308");
     }
@@ -320,17 +334,17 @@ fn check_redirect(at: &str, redirect: &Redirect, route: &Route, decoder: &mut De
     if redirect.host.as_ref().is_some_and(|host| !is_host(host)) {
         decoder.refuse_at(&format!("{at}.host"), "must be a host");
     }
-    check_edit(at, redirect.path.as_ref(), route, decoder);
+    check_edit(at, redirect.path.as_ref(), matches, decoder);
 }
 
-fn check_edit(at: &str, edit: Option<&PathEdit>, route: &Route, decoder: &mut Decoder) {
+fn check_edit(at: &str, edit: Option<&PathEdit>, matches: &[Match], decoder: &mut Decoder) {
     match edit {
         Some(PathEdit::Replace(Text(path)) | PathEdit::ReplacePrefix(Text(path))) if !is_path(path) => {
             decoder.refuse_at(&format!("{at}.path"), "must begin with `/` and have no blanks");
         }
         Some(PathEdit::ReplacePrefix(_)) => {
-            let prefixes = route.matches.iter().filter(|one| matches!(one.path, Some(PathMatch::Prefix(_)))).count();
-            if prefixes != route.matches.len() || route.matches.len() > 1 {
+            let prefixes = matches.iter().filter(|one| matches!(one.path, Some(PathMatch::Prefix(_)))).count();
+            if prefixes != matches.len() || matches.len() > 1 {
                 decoder.refuse_at(
                     &format!("{at}.path.replacePrefix"),
                     "needs a route with exactly one match, of a path prefix",

@@ -204,6 +204,8 @@ document! {
         cors: Option<Cors> = optional,
         /// For `RequestMirror`.
         request_mirror: Option<RequestMirror> = optional,
+        /// For `ExtensionRef`.
+        extension_ref: Option<ExtensionRef> = optional,
     }
 }
 
@@ -222,6 +224,20 @@ choice! {
         Cors = "CORS",
         /// Sends a copy elsewhere.
         RequestMirror = "RequestMirror",
+        /// One of the proxy's own.
+        ExtensionRef = "ExtensionRef",
+    }
+}
+
+document! {
+    /// A filter of the proxy.
+    pub struct ExtensionRef {
+        /// `outrigger.dev`.
+        group: String = required,
+        /// `Filter`.
+        kind: String = required,
+        /// Its name there.
+        name: String = required,
     }
 }
 

@@ -98,6 +98,7 @@ spec:
   backends:
   - {name: b, endpoints: ['nowhere', 'h:0', 'unix:x']}
   limits: {head: 1Mi}
+  filters: {unused: {respond: {status: 99}}}
 ";
     std::fs::write(&path, bad).unwrap();
     let output = run(&["--check", "--config", path.to_str().unwrap()]);
@@ -125,7 +126,8 @@ F:22:27: spec.backends[0].endpoints[0]: must be `HOST:PORT` or `unix:/PATH`
 F:22:38: spec.backends[0].endpoints[1]: must be `HOST:PORT` or `unix:/PATH`
 F:22:45: spec.backends[0].endpoints[2]: a socket's path must be absolute
 F:23:18: spec.limits.head: must be between 1Ki and 32Ki
-21 problem(s)
+F:24:40: spec.filters.unused.respond.status: must be from 200 to 599
+22 problem(s)
 "
     );
 }

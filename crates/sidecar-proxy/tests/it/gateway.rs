@@ -145,7 +145,19 @@ fn what_is_not_understood_is_refused_at_its_place() {
         ),
         (
             "  rules:\n  - filters: [{type: ExtensionRef}]\n",
+            "F:16:15: document[2].spec.rules[0].filters[0]: has not what its type needs",
+        ),
+        (
+            "  rules:\n  - filters: [{type: Else}]\n",
             "F:16:22: document[2].spec.rules[0].filters[0].type: must be one of RequestHeaderModifier",
+        ),
+        (
+            "  rules:\n  - filters: [{type: ExtensionRef, extensionRef: {group: outrigger.dev, kind: Filter, name: gone}}]\n",
+            "document[2].spec.rules[0].filters[0].extensionRef.name: the Proxy has no filter `gone`",
+        ),
+        (
+            "  rules:\n  - filters: [{type: ExtensionRef, extensionRef: {group: other.dev, kind: Filter, name: gone}}]\n",
+            "document[2].spec.rules[0].filters[0].extensionRef: must be of the group outrigger.dev and the kind Filter",
         ),
         (
             "  rules:\n  - filters: [{type: RequestMirror, requestMirror: {backendRef: {name: app}, percent: 1, fraction: {numerator: 1}}}]\n    backendRefs: [{name: app}]\n",
@@ -315,6 +327,42 @@ spec:
     }
     assert!(came[0] > 5 && came[1] > 5, "{came:?}");
     assert!(world.metric("outrigger_proxy_retries_total{route=\"default/r/0\"} ") > 0);
+}
+
+#[test]
+fn rules_refer_to_filters_of_the_proxy() {
+    let upstream = Upstream::start(|_| ok("here"));
+    let world = World::with(&format!(
+        "listeners: [{{name: http, address: \"127.0.0.1:0\"}}]
+backends: [{{name: app, endpoints: [\"{}\"]}}]
+filters:
+  scan: {{attacks: {{mode: deny}}}}
+  twice: {{rateLimit: {{requests: 2, period: 1h, per: route}}}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: r}}
+spec:
+  rules:
+  - matches: [{{path: {{value: /a}}}}]
+    filters:
+    - {{type: ExtensionRef, extensionRef: {{group: outrigger.dev, kind: Filter, name: scan}}}}
+    - {{type: ExtensionRef, extensionRef: {{group: outrigger.dev, kind: Filter, name: twice}}}}
+    backendRefs: [{{name: app}}]
+  - filters: [{{type: ExtensionRef, extensionRef: {{group: outrigger.dev, kind: Filter, name: twice}}}}]
+    backendRefs: [{{name: app}}]
+",
+        upstream.address
+    ));
+    let mut client = world.client();
+    let mut status = |path: &str| client.get(path).status();
+    assert_eq!(status("/a?q=1%27%20union%20select%20password%20from%20users--"), 403);
+    // Each rule has it for itself.
+    for path in ["/a", "/b"] {
+        assert_eq!([status(path), status(path), status(path)], [200, 200, 429], "{path}");
+    }
+    let refused = "outrigger_proxy_filter_decisions_total{route=\"default/r/0\",filter=\"2\"";
+    assert!(world.ask("/metrics").contains(refused));
 }
 
 #[test]

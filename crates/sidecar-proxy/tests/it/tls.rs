@@ -327,3 +327,41 @@ fn endpoints_are_taken_over_while_a_certificate_is_broken() {
     fs::rename(world.path("new"), world.path("list")).unwrap();
     eventually("the other endpoint", || ask().ends_with("b."));
 }
+
+#[test]
+fn who_is_let_in_may_differ_by_listener() {
+    let authority = Authority::new();
+    let server = authority.issue(&["a.test"], None);
+    let upstream = Upstream::start(|_| ok("in."));
+    let mut world = World::new();
+    write_pair(&world.path(""), "server", &server);
+    fs::write(world.path("ca.crt"), authority.pem()).unwrap();
+    world.start(&format!(
+        "listeners:
+- name: peers
+  address: \"127.0.0.1:0\"
+  tls: {{certificates: [{{certFile: ROOT/server.crt, keyFile: ROOT/server.key}}], clientCaFile: ROOT/ca.crt}}
+- name: everybody
+  address: \"127.0.0.2:0\"
+  tls: {{certificates: [{{certFile: ROOT/server.crt, keyFile: ROOT/server.key}}]}}
+routes:
+- {{name: peers, listeners: [peers], filters: [{{identities: {{trustDomains: [friends.test]}}}}], backends: [{{name: app}}]}}
+- {{name: everybody, listeners: [everybody], backends: [{{name: app}}]}}
+backends: [{{name: app, endpoints: [\"{}\"]}}]
+",
+        upstream.address
+    ));
+    let (peers, everybody) = (world.listener("peers"), world.listener("everybody"));
+    let friend = authority.issue(&[], Some("spiffe://friends.test/x"));
+    let stranger = authority.issue(&[], Some("spiffe://strangers.test/x"));
+    for (client, listener, status) in
+        [(Some(&friend), peers, "200"), (Some(&stranger), peers, "403"), (None, everybody, "200")]
+    {
+        let config = config(&authority, client, rustls::ALL_VERSIONS);
+        let mut stream = connect(listener, "a.test", &config);
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+    }
+}
