@@ -65,6 +65,8 @@ struct Stream {
     remote_closed: bool,
     local_closed: bool,
     headed: bool,
+    /// What we have asked for is a head alone.
+    asks_for_head: bool,
     /// Declared, and what has come of it.
     length: Option<u64>,
     received: u64,
@@ -400,7 +402,9 @@ impl Session {
         if interim && end {
             return Ok(self.break_off(id, Code::Protocol));
         }
-        if kind == Kind::Request {
+        // An answer without a body may say how long it would have been (§8.1.1).
+        let bodiless = interim || kind == Kind::Response && (stream.asks_for_head || matches!(status, 204 | 304));
+        if !bodiless {
             stream.length = length;
             if end && length.is_some_and(|length| length != 0) {
                 return Ok(self.break_off(id, Code::Protocol));
@@ -664,6 +668,7 @@ impl Session {
         self.next += 2;
         let mut stream = Stream::new(id, self.initial);
         stream.owner = Some(owner);
+        stream.asks_for_head = text.starts_with(b"HEAD ");
         stream.local_closed = end;
         self.streams.push(stream);
         let mut block = Vec::with_capacity(text.len());
@@ -856,6 +861,7 @@ impl Stream {
             remote_closed: false,
             local_closed: false,
             headed: false,
+            asks_for_head: false,
             length: None,
             received: 0,
             pending: Vec::new(),

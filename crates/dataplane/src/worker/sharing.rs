@@ -319,10 +319,6 @@ impl Worker {
             Ok(Some(response)) if response.status < 200 => {
                 self.pass_interim(x, text, &response, fields);
             }
-            // Less than was declared.
-            Ok(Some(response)) if end && matches!(response.length, head::Length::Bytes(_)) => {
-                self.try_failed(x, Failure::Malformed);
-            }
             Ok(Some(mut response)) => {
                 if end {
                     response.length = head::Length::None;

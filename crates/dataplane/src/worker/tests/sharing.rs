@@ -235,6 +235,50 @@ fn a_copy_that_is_reset_ends_nobody_else() {
 }
 
 #[test]
+fn an_answer_is_as_long_as_it_says() {
+    let mut world = world(&[1], &|_| {});
+    let mut hand = Hand::new(&world);
+    hand.get(&mut world, "/0/warm");
+    let mut peer = Peer::accept(&mut world, 0).unwrap();
+    peer.hear(&mut world);
+    peer.answer(&mut world, 1, 200);
+    hand.heard(&mut world);
+    // No length counts where there is no body.
+    let mut stream = 3;
+    for (method, status) in [("HEAD", 200), ("GET", 304)] {
+        hand.ask(&mut world, &format!("{method} /0/x HTTP/1.1\r\nHost: h\r\n\r\n"));
+        peer.hear(&mut world);
+        peer.session.respond(stream, format!("HTTP/1.1 {status} X\r\nContent-Length: 300\r\n\r\n").as_bytes(), true);
+        peer.session.close(stream, Code::None);
+        peer.say(&mut world);
+        assert_eq!(hand.status(&mut world), status, "{method}");
+        stream += 2;
+    }
+    for (body, trailers) in [("abc", true), ("abc", false), ("", true)] {
+        let mut hand = Hand::new(&world);
+        hand.get(&mut world, "/0/short");
+        peer.hear(&mut world);
+        peer.session.respond(stream, b"HTTP/1.1 200 OK\r\nContent-Length: 300\r\n\r\n", false);
+        peer.session.send(stream, [body.as_bytes(), b""], !trailers);
+        if trailers {
+            peer.session.send_trailers(stream, b"x-t: 1\r\n");
+        }
+        peer.session.close(stream, Code::None);
+        peer.say(&mut world);
+        let (text, ended) = hand.heard(&mut world);
+        assert!(ended, "the next answer would be taken for the rest of {text}");
+        stream += 2;
+    }
+    // With the head alone nothing has been passed on yet.
+    hand.get(&mut world, "/0/none");
+    peer.hear(&mut world);
+    peer.session.respond(stream, b"HTTP/1.1 200 OK\r\nContent-Length: 300\r\n\r\n", true);
+    peer.session.close(stream, Code::None);
+    peer.say(&mut world);
+    assert_eq!(hand.status(&mut world), 502);
+}
+
+#[test]
 fn a_status_is_retried_at_once_and_answered_once() {
     let retry = Retry { times: 2, statuses: Retry::bit(503), ..Retry::default() };
     let mut world = world(&[1], &|route| route.retry = retry);
