@@ -160,6 +160,8 @@ pub struct Exchange {
     /// The backend's connection is used again afterwards.
     pub keep_up: bool,
     pub answer: Answer,
+    /// Interim answers that have come.
+    pub interim: u32,
     pub tries: u32,
     /// Tries whose pooled connection turned out to be closed: they are made up for besides the route's retries.
     pub replaced: u32,
@@ -255,6 +257,7 @@ impl Exchange {
             response_chunked: false,
             keep_up: false,
             answer: Answer::Waiting,
+            interim: 0,
             tries: 0,
             replaced: 0,
             wish: Wish::default(),

@@ -18,6 +18,9 @@ use crate::sock::Got;
 /// A body of at most this many bytes is copied behind its head, which is cheaper than a vectored write.
 const COPIED: usize = 4096;
 
+/// Interim answers to one request; more are a flood.
+const INTERIM: u32 = 16;
+
 /// What is read for a stream at least, whatever its window; with TLS there must be room for two records.
 const LEAST: usize = 16 << 10;
 const LEAST_TLS: usize = 36 << 10;
@@ -165,15 +168,26 @@ impl Worker {
             if response.status >= 200 {
                 return self.answer_final(x, rest, &response, fields);
             }
-            // Interim answers are for whoever understands them (RFC 9110 §15.2).
-            if exchange.minor == 1 && !self.pass_interim(x, rest, &response, fields) {
+            if !self.pass_interim(x, rest, &response, fields) {
                 return Turn::Over;
             }
             at += response.size;
         }
     }
 
+    /// False: the exchange goes on no more.
     pub(super) fn pass_interim(&mut self, x: u32, bytes: &[u8], response: &Response, fields: &[Field]) -> bool {
+        let blocked = self.is_blocked(x);
+        let Some(exchange) = self.exchange(x) else { return false };
+        exchange.interim += 1;
+        if exchange.interim > INTERIM {
+            self.try_failed(x, Failure::Malformed);
+            return false;
+        }
+        // They are for whoever understands them (RFC 9110 §15.2), and nothing that must wait for whoever does not read.
+        if exchange.minor == 0 || blocked {
+            return true;
+        }
         let mut out = std::mem::take(&mut self.output);
         out.clear();
         status_line(response, bytes, &mut out);

@@ -279,6 +279,48 @@ fn an_answer_is_as_long_as_it_says() {
 }
 
 #[test]
+fn interim_answers_go_to_whoever_knows_them_and_have_an_end() {
+    let mut world = world(&[1], &|_| {});
+    let mut old = Hand::new(&world);
+    old.ask(&mut world, "GET /0/x HTTP/1.0\r\nHost: h\r\n\r\n");
+    let mut peer = Peer::accept(&mut world, 0).unwrap();
+    peer.hear(&mut world);
+    peer.session.respond(1, b"HTTP/1.1 103 X\r\nLink: x\r\n\r\n", false);
+    peer.answer(&mut world, 1, 204);
+    let (text, _) = old.heard(&mut world);
+    assert!(text.starts_with("HTTP/1.1 204"), "{text}");
+    let mut hand = Hand::new(&world);
+    for (stream, count) in [(3, 3), (5, 1000)] {
+        hand.get(&mut world, "/0/x");
+        peer.hear(&mut world);
+        for _ in 0..count {
+            peer.session.respond(stream, b"HTTP/1.1 103 X\r\nLink: x\r\n\r\n", false);
+        }
+        peer.say(&mut world);
+        let (text, _) = hand.heard(&mut world);
+        let passed = text.matches("HTTP/1.1 103").count();
+        if count == 3 {
+            assert_eq!(passed, 3);
+            peer.answer(&mut world, stream, 204);
+            assert_eq!(hand.status(&mut world), 204);
+        } else {
+            assert!(passed < 100 && text.contains("HTTP/1.1 502"), "{passed}");
+        }
+    }
+}
+
+#[test]
+fn interim_answers_of_http1_have_an_end() {
+    let mut world = World::with(&[], &Layout::simple(false));
+    let mut hand = Hand::new(&world);
+    hand.get(&mut world, "/0/x");
+    let (mut app, _) = world.apps[0].accept().unwrap();
+    app.write_all(&b"HTTP/1.1 103 X\r\n\r\n".repeat(1000)).unwrap();
+    let (text, _) = hand.heard(&mut world);
+    assert!(text.matches("HTTP/1.1 103").count() < 100 && text.contains("HTTP/1.1 502"), "{text}");
+}
+
+#[test]
 fn a_status_is_retried_at_once_and_answered_once() {
     let retry = Retry { times: 2, statuses: Retry::bit(503), ..Retry::default() };
     let mut world = world(&[1], &|route| route.retry = retry);
