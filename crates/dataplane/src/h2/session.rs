@@ -25,6 +25,8 @@ const GREATEST: i64 = 0x7fff_ffff;
 const CONTINUATIONS: u32 = 16;
 /// Bytes that wait to be written before no more are made.
 const WAITING: usize = 256 << 10;
+/// A client's streams end here; their numbers are used up (§5.1.1).
+const LAST: u32 = 0x7fff_0000;
 /// Streams we have reset lately: what was on its way to them is no error.
 const REMEMBERED: usize = 256;
 
@@ -623,11 +625,12 @@ impl Session {
 
     /// Whether another stream may be begun; for a client.
     pub fn has_room(&self) -> bool {
-        !self.leaving && !self.gone && self.next < 0x7fff_0000 && self.streams.len() < self.most_streams
+        !self.is_leaving() && self.streams.len() < self.most_streams && !self.is_full()
     }
 
+    /// There will be no new streams.
     pub fn is_leaving(&self) -> bool {
-        self.leaving || self.gone
+        self.leaving || self.gone || self.next >= LAST
     }
 
     /// The stream is over for its owner. One that is not is reset.

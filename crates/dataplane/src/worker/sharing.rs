@@ -115,7 +115,8 @@ impl Worker {
         let Some(session) = up.h2.as_deref_mut() else { return };
         let full = session.is_full();
         let mut result = Ok(());
-        if !session.out.is_empty() {
+        // What the kernel has not taken yet is no more added to: here it is known how much waits.
+        if !session.out.is_empty() && !up.sock.blocked() {
             result = up.sock.write(&[&session.out]);
             session.out.clear();
         }
@@ -180,6 +181,7 @@ impl Worker {
             }
         }
         up.sock.left.clear();
+        up.heard = self.tick;
         if let Some(session) = up.h2.as_deref_mut() {
             session.note_read();
         }
@@ -455,6 +457,18 @@ impl Worker {
         self.soil_up(u);
     }
 
+    /// An answer has not come in time. If nothing at all has since it was asked for, the connection may be dead, or its backend
+    /// stuck: it gets no more streams.
+    pub(super) fn doubt(&mut self, x: u32) {
+        let Some(exchange) = self.exchange(x) else { return };
+        let (began, u) = (exchange.try_began, exchange.up);
+        if let Some(u) = u
+            && self.ups.get(u).is_some_and(|up| up.h2.is_some() && up.heard < began)
+        {
+            self.retire(u);
+        }
+    }
+
     /// When the answer's head must be there.
     pub(super) fn answer_by(&mut self, x: u32, u: u32, after: u64) {
         let at = if after == 0 { u64::MAX } else { self.tick.saturating_add(after) };
@@ -475,6 +489,14 @@ impl Worker {
         let connecting = self.ups.get(u).is_some_and(|up| up.connecting);
         if connecting || streams.is_empty() {
             return self.lose_shared(u, Failure::ConnectTimeout);
+        }
+        // Before anybody tries again.
+        for stream in &streams {
+            if let Some(x) = self.owner_of(token, *stream)
+                && self.exchange(x).is_some_and(|exchange| exchange.answer_by <= now)
+            {
+                self.doubt(x);
+            }
         }
         let mut next = u64::MAX;
         for stream in streams {

@@ -30,6 +30,8 @@ pub(super) struct Up {
     pub(super) dirty: bool,
     pub(super) connecting: bool,
     pub(super) deadline: Deadline,
+    /// When something was last read, if its streams are shared.
+    pub(super) heard: u64,
     /// Since when it has been in the pool.
     pub(super) idle_since: u64,
     /// The backend said so, or the configuration: nanoseconds it may be idle.
@@ -248,6 +250,7 @@ impl Worker {
             dirty: false,
             connecting: true,
             deadline: Deadline::default(),
+            heard: 0,
             idle_since: 0,
             idle_most: pool.backend.settings.idle_timeout,
             client,
@@ -647,6 +650,7 @@ impl Worker {
             return self.finish_tunnel(x);
         }
         if exchange.expires <= now {
+            self.doubt(x);
             return self.fail_with(x, Failure::RequestTimeout, 504, "the request took too long");
         }
         if exchange.request.is_done() {

@@ -84,6 +84,11 @@ impl World {
     fn turns(&mut self) {
         (0..6).for_each(|_| self.turn());
     }
+
+    fn wait(&mut self, nanos: u64) {
+        clock::hold(clock::now() + nanos);
+        self.turns();
+    }
 }
 
 impl Hand {
@@ -318,6 +323,54 @@ fn interim_answers_of_http1_have_an_end() {
     app.write_all(&b"HTTP/1.1 103 X\r\n\r\n".repeat(1000)).unwrap();
     let (text, _) = hand.heard(&mut world);
     assert!(text.matches("HTTP/1.1 103").count() < 100 && text.contains("HTTP/1.1 502"), "{text}");
+}
+
+#[test]
+fn a_connection_that_says_nothing_takes_no_more_streams() {
+    let mut world = world(&[1], &|route| route.retry.times = 0);
+    let mut hand = Hand::new(&world);
+    hand.get(&mut world, "/0/warm");
+    let mut one = Peer::accept(&mut world, 0).unwrap();
+    one.hear(&mut world);
+    one.answer(&mut world, 1, 200);
+    assert_eq!(hand.status(&mut world), 200);
+    hand.get(&mut world, "/0/slow");
+    one.hear(&mut world);
+    // It is slow, but there.
+    world.wait(30 * SECOND);
+    frame::begin(8, frame::PING, 0, 0, &mut one.session.out);
+    one.session.out.extend_from_slice(b"are you?");
+    one.say(&mut world);
+    world.wait(31 * SECOND);
+    assert_eq!(hand.status(&mut world), 504);
+    hand.get(&mut world, "/0/hangs");
+    assert_eq!(streams(&one.hear(&mut world)), [5]);
+    world.wait(61 * SECOND);
+    assert_eq!(hand.status(&mut world), 504);
+    hand.get(&mut world, "/0/next");
+    let mut two = Peer::accept(&mut world, 0).expect("another connection");
+    assert_eq!(two.hear(&mut world), [(1, "/0/next".to_owned())]);
+    two.answer(&mut world, 1, 200);
+    assert_eq!(hand.status(&mut world), 200);
+}
+
+#[test]
+fn little_waits_for_a_connection_that_takes_nothing() {
+    let mut world = world(&[1], &|_| {});
+    let mut hand = Hand::new(&world);
+    hand.get(&mut world, "/0/warm");
+    let mut one = Peer::accept(&mut world, 0).unwrap();
+    one.hear(&mut world);
+    one.answer(&mut world, 1, 200);
+    let filler = "x".repeat(7000);
+    let mut hands = Vec::new();
+    // From now on nobody reads.
+    for _ in 0..95 {
+        let mut hand = Hand::new(&world);
+        hand.ask(&mut world, &format!("GET /0/x HTTP/1.1\r\nHost: h\r\nX: {filler}\r\n\r\n"));
+        hands.push(hand);
+    }
+    assert!(Peer::accept(&mut world, 0).is_some(), "everything waits for one connection");
 }
 
 #[test]
