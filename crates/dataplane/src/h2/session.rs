@@ -628,6 +628,11 @@ impl Session {
         !self.is_leaving() && self.streams.len() < self.most_streams && !self.is_full()
     }
 
+    /// The other side takes no streams at all for now.
+    pub fn takes_none(&self) -> bool {
+        self.most_streams == 0 && !self.is_leaving()
+    }
+
     /// There will be no new streams.
     pub fn is_leaving(&self) -> bool {
         self.leaving || self.gone || self.next >= LAST

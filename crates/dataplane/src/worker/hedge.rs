@@ -40,7 +40,7 @@ impl Worker {
         let (down, route, expires) = (exchange.down, exchange.route, exchange.expires);
         let (local, method, minor, head_size) =
             (Rc::clone(&exchange.local), exchange.method, exchange.minor, exchange.head_size);
-        let traced = exchange.traced.clone();
+        let (traced, trailers) = (exchange.traced.clone(), exchange.trailers.clone());
         let wish = Wish { avoid: Some(exchange.endpoint), ..exchange.wish };
         if let Some(route) = route.and_then(|route| local.plan.routes.get(route)) {
             route.counters[self.shared.index].hedges.add(1);
@@ -66,6 +66,7 @@ impl Worker {
             twin.replayable = true;
             twin.replay.extend_from_slice(&replay);
             twin.head_size = head_size;
+            twin.trailers = trailers;
         }
         if let Some(exchange) = self.exchange(x) {
             exchange.replay = replay;

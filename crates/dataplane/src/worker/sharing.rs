@@ -30,6 +30,14 @@ impl Worker {
         shared.iter().rev().filter_map(|token| self.ups.find(*token)).find(room)
     }
 
+    /// Whether the endpoint has said that it takes no streams (SETTINGS_MAX_CONCURRENT_STREAMS: 0): over another connection
+    /// neither. If it never changes its mind, the connection ends when it has been idle too long.
+    pub(super) fn takes_none(&self, pool: &Rc<Pool>, endpoint: usize) -> bool {
+        let shared = pool.members[endpoint].shared.borrow();
+        let mut ups = shared.iter().filter_map(|token| self.ups.get(self.ups.find(*token)?));
+        ups.any(|up| !up.sock.hangup && up.h2.as_deref().is_some_and(Session::takes_none))
+    }
+
     /// Makes a new connection one that is shared.
     pub(super) fn share(&mut self, u: u32) {
         let bounds = self.local.plan.settings.bounds;

@@ -177,7 +177,7 @@ impl Worker {
         pool
     }
 
-    /// Whether a connection may be made; an idle one of another endpoint ends for it.
+    /// Whether a connection may be made; an idle one of another endpoint, or one without streams, ends for it.
     fn make_room(&mut self, pool: &Rc<Pool>, endpoint: usize) -> bool {
         if pool.backend.may_connect(endpoint) {
             return true;
@@ -186,6 +186,13 @@ impl Worker {
             let mut idle = member.idle.borrow_mut();
             // The one that has been idle longest.
             if idle.is_empty() { None } else { Some(idle.remove(0)) }
+        });
+        let idle = idle.or_else(|| {
+            let unused = |token: &Token| {
+                let up = self.ups.find(*token).and_then(|u| self.ups.get(u));
+                up.and_then(|up| up.h2.as_deref()).is_some_and(Session::is_empty)
+            };
+            pool.members.iter().find_map(|member| member.shared.borrow().iter().copied().find(unused))
         });
         match idle.and_then(|token| self.ups.find(token)) {
             Some(u) => {
@@ -219,10 +226,14 @@ impl Worker {
     }
 
     fn connect(&mut self, x: u32, pool: &Rc<Pool>, endpoint: usize) {
+        let Some(exchange) = self.exchange(x) else { return };
+        exchange.reused = false;
+        if !exchange.is_raw() && self.takes_none(pool, endpoint) {
+            return self.try_failed(x, Failure::RefusedStream);
+        }
         let counters = &pool.backend.endpoints[endpoint].counters[self.shared.index];
         counters.connects.add(1);
         if let Some(exchange) = self.exchange(x) {
-            exchange.reused = false;
             let now = clock::now();
             exchange.ledger.note(Phase::Pool, now);
             self.tick = now;

@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 
 use super::*;
+use crate::backend::Limits;
 use crate::filter::mirror::Mirror;
 use crate::filter::wait::Waiter;
 use crate::filter::{Asked, Filter, Flow, Gate, NotesSlot};
@@ -386,6 +387,66 @@ fn a_status_is_retried_at_once_and_answered_once() {
     peer.answer(&mut world, 3, 204);
     assert_eq!(hand.status(&mut world), 204);
     assert_eq!(peer.hear(&mut world), []);
+}
+
+#[test]
+fn a_shared_connection_that_nobody_uses_makes_room() {
+    let limits = Limits { connections: 1, ..Limits::default() };
+    let settings = backend::Settings { limits, ..Layout::simple(true).settings };
+    let mut world = World::with(&[], &Layout { backends: &[2], settings, change: &|_| {} });
+    let mut hand = Hand::new(&world);
+    for turn in 0..6 {
+        hand.get(&mut world, "/0/x");
+        let mut peer = Peer::accept(&mut world, turn % 2).expect("a connection");
+        assert_eq!(streams(&peer.hear(&mut world)), [1]);
+        peer.answer(&mut world, 1, 204);
+        assert_eq!(hand.status(&mut world), 204);
+    }
+}
+
+#[test]
+fn a_second_try_has_the_same_trailers() {
+    let mut world = world(&[2], &|route| route.retry.hedge = SECOND);
+    let mut hand = Hand::new(&world);
+    let body = "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 1\r\n\r\n";
+    hand.ask(&mut world, &format!("PUT /0/x HTTP/1.1\r\nHost: h\r\n{body}"));
+    let mut first = Peer::accept(&mut world, 0).unwrap();
+    first.hear(&mut world);
+    world.wait(2 * SECOND);
+    let mut second = Peer::accept(&mut world, 1).unwrap();
+    second.hear(&mut world);
+    assert_eq!(first.came[&1], ("/0/x".to_owned(), b"abc".to_vec(), "x-sum: 1\r\n".to_owned()));
+    assert_eq!(second.came[&1], first.came[&1]);
+}
+
+#[test]
+fn who_takes_no_streams_is_not_asked_over_new_connections() {
+    let mut world = world(&[1], &|_| {});
+    let mut hand = Hand::new(&world);
+    let mut peers = Vec::new();
+    for _ in 0..5 {
+        hand.get(&mut world, "/0/x");
+        while let Some(mut peer) = Peer::accept(&mut world, 0) {
+            // SETTINGS_MAX_CONCURRENT_STREAMS: 0
+            frame::begin(6, frame::SETTINGS, 0, 0, &mut peer.session.out);
+            peer.session.out.extend_from_slice(&[0, 3, 0, 0, 0, 0]);
+            for stream in streams(&peer.hear(&mut world)) {
+                peer.reset(&mut world, stream, Code::Refused);
+            }
+            peers.push(peer);
+        }
+        assert_eq!(hand.status(&mut world), 503);
+    }
+    assert_eq!(peers.len(), 1);
+    // It does again.
+    frame::begin(6, frame::SETTINGS, 0, 0, &mut peers[0].session.out);
+    peers[0].session.out.extend_from_slice(&[0, 3, 0, 0, 0, 9]);
+    peers[0].say(&mut world);
+    hand.get(&mut world, "/0/y");
+    let new = peers[0].hear(&mut world);
+    assert_eq!(new.len(), 1);
+    peers[0].answer(&mut world, new[0].0, 204);
+    assert_eq!(hand.status(&mut world), 204);
 }
 
 // === a filter that waits ===
