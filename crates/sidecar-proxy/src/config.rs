@@ -571,14 +571,19 @@ document! {
     }
 }
 
+/// Below half of the 28,232 ports Linux has for one address unless told otherwise: connect(2) looks through every second
+/// one first. Clients with HTTP/2 may ask for a hundred times as many as they are.
+const ENDPOINT_CONNECTIONS: u32 = 10_000;
+
 document! {
     /// Bounds over all workers; 0: none. A request that finds no room waits, if it may, and then gets 503; its
     /// `X-Outrigger-Failure`, and the log, say `overflow` or `pending_timeout`.
     pub struct BackendLimits : Default {
         /// Connections to all endpoints together.
         connections: u32 = default(0),
-        /// Connections to each endpoint.
-        endpoint_connections: u32 = default(0),
+        /// Connections to each endpoint. The kernel finds a port for a new one quickly while fewer than half of its ports
+        /// (`ip_local_port_range`) are taken, and needs milliseconds beyond that, in which nobody is served.
+        endpoint_connections: u32 = default(ENDPOINT_CONNECTIONS),
         /// Requests in flight at each endpoint.
         endpoint_requests: u32 = default(0),
         /// Requests that wait for room.

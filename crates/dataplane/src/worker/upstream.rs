@@ -86,7 +86,8 @@ impl Worker {
         let Some(exchange) = self.exchanges.get_mut(x) else { return };
         let bounded = pool.backend.is_bounded();
         if !exchange.entered {
-            let behind = bounded && exchange.queued_until == 0 && self.is_queued_for(&pool);
+            let may_wait = pool.backend.settings.limits.pending > 0;
+            let behind = may_wait && exchange.queued_until == 0 && self.is_queued_for(&pool);
             if behind || !pool.backend.enter() {
                 return self.hold_back(x, &pool);
             }

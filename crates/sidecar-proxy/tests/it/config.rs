@@ -150,6 +150,8 @@ fn flags_stand_for_a_document() {
     for part in ["kind: Proxy", "address: \":8080\"", "- \"127.0.0.1:3000\"", "balance: roundRobin", "format: json"] {
         assert!(document.contains(part), "{part}\n{document}");
     }
+    // Without a bound, 500 clients of HTTP/2 make the kernel look for ports for seconds, and nobody is served.
+    assert!(document.contains("endpointConnections: 10000"), "{document}");
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("printed.yaml");
     std::fs::write(&path, &document).unwrap();
