@@ -147,6 +147,16 @@ impl Sock {
         Ok(got)
     }
 
+    /// As [`Sock::read`], behind what was left; the number is that of all of it.
+    pub fn read_on(&mut self, buffer: &mut [u8], cipher: &mut [u8]) -> io::Result<Got> {
+        let kept = self.left.len();
+        buffer[..kept].copy_from_slice(&self.left);
+        let got = self.read(&mut buffer[kept..], cipher)?;
+        let Got::Bytes(more) = got else { return Ok(got) };
+        self.left.clear();
+        Ok(Got::Bytes(kept + more))
+    }
+
     fn read_tls(&mut self, buffer: &mut [u8], cipher: &mut [u8]) -> io::Result<Got> {
         let Some(tls) = self.tls.as_deref_mut() else { return Ok(Got::Nothing) };
         let mut filled = 0;

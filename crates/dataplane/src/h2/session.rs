@@ -440,11 +440,10 @@ impl Session {
         }
         // The other side has ended it: from here on nothing is on its way any more (§5.1).
         self.reset.retain(|id| *id != frame.stream);
-        let Some(position) = self.streams.iter().position(|stream| stream.id == frame.stream) else {
+        let Some(stream) = self.forget(frame.stream) else {
             self.patience.useless(frame::HEADER + payload.len());
             return Ok(None);
         };
-        let stream = self.forget(position);
         if self.role == Role::Server {
             self.patience.reset();
             if self.patience.is_over() {
@@ -556,16 +555,16 @@ impl Session {
         if self.role == Role::Server {
             self.patience.reset();
         }
-        let position = self.streams.iter().position(|stream| stream.id == id)?;
-        let stream = self.forget(position);
+        let stream = self.forget(id)?;
         Some(Event::Reset { stream: id, owner: stream.owner, refused: false, ours: true })
     }
 
     /// Every stream leaves here. What has come on it keeps nothing of the connection's window any more, whoever holds it.
-    fn forget(&mut self, position: usize) -> Stream {
+    fn forget(&mut self, id: u32) -> Option<Stream> {
+        let position = self.streams.iter().position(|stream| stream.id == id)?;
         let stream = self.streams.swap_remove(position);
         self.credit(stream.owed);
-        stream
+        Some(stream)
     }
 
     fn put_reset(&mut self, id: u32, code: Code) {
@@ -640,8 +639,7 @@ impl Session {
 
     /// The stream is over for its owner. One that is not is reset.
     pub fn close(&mut self, id: u32, code: Code) {
-        let Some(position) = self.streams.iter().position(|stream| stream.id == id) else { return };
-        let stream = self.forget(position);
+        let Some(stream) = self.forget(id) else { return };
         if !stream.remote_closed || !stream.local_closed {
             self.put_reset(id, code);
         }
@@ -741,30 +739,42 @@ impl Session {
         if left == 0 && !end {
             return;
         }
+        let end_is_here = end && stream.pending_trailers.is_empty();
         for part in parts {
+            left -= part.len();
             let mut rest = part;
             while !rest.is_empty() {
-                let room = stream.send.min(self.send).max(0) as usize;
-                let length = rest.len().min(room).min(self.largest);
+                let length = self.put_data(position, rest, end_is_here && left == 0);
                 if length == 0 {
-                    stream.pending.extend_from_slice(rest);
+                    self.streams[position].pending.extend_from_slice(rest);
                     break;
                 }
-                left -= length;
-                let last = end && left == 0 && stream.pending_trailers.is_empty();
-                frame::begin(length, frame::DATA, u8::from(last), id, &mut self.out);
-                self.out.extend_from_slice(&rest[..length]);
-                self.patience.data();
-                stream.send -= length as i64;
-                self.send -= length as i64;
-                stream.local_closed |= last;
                 rest = &rest[length..];
             }
         }
+        let stream = &mut self.streams[position];
         if end && !stream.local_closed && stream.pending.is_empty() {
             stream.local_closed = true;
             frame::begin(0, frame::DATA, frame::END_STREAM, id, &mut self.out);
         }
+    }
+
+    /// Writes one frame of payload, as long as the windows let it be; how much of `rest` it has. If that is all and nothing
+    /// follows (`end`), it says so.
+    fn put_data(&mut self, position: usize, rest: &[u8], end: bool) -> usize {
+        let stream = &mut self.streams[position];
+        let room = stream.send.min(self.send).max(0) as usize;
+        let length = rest.len().min(room).min(self.largest);
+        if length > 0 {
+            let last = end && length == rest.len();
+            frame::begin(length, frame::DATA, u8::from(last), stream.id, &mut self.out);
+            self.out.extend_from_slice(&rest[..length]);
+            self.patience.data();
+            stream.send -= length as i64;
+            self.send -= length as i64;
+            stream.local_closed |= last;
+        }
+        length
     }
 
     /// The last fields, after all payload.
@@ -791,25 +801,19 @@ impl Session {
             if id != 0 && stream.id != id || stream.pending.is_empty() {
                 continue;
             }
-            while !stream.pending.is_empty() {
-                let rest = &stream.pending[stream.pending_at..];
-                let room = stream.send.min(self.send).max(0) as usize;
-                let length = rest.len().min(room).min(self.largest);
-                if length == 0 {
-                    break;
+            let (pending, mut at) = (std::mem::take(&mut stream.pending), stream.pending_at);
+            let end = stream.pending_end && stream.pending_trailers.is_empty();
+            while at < pending.len() {
+                match self.put_data(position, &pending[at..], end) {
+                    0 => break,
+                    length => at += length,
                 }
-                let all = length == rest.len();
-                let last = all && stream.pending_end && stream.pending_trailers.is_empty();
-                frame::begin(length, frame::DATA, u8::from(last), stream.id, &mut self.out);
-                self.out.extend_from_slice(&rest[..length]);
-                self.patience.data();
-                stream.send -= length as i64;
-                self.send -= length as i64;
-                stream.local_closed |= last;
-                stream.pending_at += length;
-                if all {
-                    (stream.pending, stream.pending_at) = (Vec::new(), 0);
-                }
+            }
+            let stream = &mut self.streams[position];
+            if at < pending.len() {
+                (stream.pending, stream.pending_at) = (pending, at);
+            } else {
+                stream.pending_at = 0;
             }
             if stream.pending.is_empty() && !stream.pending_trailers.is_empty() {
                 stream.local_closed = true;

@@ -1,6 +1,6 @@
 //! Clients' connections: accepting, reading heads, closing.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -84,6 +84,17 @@ impl Down {
     pub(super) fn set_from(&mut self, from: Option<SocketAddr>) {
         self.from = from;
         (self.peer, self.peer_length) = text_of(from);
+    }
+
+    /// As [`Sock::read_on`], unless what was left has not been looked at: then that alone.
+    pub(super) fn read_on(&mut self, buffer: &mut [u8], cipher: &mut [u8]) -> io::Result<Got> {
+        if !std::mem::take(&mut self.unread) {
+            return self.sock.read_on(buffer, cipher);
+        }
+        let length = self.sock.left.len();
+        buffer[..length].copy_from_slice(&self.sock.left);
+        self.sock.left.clear();
+        Ok(Got::Bytes(length))
     }
 
     pub(super) fn peer(&self) -> &[u8] {
@@ -327,29 +338,25 @@ impl Worker {
         let began = self.tick;
         let bounds = self.local.plan.settings.bounds;
         let Some(down) = self.downs.get_mut(d) else { return false };
-        let mut length = down.sock.left.len();
-        input[..length].copy_from_slice(&down.sock.left);
-        if !std::mem::take(&mut down.unread) {
-            match down.sock.read(&mut input[length..], &mut self.cipher) {
-                Ok(Got::Bytes(more)) => length += more,
-                Ok(Got::Nothing) => return false,
-                Ok(Got::End) => {
-                    self.drop_down(d);
-                    return false;
-                }
-                Err(_) => {
-                    if down.sock.is_handshaking() {
-                        self.shared.handshake_failures.add(1);
-                    }
-                    self.drop_down(d);
-                    return false;
-                }
+        let length = match down.read_on(input, &mut self.cipher) {
+            Ok(Got::Bytes(length)) => length,
+            Ok(Got::Nothing) => return false,
+            Ok(Got::End) => {
+                self.drop_down(d);
+                return false;
             }
-            if down.sock.tls.is_some() && down.secured == 0 {
-                down.secured = began;
-                if let Some(certificate) = down.sock.peer_certificate() {
-                    down.identity = identity::line(certificate);
+            Err(_) => {
+                if down.sock.is_handshaking() {
+                    self.shared.handshake_failures.add(1);
                 }
+                self.drop_down(d);
+                return false;
+            }
+        };
+        if down.sock.tls.is_some() && down.secured == 0 {
+            down.secured = began;
+            if let Some(certificate) = down.sock.peer_certificate() {
+                down.identity = identity::line(certificate);
             }
         }
         // A few empty lines before a request are let pass (RFC 9112 §2.2).
@@ -362,7 +369,6 @@ impl Worker {
         }
         if bytes.is_empty() || bytes == b"\r" && down.empty_lines < EMPTY_LINES {
             // No request has begun.
-            down.sock.left.clear();
             down.sock.left.extend_from_slice(bytes);
             return down.sock.readable;
         }
@@ -378,7 +384,6 @@ impl Worker {
                 None => multiplex::begins(bytes),
             };
             if begins != Some(false) {
-                down.sock.left.clear();
                 down.sock.left.extend_from_slice(bytes);
                 down.unread = begins.is_some();
                 if begins.is_some() {
@@ -399,7 +404,6 @@ impl Worker {
                 true
             }
             Ok(None) => {
-                down.sock.left.clear();
                 down.sock.left.extend_from_slice(bytes);
                 if first {
                     let timeout = self.local.plan.settings.head_timeout;

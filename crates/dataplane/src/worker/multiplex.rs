@@ -106,19 +106,14 @@ impl Worker {
     fn multiplex_once(&mut self, token: Token, input: &mut [u8]) -> bool {
         let Some(d) = self.downs.find(token) else { return false };
         let Some(down) = self.downs.get_mut(d) else { return false };
-        let mut length = down.sock.left.len();
-        input[..length].copy_from_slice(&down.sock.left);
-        if !std::mem::take(&mut down.unread) {
-            match down.sock.read(&mut input[length..], &mut self.cipher) {
-                Ok(Got::Bytes(more)) => length += more,
-                Ok(Got::Nothing) => return false,
-                Ok(Got::End) | Err(_) => {
-                    self.drop_multiplex(d);
-                    return false;
-                }
+        let length = match down.read_on(input, &mut self.cipher) {
+            Ok(Got::Bytes(length)) => length,
+            Ok(Got::Nothing) => return false,
+            Ok(Got::End) | Err(_) => {
+                self.drop_multiplex(d);
+                return false;
             }
-        }
-        down.sock.left.clear();
+        };
         if let Some(session) = down.h2.as_deref_mut() {
             session.note_read();
         }

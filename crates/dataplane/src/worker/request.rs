@@ -37,10 +37,7 @@ impl Worker {
         if let Some(down) = self.downs.get_mut(d) {
             match down.h2.as_deref_mut() {
                 Some(session) => session.set_owner(stream, x),
-                None => {
-                    down.exchange = Some(x);
-                    down.sock.left.clear();
-                }
+                None => down.exchange = Some(x),
             }
         }
         if stream != 0 {

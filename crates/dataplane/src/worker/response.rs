@@ -83,18 +83,17 @@ impl Worker {
         let window = down.and_then(|down| down.h2.as_deref()).map(|session| session.room(stream));
         let Some(up) = exchange.up.and_then(|u| self.ups.get_mut(u)) else { return Turn::Over };
         let handshaking = up.sock.is_handshaking();
-        let mut length = up.sock.left.len();
-        input[..length].copy_from_slice(&up.sock.left);
+        let kept = up.sock.left.len();
         let room = window.map_or(input.len(), |window| {
             let least = if up.sock.tls.is_some() { LEAST_TLS } else { LEAST };
-            input.len().min(length + window.max(least))
+            input.len().min(kept + window.max(least))
         });
-        let got = up.sock.read(&mut input[length..room], &mut self.cipher);
+        let got = up.sock.read_on(&mut input[..room], &mut self.cipher);
         if handshaking && !up.sock.is_handshaking() {
             exchange.ledger.note(Phase::TlsOut, handled);
         }
-        match got {
-            Ok(Got::Bytes(more)) => length += more,
+        let length = match got {
+            Ok(Got::Bytes(length)) => length,
             Ok(Got::Nothing) => return Turn::Waits,
             Ok(Got::End) => {
                 self.answer_ended(x);
@@ -111,8 +110,7 @@ impl Worker {
                 }
                 return Turn::Over;
             }
-        }
-        up.sock.left.clear();
+        };
         if exchange.hedge.is_some() || exchange.twin_of.is_some() {
             x = self.decide_hedge(x);
             *owner = x;

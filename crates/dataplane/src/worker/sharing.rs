@@ -172,11 +172,8 @@ impl Worker {
         let Some(u) = self.ups.find(token) else { return false };
         let Some(up) = self.ups.get_mut(u) else { return false };
         let handshaking = up.sock.is_handshaking();
-        let mut length = up.sock.left.len();
-        input[..length].copy_from_slice(&up.sock.left);
-        let got = up.sock.read(&mut input[length..], &mut self.cipher);
-        match got {
-            Ok(Got::Bytes(more)) => length += more,
+        let length = match up.sock.read_on(input, &mut self.cipher) {
+            Ok(Got::Bytes(length)) => length,
             Ok(Got::Nothing) => return false,
             Ok(Got::End) => {
                 self.lose_shared(u, if handshaking { Failure::Tls } else { Failure::Closed });
@@ -187,8 +184,7 @@ impl Worker {
                 self.lose_shared(u, if handshaking { Failure::Tls } else { Failure::Closed });
                 return false;
             }
-        }
-        up.sock.left.clear();
+        };
         up.heard = self.tick;
         if let Some(session) = up.h2.as_deref_mut() {
             session.note_read();
