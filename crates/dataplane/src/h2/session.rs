@@ -66,6 +66,8 @@ struct Stream {
     owed: usize,
     remote_closed: bool,
     local_closed: bool,
+    /// Its owner has all it wants: only the end is waited for, until then; 0: it is not so.
+    ends_by: u64,
     headed: bool,
     /// What we have asked for is a head alone.
     asks_for_head: bool,
@@ -107,6 +109,8 @@ pub struct Session {
     most_streams: usize,
     block: Option<Block>,
     reset: VecDeque<u32>,
+    /// The highest of those that had to be forgotten: up to here it is not known which were reset.
+    forgotten: u32,
     patience: Patience,
     most_head: usize,
     leaving: bool,
@@ -157,6 +161,7 @@ impl Session {
             most_streams: if role == Role::Client { 100 } else { STREAMS },
             block: None,
             reset: VecDeque::new(),
+            forgotten: 0,
             patience: Patience::default(),
             most_head,
             leaving: false,
@@ -248,6 +253,13 @@ impl Session {
         self.streams.iter_mut().find(|stream| stream.id == id)
     }
 
+    /// A frame for a stream that is closed: it was on its way when we reset it, or is an error (RFC 9113 §5.1).
+    fn late(&mut self, id: u32) -> Result<(), Code> {
+        self.patience.useless(frame::HEADER);
+        let known = id <= self.forgotten || self.reset.contains(&id);
+        known.then_some(()).ok_or(Code::StreamClosed)
+    }
+
     /// Whether a stream has never been.
     fn is_idle(&self, id: u32) -> bool {
         match self.role {
@@ -272,7 +284,7 @@ impl Session {
         }
         let Some(stream) = self.streams.iter_mut().find(|stream| stream.id == id) else {
             self.credit(frame.length);
-            return if self.reset.contains(&id) { Ok(None) } else { Err(Code::StreamClosed) };
+            return self.late(id).map(|()| None);
         };
         if stream.remote_closed {
             self.credit(frame.length);
@@ -289,6 +301,13 @@ impl Session {
         let end = frame.has(frame::END_STREAM);
         let start = if padding == 0 { 0 } else { 1 };
         let size = payload.len() - padding;
+        if stream.ends_by != 0 {
+            stream.remote_closed = end;
+            if end || size > 0 {
+                self.close(id, Code::Cancel);
+            }
+            return Ok(None);
+        }
         self.patience.useless(padding);
         if size > 0 {
             self.patience.data();
@@ -329,8 +348,8 @@ impl Session {
         let fresh = self.is_idle(id);
         if fresh {
             self.last = id;
-        } else if self.find(id).is_none() && !self.reset.contains(&id) {
-            return Err(Code::StreamClosed);
+        } else if self.find(id).is_none() {
+            self.late(id)?;
         }
         let end = frame.has(frame::END_STREAM);
         if depends_on_itself {
@@ -368,7 +387,9 @@ impl Session {
         let reading = head::read(&mut self.decoder, block, kind, !end, self.most_head, &mut text);
         self.text = text;
         let reading = reading.map_err(|_| Code::Compression)?;
-        self.patience.head();
+        if fresh || known.is_some() {
+            self.patience.head();
+        }
         match known {
             None if !fresh => return Ok(None),
             Some((true, _)) => return Ok(self.break_off(id, Code::StreamClosed)),
@@ -395,6 +416,10 @@ impl Session {
             let short = stream.length.is_some_and(|length| stream.received != length);
             if !end || short {
                 return Ok(self.break_off(id, Code::Protocol));
+            }
+            if stream.ends_by != 0 {
+                self.close(id, Code::Cancel);
+                return Ok(None);
             }
             return Ok(Some(Event::Trailers { stream: id }));
         }
@@ -571,7 +596,7 @@ impl Session {
         frame::put_reset(id, code, &mut self.out);
         self.patience.answered(frame::HEADER + 4);
         if self.reset.len() == REMEMBERED {
-            self.reset.pop_front();
+            self.forgotten = self.forgotten.max(self.reset.pop_front().unwrap_or(0));
         }
         self.reset.push_back(id);
     }
@@ -646,6 +671,36 @@ impl Session {
         if stream.local_closed {
             self.patience.completed();
         }
+    }
+
+    /// The owner has all it wants of the stream, which is about to end: it need not be reset if that happens until `by`.
+    /// Whether it is waited for.
+    pub fn see_out(&mut self, id: u32, by: u64) -> bool {
+        self.give_back(id);
+        match self.find(id) {
+            Some(stream) if stream.local_closed && !stream.remote_closed => {
+                (stream.owner, stream.ends_by) = (None, by);
+                true
+            }
+            _ => {
+                self.close(id, Code::Cancel);
+                false
+            }
+        }
+    }
+
+    /// Resets those that have not ended in time. When the next must have; `u64::MAX`: there is none.
+    pub fn end_late(&mut self, now: u64) -> u64 {
+        let waits = |stream: &&Stream| stream.ends_by != 0;
+        while let Some(id) = self.streams.iter().filter(waits).find(|stream| stream.ends_by <= now).map(|one| one.id) {
+            self.close(id, Code::Cancel);
+        }
+        self.streams.iter().filter(waits).map(|stream| stream.ends_by).min().unwrap_or(u64::MAX)
+    }
+
+    /// Whether the other side has not said yet that a stream ends.
+    pub fn goes_on(&self, id: u32) -> bool {
+        self.streams.iter().any(|stream| stream.id == id && !stream.remote_closed)
     }
 
     /// Says that the connection will end, and asks for a sign that this has been read: until then streams may still come
@@ -872,6 +927,7 @@ impl Stream {
             owed: 0,
             remote_closed: false,
             local_closed: false,
+            ends_by: 0,
             headed: false,
             asks_for_head: false,
             length: None,

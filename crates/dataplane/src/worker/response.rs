@@ -294,8 +294,12 @@ impl Worker {
             return Turn::Over;
         };
         exchange.bytes_out += passed.payload;
-        let done = exchange.response.is_done();
         let surplus = passed.used < input.len();
+        // Behind the last byte that was declared trailers may come, which a stream takes.
+        let (u, up_stream) = (exchange.up.filter(|_| exchange.stream != 0), exchange.up_stream);
+        let session = u.and_then(|u| self.ups.get(u)?.h2.as_deref());
+        let goes_on = !surplus && session.is_some_and(|session| session.goes_on(up_stream));
+        let done = exchange.response.is_done() && !goes_on;
         if !passed.trailers.is_empty() {
             self.give(x, head, &input[passed.raw], false);
             self.give_trailers(x, &passed.trailers);
@@ -318,7 +322,7 @@ impl Worker {
         self.tick = now;
         exchange.ledger.note(Phase::Body, now);
         let request_done = exchange.request.is_done();
-        let by_stream = exchange.up_stream != 0;
+        let (by_stream, ends) = (exchange.up_stream != 0, exchange.response.is_done());
         let (u, tunnel) = (exchange.up, exchange.tunnel);
         let until = if exchange.shadow.is_some() { exchange.expires } else { u64::MAX };
         let blocked = self.is_blocked(x);
@@ -328,6 +332,7 @@ impl Worker {
         let settings = &self.local.plan.settings;
         let timeout = match (tunnel, blocked) {
             (true, _) => settings.tunnel_timeout,
+            _ if ends => super::sharing::ENDING,
             (false, true) => 0,
             (false, false) => super::upstream::sooner(settings.body_timeout, until, now),
         };
@@ -396,7 +401,7 @@ impl Worker {
         let Some(exchange) = self.exchange(x) else { return };
         let partial = exchange.up;
         match (exchange.answer, &exchange.response) {
-            (Answer::Begun, Body::Close) => {
+            (Answer::Begun, Body::Close | Body::Done) => {
                 exchange.response = Body::Done;
                 exchange.answer = Answer::Read;
                 let chunked = exchange.response_chunked;

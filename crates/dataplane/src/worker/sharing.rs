@@ -2,10 +2,10 @@
 
 use std::rc::Rc;
 
+use super::Worker;
 use super::upstream::Up;
-use super::{Worker, set_deadline};
 use crate::body::{Body, last_chunk};
-use crate::clock;
+use crate::clock::{self, SECOND};
 use crate::exchange::{Answer, Failure};
 use crate::h2::frame::Code;
 use crate::h2::session::Role;
@@ -18,6 +18,9 @@ use crate::sock::Got;
 
 /// Reads of one connection before others have their turn.
 const TURNS: usize = 4;
+
+/// How long a stream that has brought all it declared may take to end: many servers say so in a frame of its own.
+pub(super) const ENDING: u64 = SECOND;
 
 impl Worker {
     /// A connection to the endpoint that takes another stream; also one that is still being made.
@@ -287,6 +290,9 @@ impl Worker {
             exchange.sent &= !unseen;
             exchange.reused |= unseen;
             self.try_failed(x, failure);
+        } else if exchange.response.is_done() {
+            // All that was declared has come.
+            self.answer_ended(x);
         } else {
             self.abandon(x, Failure::Truncated);
         }
@@ -453,10 +459,14 @@ impl Worker {
         }
     }
 
-    /// Takes a stream from its exchange.
-    pub(super) fn release_stream(&mut self, u: u32, stream: u32) {
-        if let Some(session) = self.session_up(u) {
+    /// Takes a stream from its exchange. One that has brought the `whole` answer may still end by itself.
+    pub(super) fn release_stream(&mut self, u: u32, stream: u32, whole: bool) {
+        let by = self.tick.saturating_add(ENDING);
+        let Some(session) = self.session_up(u) else { return };
+        if !whole {
             session.close(stream, Code::Cancel);
+        } else if session.see_out(stream, by) {
+            self.wake_up_by(u, by);
         }
         self.soil_up(u);
     }
@@ -473,27 +483,35 @@ impl Worker {
         }
     }
 
+    /// A connection has one timer, for the first of its streams whose time is over.
+    fn wake_up_by(&mut self, u: u32, at: u64) {
+        let token = self.ups.token(u);
+        if let Some(up) = self.ups.get_mut(u).filter(|up| !up.connecting && at < up.deadline.at()) {
+            self.timers.set(&mut up.deadline, token, at);
+        }
+    }
+
     /// When the answer's head must be there.
     pub(super) fn answer_by(&mut self, x: u32, u: u32, after: u64) {
         let at = if after == 0 { u64::MAX } else { self.tick.saturating_add(after) };
         if let Some(exchange) = self.exchange(x) {
             exchange.answer_by = at;
         }
-        let token = self.ups.token(u);
-        let now = self.tick;
-        if let Some(up) = self.ups.get_mut(u).filter(|up| !up.connecting && at < up.deadline.at()) {
-            set_deadline(&mut self.timers, &mut up.deadline, token, now, after);
-        }
+        self.wake_up_by(u, at);
     }
 
     pub(super) fn shared_timeout(&mut self, u: u32) {
         let now = self.tick;
         let token = self.ups.token(u);
         let streams = self.streams_of(token);
-        let connecting = self.ups.get(u).is_some_and(|up| up.connecting);
-        if connecting || streams.is_empty() {
+        let Some(up) = self.ups.get_mut(u) else { return };
+        let connecting = up.connecting;
+        let Some(session) = up.h2.as_deref_mut() else { return };
+        if connecting || session.is_empty() {
             return self.lose_shared(u, Failure::ConnectTimeout);
         }
+        let mut next = session.end_late(now);
+        self.soil_up(u);
         // Before anybody tries again.
         for stream in &streams {
             if let Some(x) = self.owner_of(token, *stream)
@@ -502,7 +520,6 @@ impl Worker {
                 self.doubt(x);
             }
         }
-        let mut next = u64::MAX;
         for stream in streams {
             let Some(x) = self.owner_of(token, stream) else { continue };
             let Some(exchange) = self.exchange(x) else { continue };
@@ -512,6 +529,7 @@ impl Worker {
             }
             match exchange.answer {
                 Answer::Waiting => self.try_failed(x, Failure::AnswerTimeout),
+                Answer::Begun if exchange.response.is_done() => self.answer_ended(x),
                 _ => self.abandon(x, Failure::AnswerTimeout),
             }
         }

@@ -535,7 +535,7 @@ impl Worker {
         let token = self.ups.token(u);
         let Some(up) = self.ups.get_mut(u) else { return };
         if up.h2.is_some() {
-            return self.release_stream(u, stream);
+            return self.release_stream(u, stream, reusable);
         }
         let mut idle = pool.members[endpoint].idle.borrow_mut();
         let known = !pool.members[endpoint].retired.get();

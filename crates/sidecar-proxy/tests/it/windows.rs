@@ -44,6 +44,13 @@ impl Side {
         self.until("the answer to a PING", |came| matches!(came, Came::Pong(_)));
     }
 
+    /// As [`Side::sync`], and no stream has been reset.
+    pub(crate) fn unbroken(&mut self) {
+        self.send(&frame(PING, 0, 0, b"and then"));
+        let came = self.until("the answer to a PING", |came| matches!(came, Came::Pong(_) | Came::Reset(..)));
+        assert!(matches!(came, Came::Pong(_)), "{came:?}");
+    }
+
     /// The next request's stream.
     pub(crate) fn asked(&mut self) -> u32 {
         match self.until("a request", |came| matches!(came, Came::Head(..))) {
@@ -151,4 +158,53 @@ fn bodies_that_are_refused_are_given_back() {
         client.until("a refusal", |came| came.status() == Some(413));
         client.sync();
     }
+}
+
+/// Many servers end an answer in a frame of its own; nobody is told that it was not wanted.
+#[test]
+fn answers_may_end_behind_their_last_byte() {
+    let backend = Backend::new();
+    let world = backend.world();
+    let mut plain = Client::connect(world.address());
+    plain.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    let mut side = backend.accept();
+    for _ in 0..3 {
+        let stream = side.asked();
+        side.answer(stream, &[("content-length", "3")]);
+        side.data(stream, 3, false);
+        assert_eq!(plain.answer().body, "xxx", "it is whole, and does not wait");
+        side.send(&frame(DATA, END, stream, b""));
+        side.unbroken();
+        plain.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    }
+    let stream = side.asked();
+    side.answer(stream, &[("content-length", "0")]);
+    assert_eq!(plain.answer().status(), 200);
+    side.until("a reset: it never ends", |came| *came == Came::Reset(stream, 8));
+
+    // A stream's client takes the trailers, too.
+    let mut client = Wire::connect(world.address(), &[]);
+    client.send(&get(1));
+    let stream = side.asked();
+    side.answer(stream, &[("content-length", "3")]);
+    side.data(stream, 3, false);
+    client.until("the body", |came| *came == Came::Data(1, b"xxx".to_vec(), false));
+    side.send(&frame(HEADERS, WHOLE | END, stream, &block(&[("x-sum", "9")])));
+    client.until("trailers", |came| *came == Came::Head(1, "x-sum: 9\n".to_owned(), true));
+    side.unbroken();
+
+    // Without an end its answer ends nevertheless, after a while, or with the connection.
+    client.send(&get(3));
+    let stream = side.asked();
+    side.answer(stream, &[("content-length", "3")]);
+    side.data(stream, 3, false);
+    client.until("the end", |came| *came == Came::Data(3, Vec::new(), true));
+    side.until("a reset", |came| *came == Came::Reset(stream, 8));
+    client.send(&get(5));
+    let stream = side.asked();
+    side.answer(stream, &[("content-length", "3")]);
+    side.data(stream, 3, false);
+    client.until("the body", |came| *came == Came::Data(5, b"xxx".to_vec(), false));
+    drop(side);
+    client.until("the end", |came| *came == Came::Data(5, Vec::new(), true));
 }

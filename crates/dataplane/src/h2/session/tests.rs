@@ -225,3 +225,49 @@ fn a_client_asks_a_server() {
     client.close(1, Code::None);
     assert!(client.out.len() <= 2 * 9, "only answers to SETTINGS");
 }
+
+/// A client that has reset more streams than can be remembered is still not in error when they are answered.
+#[test]
+fn what_is_late_is_no_error_however_much_was_reset() {
+    let mut client = Session::new(Role::Client, 4096, false);
+    feed(&mut client, &settings(&[(3, 10_000)])).unwrap();
+    let ask = |client: &mut Session| client.request(7, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", false, true);
+    let cancelled: Vec<u32> = (0..2 * REMEMBERED).map(|_| ask(&mut client)).collect();
+    let waiting = ask(&mut client);
+    cancelled.iter().for_each(|id| client.close(*id, Code::Cancel));
+    for id in &cancelled {
+        assert_eq!(feed(&mut client, &[frame(1, 4, *id, &[0x88]), frame(0, 1, *id, b"late")].concat()), Ok(vec![]));
+    }
+    assert_eq!(feed(&mut client, &frame(1, 5, waiting, &[0x88])).unwrap().len(), 1);
+    client.close(waiting, Code::None);
+    // What ended well is closed for good.
+    assert_eq!(feed(&mut client, &frame(0, 1, waiting, b"late")), Err(Code::StreamClosed));
+}
+
+/// An answer that is whole by its length may end in a frame of its own.
+#[test]
+fn streams_are_seen_out() {
+    let begun = || {
+        let mut client = Session::new(Role::Client, 4096, false);
+        feed(&mut client, &settings(&[])).unwrap();
+        let id = client.request(7, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", false, true);
+        feed(&mut client, &[frame(1, 4, id, &[0x88]), frame(0, 0, id, b"abc")].concat()).unwrap();
+        assert!(client.see_out(id, 1000) && !client.is_empty() && client.owners().is_empty());
+        client.out.clear();
+        (client, id)
+    };
+    for last in [frame(0, 1, 1, b""), frame(1, 5, 1, &[0, 1, b'a', 0])] {
+        let (mut client, _) = begun();
+        assert_eq!(feed(&mut client, &last), Ok(vec![]));
+        assert!(client.is_empty() && client.out.is_empty());
+        assert_eq!(client.receive + i64::from(client.unreturned), ALL_WINDOW);
+    }
+    // More than that, or nothing at all.
+    let (mut client, id) = begun();
+    assert_eq!(feed(&mut client, &frame(0, 0, id, b"more")), Ok(vec![]));
+    assert!(client.is_empty() && written(&mut client) == [(3, 0, id, 4)]);
+    let (mut client, id) = begun();
+    assert_eq!((client.end_late(999), client.out.len()), (1000, 0));
+    assert_eq!(client.end_late(1000), u64::MAX);
+    assert!(client.is_empty() && written(&mut client) == [(3, 0, id, 4)]);
+}
