@@ -151,7 +151,7 @@ pub struct Exchange {
     pub body_most: u64,
     /// Trailer lines of the request for a backend that takes them apart from the body (HTTP/2).
     pub trailers: Vec<u8>,
-    /// A stream may rest for as long as it likes: a call of gRPC.
+    /// A stream may be silent for as long as a tunnel: a call of gRPC.
     pub patient: bool,
     /// When a stream's client must have gone on.
     pub client_by: u64,

@@ -658,11 +658,12 @@ document! {
     pub struct Timeouts : Default {
         /// For a head, from its first byte; for TLS' first message where it is read for its server name, from the connection.
         head: Seconds = default(Seconds::new(15)),
-        /// Between two pieces of a body, in either direction.
+        /// Between two pieces of a body, in either direction; and for a client to take what has come.
         body: Seconds = default(Seconds::new(60)),
         /// Between two requests of a connection.
         idle: Seconds = default(Seconds::new(75)),
-        /// Without a byte, of a WebSocket or TCP connection.
+        /// Without a byte, of a WebSocket or TCP connection, or a call of gRPC over HTTP/2 (`te: trailers` and a `content-type` of
+        /// `application/grpc`).
         tunnel: Seconds = default(Seconds::new(3600)),
     }
 }

@@ -289,6 +289,9 @@ impl Worker {
         } else if exchange.answer == Answer::Read {
             self.finish(x);
         } else {
+            if exchange.answer == Answer::Begun {
+                self.await_rest(x);
+            }
             self.pump_response(x);
         }
     }

@@ -250,7 +250,7 @@ impl Worker {
         if exchange.hold.is_empty() && !ends || !exchange.sent {
             return;
         }
-        let tunnel = exchange.tunnel;
+        let (tunnel, patient) = (exchange.tunnel, exchange.patient);
         if !tunnel && (exchange.upgrade || exchange.connect) {
             return;
         }
@@ -304,25 +304,32 @@ impl Worker {
             if done && answered {
                 self.finish_tunnel(x);
             }
-        } else if done {
-            self.await_answer(x);
         } else {
-            self.guard(x, false);
+            self.guard(x, done);
+            if done || patient {
+                self.await_answer(x);
+            }
         }
         if let Some(copy) = copy {
             self.mirror(*copy);
         }
     }
 
-    /// When a stream's client must go on: reading what it has asked for, or sending what it has begun. A connection has one
+    /// When a stream's client must go on: reading what it has asked for, or sending what it has begun; or when all must be
+    /// over. A connection has one
     /// timer, for the first of its streams whose time is over.
     pub(super) fn guard_stream(&mut self, x: u32, request_done: bool) {
-        let (now, timeout) = (self.tick, self.local.plan.settings.body_timeout);
-        let blocked = self.is_blocked(x);
+        let (now, blocked) = (self.tick, self.is_blocked(x));
+        let settings = &self.local.plan.settings;
+        let (reads, sends) = (settings.body_timeout, settings.tunnel_timeout);
         let Some(exchange) = self.exchange(x) else { return };
-        let sends =
-            !request_done && exchange.hold.is_empty() && exchange.answer == Answer::Waiting && !exchange.patient;
-        let at = if timeout != 0 && (blocked || sends) { now + timeout } else { u64::MAX };
+        let sends = if exchange.patient { sends } else { reads };
+        let timeout = match request_done || exchange.answer != Answer::Waiting {
+            _ if blocked => reads,
+            true => 0,
+            false => sends,
+        };
+        let at = if timeout == 0 { u64::MAX } else { now + timeout }.min(exchange.expires);
         exchange.client_by = at;
         let d = exchange.down;
         let token = self.downs.token(d);
@@ -351,6 +358,8 @@ impl Worker {
             let Some(exchange) = self.exchange(x) else { continue };
             if exchange.client_by > now {
                 next = next.min(exchange.client_by);
+            } else if exchange.expires <= now {
+                self.fail_with(x, Failure::RequestTimeout, 504, "the request took too long");
             } else if blocked || exchange.answer != Answer::Waiting {
                 self.abandon(x, Failure::ClientTimeout);
             } else {
@@ -389,6 +398,9 @@ impl Worker {
             && std::mem::take(&mut exchange.stalled)
         {
             exchange.ledger.note(Phase::Write, now);
+            let request_done = exchange.request.is_done();
+            self.guard(x, request_done);
+            self.await_rest(x);
         }
     }
 

@@ -81,7 +81,7 @@ impl Worker {
         }
         let Some(exchange) = self.exchange(x) else { return };
 
-        exchange.patient = stream != 0 && fields.iter().any(|field| field.name == Name::Te && field.keep);
+        exchange.patient = stream != 0 && is_call(bytes, fields);
         // What no route may be asked about.
         if stream != 0
             && head.persistence.upgrade
@@ -440,6 +440,16 @@ pub(super) fn connection_line(exchange: &Exchange, out: &mut Vec<u8>) {
     } else if exchange.minor == 0 {
         out.extend_from_slice(b"Connection: keep-alive\r\n");
     }
+}
+
+/// A call of gRPC: messages come when there is something to say (gRPC over HTTP/2, "Requests").
+fn is_call(bytes: &[u8], fields: &[Field]) -> bool {
+    let grpc = |field: &Field| {
+        let (name, value) = (field.name_span.of(bytes), field.value.of(bytes));
+        name.eq_ignore_ascii_case(b"content-type") && value.starts_with(b"application/grpc")
+    };
+    let trailers = |field: &Field| field.name == Name::Te && field.keep;
+    fields.iter().any(trailers) && fields.iter().any(grpc)
 }
 
 fn asks_for_timing(field: &Field, bytes: &[u8]) -> bool {

@@ -3,6 +3,8 @@
 use std::rc::Rc;
 
 use super::client::Down;
+use super::sharing::ENDING;
+use super::upstream::sooner;
 use super::{TURNS, Worker};
 use crate::body::{Body, last_chunk};
 use crate::clock;
@@ -322,25 +324,37 @@ impl Worker {
         self.tick = now;
         exchange.ledger.note(Phase::Body, now);
         let request_done = exchange.request.is_done();
-        let (by_stream, ends) = (exchange.up_stream != 0, exchange.response.is_done());
-        let (u, tunnel) = (exchange.up, exchange.tunnel);
-        let until = if exchange.shadow.is_some() { exchange.expires } else { u64::MAX };
         let blocked = self.is_blocked(x);
         if blocked && let Some(exchange) = self.exchange(x) {
             exchange.stalled = true;
         }
-        let settings = &self.local.plan.settings;
-        let timeout = match (tunnel, blocked) {
-            (true, _) => settings.tunnel_timeout,
-            _ if ends => super::sharing::ENDING,
-            (false, true) => 0,
-            (false, false) => super::upstream::sooner(settings.body_timeout, until, now),
-        };
-        if let Some(u) = u {
-            if by_stream { self.answer_by(x, u, timeout) } else { self.up_deadline(u, timeout) }
-        }
+        self.await_rest(x);
         self.guard(x, request_done);
         if blocked { Turn::Waits } else { Turn::More }
+    }
+
+    /// How long the backend may be silent in the middle of its answer.
+    pub(super) fn await_rest(&mut self, x: u32) {
+        let blocked = self.is_blocked(x);
+        let settings = &self.local.plan.settings;
+        let Some(exchange) = self.exchanges.get(x) else { return };
+        let after = if exchange.tunnel {
+            settings.tunnel_timeout
+        } else if exchange.response.is_done() {
+            ENDING
+        } else if blocked {
+            // It is the client that is waited for.
+            0
+        } else {
+            let idle = if exchange.patient { settings.tunnel_timeout } else { settings.body_timeout };
+            let until = if exchange.shadow.is_some() { exchange.expires } else { u64::MAX };
+            sooner(idle, until, self.tick)
+        };
+        match exchange.up {
+            Some(u) if exchange.up_stream != 0 => self.answer_by(x, u, after),
+            Some(u) => self.up_deadline(u, after),
+            None => {}
+        }
     }
 
     /// Gives the client `self.output`, whose first `head` bytes are a head, then `raw`; false if the client is gone. With `end`

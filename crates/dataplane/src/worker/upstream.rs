@@ -368,8 +368,10 @@ impl Worker {
     pub(super) fn await_answer(&mut self, x: u32) {
         let Some(exchange) = self.exchange(x) else { return };
         let (u, route, done) = (exchange.up, exchange.route, exchange.request.is_done());
-        let (expires, by_stream, shared) = (exchange.expires, exchange.stream != 0, exchange.up_stream != 0);
-        let until = exchange.try_until;
+        if exchange.answer != Answer::Waiting {
+            return self.await_rest(x);
+        }
+        let (until, shared) = (exchange.try_until, exchange.up_stream != 0);
         if exchange.shadow.is_some() {
             let after = sooner(0, until, self.tick);
             return match u {
@@ -385,8 +387,6 @@ impl Worker {
                 .routes
                 .get(route)
                 .map_or((0, 0), |route| (route.backend_timeout, route.retry.hedge));
-            // A stream has no timer of its own.
-            let until = if by_stream { until.min(expires) } else { until };
             let after = sooner(if done { timeout } else { 0 }, until, self.tick);
             if hedge != 0 && done {
                 self.plan_hedge(x, hedge);

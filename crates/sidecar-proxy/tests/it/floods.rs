@@ -172,7 +172,8 @@ fn bodies_that_never_come() {
     wire.send(&get(3));
     assert_eq!(wire.answer(3).1, b"hello");
     // A call of gRPC may rest.
-    wire.send(&frame(HEADERS, WHOLE, 5, &request("POST", "/", &[("te", "trailers")])));
+    let call = [("te", "trailers"), ("content-type", "application/grpc")];
+    wire.send(&frame(HEADERS, WHOLE, 5, &request("POST", "/", &call)));
     std::thread::sleep(Duration::from_millis(1500));
     wire.send(&frame(DATA, END, 5, b""));
     assert_eq!(wire.answer(5).1, b"hello");

@@ -25,6 +25,7 @@ mod redirect;
 mod restart;
 mod retry;
 mod sections;
+mod silence;
 mod smuggling;
 mod streams;
 mod tcp;

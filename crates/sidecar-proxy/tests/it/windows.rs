@@ -89,8 +89,9 @@ impl Backend {
         self.listener.local_addr().unwrap()
     }
 
-    pub(crate) fn world(&self) -> World {
-        World::with(&simple_spec(&[self.address()], "  http2: true\n"))
+    /// A proxy before it, with `more` in its configuration.
+    pub(crate) fn world(&self, more: &str) -> World {
+        World::with(&format!("{more}{}", simple_spec(&[self.address()], "  http2: true\n")))
     }
 
     pub(crate) fn accept(&self) -> Side {
@@ -110,7 +111,7 @@ impl Backend {
 #[test]
 fn answers_with_a_length_give_back_what_they_took() {
     let backend = Backend::new();
-    let world = backend.world();
+    let world = backend.world("");
     let mut client = Client::connect(world.address());
     client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
     let mut side = backend.accept();
@@ -128,7 +129,7 @@ fn answers_with_a_length_give_back_what_they_took() {
 #[test]
 fn what_was_on_its_way_to_clients_that_went_is_given_back() {
     let backend = Backend::new();
-    let world = backend.world();
+    let world = backend.world("");
     let mut client = Wire::connect(world.address(), &[(4, 0)]);
     client.send(&get(1));
     let mut side = backend.accept();
@@ -164,7 +165,7 @@ fn bodies_that_are_refused_are_given_back() {
 #[test]
 fn answers_may_end_behind_their_last_byte() {
     let backend = Backend::new();
-    let world = backend.world();
+    let world = backend.world("");
     let mut plain = Client::connect(world.address());
     plain.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
     let mut side = backend.accept();
