@@ -285,14 +285,14 @@ fn table(spec: &Spec, listener: &str) -> Result<Table, BuildError> {
         let any = [config::Match { path: None, method: None, headers: [].into(), query: [].into() }];
         let matches = if one.matches.is_empty() { &any[..] } else { &one.matches[..] };
         let hosts = if one.hosts.is_empty() { &[String::new()][..] } else { &one.hosts[..] };
-        for host in hosts {
-            for wanted in matches {
-                let mut wanted = build_match(host, wanted);
-                if one.connect {
-                    wanted.method = Some(b"CONNECT".to_vec());
-                }
-                entries.push((wanted, number));
+        for wanted in matches {
+            // Once: its expressions are large, and clones share them.
+            let mut wanted = build_match(wanted);
+            if one.connect {
+                wanted.method = Some(b"CONNECT".to_vec());
             }
+            let by_host = hosts.iter().map(|host| route::Match { host: host.as_bytes().to_vec(), ..wanted.clone() });
+            entries.extend(by_host.map(|wanted| (wanted, number)));
         }
     }
     Ok(Table::new(entries))
@@ -317,13 +317,14 @@ fn build_path(path: &config::PathMatch) -> Option<route::Path> {
     }
 }
 
-fn build_match(host: &str, wanted: &config::Match) -> route::Match {
+/// For every host.
+fn build_match(wanted: &config::Match) -> route::Match {
     let text = |text: &config::TextMatch| match text {
         config::TextMatch::Exact(Text(exact)) => Some(route::Text::Exact(exact.as_bytes().to_vec())),
         config::TextMatch::Regex(Text(pattern)) => Regex::new(pattern).ok().map(route::Text::Regex),
     };
     route::Match {
-        host: host.as_bytes().to_vec(),
+        host: Vec::new(),
         path: wanted.path.as_ref().and_then(build_path),
         method: wanted.method.as_ref().map(|method| method.as_bytes().to_vec()),
         headers: wanted

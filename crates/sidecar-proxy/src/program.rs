@@ -45,7 +45,7 @@ pub(crate) struct Inner {
 
 #[derive(Debug)]
 pub(crate) struct State {
-    spec: Spec,
+    spec: Arc<Spec>,
     /// As counted when the document was read: there may be more CPUs now, but counters have no room for them.
     workers: usize,
     kept: Kept,
@@ -71,6 +71,7 @@ impl Inner {
     fn build(spec: Spec, mut kept: Kept) -> Result<Inner, BuildError> {
         let workers = build::workers(&spec);
         let plan = Arc::new(build::build(&spec, workers, &mut kept)?);
+        let spec = Arc::new(spec);
         let state = Mutex::new(State { spec, workers, kept, plan });
         let (server, listening, handed_over) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
         Ok(Inner { state, server, listening, handed_over })
@@ -100,7 +101,7 @@ impl Inner {
         let state = &mut *guard;
         let (spec, workers) = match why {
             Why::Document(spec) => (spec, build::workers(spec)),
-            Why::Files | Why::Endpoints => (&state.spec, state.workers),
+            Why::Files | Why::Endpoints => (&*state.spec, state.workers),
         };
         let plan = match why {
             Why::Endpoints => build::refresh(spec, &state.plan, &mut state.kept)?,
@@ -108,7 +109,7 @@ impl Inner {
         };
         let plan = Arc::new(plan);
         if let Why::Document(spec) = why {
-            (state.spec, state.workers) = (spec.clone(), workers);
+            (state.spec, state.workers) = (Arc::new(spec.clone()), workers);
         }
         state.plan = Arc::clone(&plan);
         apply(workers, &plan).map_err(|error| BuildError::new("the workers; some have gone over", error))
@@ -350,7 +351,7 @@ impl Proxy {
                 let Some(inner) = inner.upgrade().filter(|inner| !inner.handed_over.load(Ordering::Relaxed)) else {
                     return;
                 };
-                let spec = lock(&inner.state).spec.clone();
+                let spec = Arc::clone(&lock(&inner.state).spec);
                 let files = seen.has_changed(&spec);
                 // One does not hold the other back.
                 if found {

@@ -174,7 +174,7 @@ fn build_rules(rules: &[Rule], lists: &[Networks]) -> Rules {
             networks: networks.clone(),
             listed: !one.networks.is_empty() || one.networks_file.is_some(),
             methods: one.methods.iter().map(|method| method.as_bytes().to_vec()).collect(),
-            wanted: super::build_match("", &wanted),
+            wanted: super::build_match(&wanted),
             not: one.not,
             action: match one.action {
                 RuleAction::Allow => rule::Action::Allow,
