@@ -203,7 +203,7 @@ pub(crate) fn make_private(directory: &Path) -> io::Result<()> {
 }
 
 /// Whole or not at all, and never readable by others.
-fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
+pub(crate) fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
     let temporary: PathBuf = path.with_extension("new");
     let write = || -> io::Result<()> {
         let _ = std::fs::remove_file(&temporary);

@@ -6,6 +6,8 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
+use super::certificate::{make_private, write_private};
+
 /// The name this node has had since its first start; at the first start the host's.
 pub(crate) fn kept(directory: &Path) -> anyhow::Result<String> {
     let path = directory.join("name");
@@ -20,15 +22,10 @@ pub(crate) fn kept(directory: &Path) -> anyhow::Result<String> {
 
 fn keep(path: &Path) -> anyhow::Result<String> {
     let name = pod_engine::host_name();
-    let temporary = path.with_extension("new");
-    let write = || -> io::Result<()> {
-        if let Some(directory) = path.parent() {
-            super::certificate::make_private(directory)?;
-        }
-        std::fs::write(&temporary, format!("{name}\n"))?;
-        std::fs::rename(&temporary, path)
-    };
-    write().with_context(|| format!("failed to write `{}`", path.display()))?;
+    if let Some(directory) = path.parent() {
+        make_private(directory).with_context(|| format!("failed to make `{}`", directory.display()))?;
+    }
+    write_private(path, &format!("{name}\n"))?;
     Ok(name)
 }
 
