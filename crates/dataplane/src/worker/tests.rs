@@ -17,7 +17,7 @@ use super::*;
 use crate::backend::{self, Address, Backend, Found};
 use crate::body::Body;
 use crate::clock::SECOND;
-use crate::h2::frame::Code;
+use crate::h2::frame::{self, Code};
 use crate::h2::session::Role;
 use crate::h2::{Event, Session};
 use crate::head::{self, Bounds};
@@ -258,9 +258,25 @@ impl Client {
     }
 }
 
+/// What applications do besides what they should.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    None,
+    /// Connections are cut in the middle.
+    Cut,
+    /// The same, and over HTTP/2 streams are reset and refused, answers are short or none, and connections hang.
+    Rough,
+}
+
 /// An application's side of a connection.
 struct Server {
     stream: UnixStream,
+    /// Whose application it is, of so many.
+    backend: (usize, usize),
+    /// Whole requests of HTTP/2 wait for a step that says what becomes of them.
+    rough: bool,
+    due: Vec<(u32, String, Vec<u8>)>,
+    hangs: bool,
     got: Vec<u8>,
     out: Vec<u8>,
     /// It closes when everything has been written.
@@ -276,6 +292,9 @@ struct Server {
 impl Server {
     fn read(&mut self, seen: &mut Vec<String>, strict: bool) -> bool {
         let mut bytes = [0; 65_536];
+        if self.hangs {
+            return false;
+        }
         match self.stream.read(&mut bytes) {
             Ok(0) => !std::mem::replace(&mut self.over, true),
             Ok(length) => {
@@ -307,6 +326,7 @@ impl Server {
                 Some(Event::Head { stream, end, .. }) => {
                     let text = String::from_utf8(session.text.clone()).unwrap();
                     let path = text.split(' ').nth(1).unwrap().to_owned();
+                    assert!(is_for(&path, self.backend), "{path} has come to another backend");
                     assert!(self.streams.insert(stream, (path, Vec::new())).is_none());
                     end.then_some(stream)
                 }
@@ -319,6 +339,7 @@ impl Server {
                 Some(Event::Trailers { stream }) => Some(stream),
                 Some(Event::Reset { stream, .. }) => {
                     self.streams.remove(&stream);
+                    self.due.retain(|due| due.0 != stream);
                     None
                 }
                 _ => None,
@@ -326,25 +347,49 @@ impl Server {
             let Some((stream, (path, body))) = done.and_then(|stream| self.streams.remove_entry(&stream)) else {
                 continue;
             };
-            let answer = answer_to(&path, &body);
-            let length =
-                if path.ends_with("/0") { format!("Content-Length: {}\r\n", answer.len()) } else { String::new() };
-            session.respond(stream, format!("HTTP/1.1 200 OK\r\n{length}\r\n").as_bytes(), false);
-            session.send(stream, [&answer, b""], !path.ends_with("/1"));
-            if path.ends_with("/1") {
-                session.send_trailers(stream, b"x-t: 1\r\n");
+            seen.push(path.clone());
+            if self.rough {
+                self.due.push((stream, path, body));
+            } else {
+                answer_stream(session, stream, &path, &body, 0);
             }
-            session.close(stream, Code::None);
-            if path.ends_with("/3") {
-                session.leave();
-            }
-            seen.push(path);
         }
         self.got.drain(..at);
     }
 
+    /// The next of the requests that wait, as a step says.
+    fn serve_roughly(&mut self, what: u8, which: usize, seen: &mut Vec<String>) {
+        let Some(session) = &mut self.h2 else { return };
+        if self.due.is_empty() {
+            return;
+        }
+        let (stream, path, body) = self.due.remove(which % self.due.len());
+        match what {
+            16 => session.close(stream, Code::Internal),
+            17 => {
+                // As if it had not been seen.
+                let last = seen.iter().rposition(|one| *one == path).unwrap();
+                seen.remove(last);
+                session.close(stream, Code::Refused);
+            }
+            18 => answer_stream(session, stream, &path, &body, 1),
+            19 => {
+                // A head without a status.
+                frame::begin(4, frame::HEADERS, frame::END_HEADERS | frame::END_STREAM, stream, &mut session.out);
+                session.out.extend_from_slice(&[0, 1, b'a', 0]);
+            }
+            _ => answer_stream(session, stream, &path, &body, 0),
+        }
+    }
+
     fn is_idle(&self) -> bool {
-        self.got.is_empty() && self.out.is_empty() && self.streams.is_empty() && !self.over && !self.closes
+        self.got.is_empty()
+            && self.due.is_empty()
+            && !self.hangs
+            && self.out.is_empty()
+            && self.streams.is_empty()
+            && !self.over
+            && !self.closes
     }
 
     /// Answers one request, if it is whole.
@@ -365,6 +410,7 @@ impl Server {
         }
         payload.extend_from_slice(&input[passed.raw]);
         let path = String::from_utf8(request.path.of(&self.got).to_vec()).unwrap();
+        assert!(is_for(&path, self.backend), "{path} has come to another backend");
         let answer = answer_to(&path, &payload);
         let size = answer.len();
         let put = |head: String, out: &mut Vec<u8>| out.extend_from_slice(head.as_bytes());
@@ -394,6 +440,9 @@ impl Server {
     }
 
     fn write(&mut self, most: usize) -> bool {
+        if self.hangs {
+            return false;
+        }
         if let Some(session) = &mut self.h2 {
             self.out.append(&mut session.out);
         }
@@ -409,11 +458,35 @@ impl Server {
     }
 }
 
+/// An answer on a stream, that declares some bytes more than there are.
+fn answer_stream(session: &mut Session, stream: u32, path: &str, body: &[u8], more: usize) {
+    let answer = answer_to(path, body);
+    let declares = path.ends_with("/0") || more > 0;
+    let length = if declares { format!("Content-Length: {}\r\n", answer.len() + more) } else { String::new() };
+    session.respond(stream, format!("HTTP/1.1 200 OK\r\n{length}\r\n").as_bytes(), false);
+    session.send(stream, [&answer, b""], !path.ends_with("/1"));
+    if path.ends_with("/1") {
+        session.send_trailers(stream, b"x-t: 1\r\n");
+    }
+    session.close(stream, Code::None);
+    if path.ends_with("/3") {
+        session.leave();
+    }
+}
+
+/// Whether a request is routed to this backend, of so many.
+fn is_for(path: &str, (backend, count): (usize, usize)) -> bool {
+    path.split('/').nth(1).unwrap().parse::<usize>().unwrap() % count == backend
+}
+
 struct World {
     worker: Worker,
     events: Vec<epoll::Event>,
     directory: PathBuf,
     apps: Vec<UnixListener>,
+    /// Endpoints of each backend, in the order of the applications.
+    backends: Vec<usize>,
+    rough: bool,
     clients: Vec<Client>,
     servers: Vec<Server>,
     seen: Vec<String>,
@@ -451,7 +524,8 @@ impl World {
             scripts.iter().enumerate().map(|(n, (http2, asks))| Client::new(&path, n, asks, *http2)).collect();
         let events = Vec::with_capacity(64);
         let http2 = layout.settings.http2;
-        World { worker, events, directory, apps, clients, servers: Vec::new(), seen: Vec::new(), http2 }
+        let (backends, servers, seen) = (layout.backends.to_vec(), Vec::new(), Vec::new());
+        World { worker, events, directory, apps, backends, rough: false, clients, servers, seen, http2 }
     }
 
     fn turn(&mut self) {
@@ -460,13 +534,29 @@ impl World {
     }
 
     fn accept(&mut self) -> bool {
-        let Some(stream) = self.apps.iter().find_map(|app| app.accept().ok()).map(|(stream, _)| stream) else {
-            return false;
-        };
+        let mut owners = self.backends.iter().enumerate().flat_map(|(backend, count)| vec![backend; *count]);
+        let accepted = self.apps.iter().find_map(|app| {
+            let backend = owners.next()?;
+            Some((app.accept().ok()?.0, backend))
+        });
+        let Some((stream, backend)) = accepted else { return false };
         stream.set_nonblocking(true).unwrap();
         let h2 = self.http2.then(|| Session::new(Role::Server, 8192, false));
         let (got, out, streams) = (Vec::new(), Vec::new(), BTreeMap::new());
-        self.servers.push(Server { stream, got, out, closes: false, finished: false, over: false, h2, streams });
+        self.servers.push(Server {
+            stream,
+            backend: (backend, self.backends.len()),
+            rough: self.rough,
+            due: Vec::new(),
+            hangs: false,
+            got,
+            out,
+            closes: false,
+            finished: false,
+            over: false,
+            h2,
+            streams,
+        });
         true
     }
 
@@ -498,6 +588,14 @@ impl World {
             }
             // Not as much as would run into timeouts, which are another test's.
             14 => clock::hold(self.worker.tick + (size % 50) as u64 * MILLISECOND),
+            15..=19 if !self.servers.is_empty() => self.servers[server].serve_roughly(what, size, &mut self.seen),
+            20 if !self.servers.is_empty() => self.servers[server].hangs = true,
+            21 => {
+                // It is the applications that are waited for.
+                self.clients.iter_mut().for_each(|client| while client.write(usize::MAX) {});
+                self.turn();
+                clock::hold(self.worker.tick + 61 * SECOND);
+            }
             _ => {}
         }
     }
@@ -505,6 +603,7 @@ impl World {
     /// Everybody does what there is to do, until nothing is.
     fn settle(&mut self) {
         let mut quiet = 0;
+        self.servers.iter_mut().for_each(|server| server.hangs = false);
         while quiet < 4 {
             let mut moved = false;
             for client in &mut self.clients {
@@ -512,6 +611,9 @@ impl World {
             }
             moved |= self.accept();
             for server in &mut self.servers {
+                while server.rough && !server.over && !server.due.is_empty() {
+                    server.serve_roughly(15, 0, &mut self.seen);
+                }
                 moved |= !server.over && (server.read(&mut self.seen, false) | server.write(usize::MAX));
             }
             self.turn();
@@ -526,18 +628,21 @@ fn asks() -> impl Strategy<Value = Vec<Ask>> {
     vec(ask.prop_map(|(post, chunked, body, answer)| Ask { post, chunked, body, answer }), 1..5)
 }
 
-fn script() -> impl Strategy<Value = Vec<(u8, usize, usize)>> {
+fn script(kinds: u8) -> impl Strategy<Value = Vec<(u8, usize, usize)>> {
     let size = prop_oneof![3 => 1usize..30, 3 => 1usize..2000, 1 => 1usize..70_000];
-    vec((0u8..15, 0usize..6, size), 0..150)
+    vec((0..kinds, 0usize..6, size), 0..150)
 }
 
 fn check(
     scripts: &[(bool, Vec<Ask>)],
     steps: &[(u8, usize, usize)],
     http2: bool,
-    kill: bool,
+    trouble: Trouble,
 ) -> Result<(), TestCaseError> {
-    let mut world = World::new(scripts, http2);
+    let (kill, rough) = (trouble != Trouble::None, trouble == Trouble::Rough);
+    let backends: &[usize] = if rough { &[2, 1] } else { &[1] };
+    let mut world = World::with(scripts, &Layout { backends, ..Layout::simple(http2) });
+    world.rough = rough;
     for step in steps {
         world.step(*step, kill);
     }
@@ -556,10 +661,13 @@ fn check(
             let wanted = answer_to(&format!("/{index}/{number}/{}", ask.answer), &body);
             match came.status {
                 200 if came.whole => {
-                    prop_assert!(came.body == wanted || kill && ask.answer == 2, "{}", came.body.escape_ascii())
+                    let cut = kill && !http2 && ask.answer == 2;
+                    prop_assert!(came.body == wanted || cut, "{}", came.body.escape_ascii())
                 }
                 200 => prop_assert!(kill && wanted.starts_with(&came.body)),
                 502..=504 => prop_assert!(kill || long, "{index}/{number} failed"),
+                // The backend took nothing more of its body.
+                408 => prop_assert!(rough),
                 other => prop_assert!(false, "{index}/{number} was answered with {other}"),
             }
         }
@@ -668,13 +776,20 @@ proptest! {
 
     /// Applications end idle connections at any moment, and answer in every way: no request fails.
     #[test]
-    fn every_request_is_answered_once(scripts in vec((any::<bool>(), asks()), 1..4), http2 in any::<bool>(), steps in script()) {
-        check(&scripts, &steps, http2, false)?;
+    fn every_request_is_answered_once(scripts in vec((any::<bool>(), asks()), 1..4), http2 in any::<bool>(), steps in script(15)) {
+        check(&scripts, &steps, http2, Trouble::None)?;
     }
 
     /// Connections to applications are cut at any moment: what fails is said, and nothing happens twice.
     #[test]
-    fn cut_connections_do_no_harm(scripts in vec((any::<bool>(), asks()), 1..4), http2 in any::<bool>(), steps in script()) {
-        check(&scripts, &steps, http2, true)?;
+    fn cut_connections_do_no_harm(scripts in vec((any::<bool>(), asks()), 1..4), http2 in any::<bool>(), steps in script(15)) {
+        check(&scripts, &steps, http2, Trouble::Cut)?;
+    }
+
+    /// Several applications of HTTP/2, of several backends, that do everything they should not: no request comes to a backend
+    /// it was not routed to, no answer to another request, and nothing happens twice.
+    #[test]
+    fn rough_backends_harm_only_their_own(scripts in vec((any::<bool>(), asks()), 1..4), steps in script(22)) {
+        check(&scripts, &steps, true, Trouble::Rough)?;
     }
 }

@@ -7,7 +7,6 @@ use crate::backend::Limits;
 use crate::filter::mirror::Mirror;
 use crate::filter::wait::Waiter;
 use crate::filter::{Asked, Filter, Flow, Gate, NotesSlot};
-use crate::h2::frame;
 use crate::retry::Retry;
 
 /// An application's side of one connection.
