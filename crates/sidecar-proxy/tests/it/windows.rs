@@ -165,7 +165,8 @@ fn bodies_that_are_refused_are_given_back() {
 #[test]
 fn answers_may_end_behind_their_last_byte() {
     let backend = Backend::new();
-    let world = backend.world("");
+    // Both clients' requests go over the same connection.
+    let world = backend.world("workers: 1\n");
     let mut plain = Client::connect(world.address());
     plain.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
     let mut side = backend.accept();
