@@ -92,8 +92,9 @@ impl Worker {
     /// The connection stands: what waited for it goes on.
     pub(super) fn share_connected(&mut self, u: u32) {
         let now = self.tick;
-        let owners = self.session_up(u).map(|session| session.owners()).unwrap_or_default();
-        for x in owners {
+        let token = self.ups.token(u);
+        for stream in self.streams_of(token) {
+            let Some(x) = self.owner_of(token, stream) else { continue };
             if let Some(exchange) = self.exchange(x) {
                 exchange.ledger.note(Phase::Connect, now);
                 exchange.sent = true;
@@ -101,7 +102,7 @@ impl Worker {
             self.await_answer(x);
             self.pump_request(x);
         }
-        self.soil_up(u);
+        self.ups.find(token).into_iter().for_each(|u| self.soil_up(u));
     }
 
     fn session_up(&mut self, u: u32) -> Option<&mut Session> {
@@ -150,10 +151,14 @@ impl Worker {
 
     /// The socket, or a window, takes more of requests' bodies.
     pub(super) fn writable_up(&mut self, u: u32, stream: u32) {
-        let Some(session) = self.session_up(u) else { return };
-        let owners = if stream == 0 { session.owners() } else { session.owner(stream).into_iter().collect() };
-        owners.into_iter().for_each(|x| self.pump_request(x));
-        self.soil_up(u);
+        let token = self.ups.token(u);
+        let streams = if stream == 0 { self.streams_of(token) } else { vec![stream] };
+        for stream in streams {
+            if let Some(x) = self.owner_of(token, stream) {
+                self.pump_request(x);
+            }
+        }
+        self.ups.find(token).into_iter().for_each(|u| self.soil_up(u));
     }
 
     /// Reads what a backend has sent.
