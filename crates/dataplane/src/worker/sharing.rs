@@ -193,7 +193,7 @@ impl Worker {
                 return false;
             }
         };
-        up.heard = self.tick;
+        (up.heard, up.unheard) = (self.tick, 0);
         if let Some(session) = up.h2.as_deref_mut() {
             session.note_read();
         }

@@ -32,6 +32,8 @@ pub(super) struct Up {
     pub(super) deadline: Deadline,
     /// When something was last read, if its streams are shared.
     pub(super) heard: u64,
+    /// Streams taken from it, since then, that it had not said a word about.
+    pub(super) unheard: u32,
     /// Since when it has been in the pool.
     pub(super) idle_since: u64,
     /// The backend said so, or the configuration: nanoseconds it may be idle.
@@ -42,6 +44,8 @@ pub(super) struct Up {
     pub(super) _own: Option<Remembered>,
 }
 
+/// Streams in a row that a shared connection may leave without a word before it gets no more.
+const UNHEARD: u32 = 8;
 /// Bytes of plain text in a record at most (RFC 8446 §5.1).
 const TLS_RECORD: usize = 16 << 10;
 
@@ -263,6 +267,7 @@ impl Worker {
             connecting: true,
             deadline: Deadline::default(),
             heard: 0,
+            unheard: 0,
             idle_since: 0,
             idle_most: pool.backend.settings.idle_timeout,
             client,
@@ -520,7 +525,9 @@ impl Worker {
         let Some(exchange) = self.exchanges.get_mut(x) else { return };
         let Some(pool) = exchange.pool.as_ref() else { return };
         let endpoint = exchange.endpoint;
-        if exchange.tries > 0 && exchange.try_began != 0 {
+        let began = exchange.try_began;
+        let unanswered = exchange.answer == Answer::Waiting;
+        if exchange.tries > 0 && began != 0 {
             let member = &pool.members[endpoint];
             member.active.set(member.active.get().saturating_sub(1));
             pool.backend.endpoints[endpoint].counters[self.shared.index].active.sub(1);
@@ -535,6 +542,11 @@ impl Worker {
         let token = self.ups.token(u);
         let Some(up) = self.ups.get_mut(u) else { return };
         if up.h2.is_some() {
+            up.unheard += u32::from(unanswered && !up.connecting && up.heard < began);
+            if up.unheard >= UNHEARD {
+                // Those who asked went away before their time was over, so that nothing else would tell.
+                self.retire(u);
+            }
             return self.release_stream(u, stream, reusable);
         }
         let mut idle = pool.members[endpoint].idle.borrow_mut();

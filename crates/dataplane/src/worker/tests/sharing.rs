@@ -355,6 +355,34 @@ fn a_connection_that_says_nothing_takes_no_more_streams() {
 }
 
 #[test]
+fn a_connection_that_clients_have_given_up_takes_no_more_streams() {
+    let mut world = world(&[1], &|_| {});
+    let mut one = None;
+    for n in 0..16 {
+        let mut hand = Hand::new(&world);
+        world.wait(SECOND);
+        hand.get(&mut world, "/0/hangs");
+        let peer = one.get_or_insert_with(|| Peer::accept(&mut world, 0).unwrap());
+        assert_eq!(peer.hear(&mut world).len(), 1, "{n}");
+        world.wait(SECOND);
+        if n == 7 {
+            // It is slow, but there.
+            frame::begin(8, frame::PING, 0, 0, &mut peer.session.out);
+            peer.session.out.extend_from_slice(b"are you?");
+            peer.say(&mut world);
+        }
+        drop(hand);
+        world.turns();
+    }
+    let mut hand = Hand::new(&world);
+    hand.get(&mut world, "/0/next");
+    let mut two = Peer::accept(&mut world, 0).expect("another connection");
+    assert_eq!(two.hear(&mut world), [(1, "/0/next".to_owned())]);
+    two.answer(&mut world, 1, 200);
+    assert_eq!(hand.status(&mut world), 200);
+}
+
+#[test]
 fn little_waits_for_a_connection_that_takes_nothing() {
     let mut world = world(&[1], &|_| {});
     let mut hand = Hand::new(&world);
