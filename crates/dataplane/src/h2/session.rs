@@ -522,6 +522,11 @@ impl Session {
         !self.is_leaving() && self.streams.len() < self.most_streams && !self.is_full()
     }
 
+    /// Most of the connection's window is held by what nobody takes: another stream would wait for it.
+    pub fn is_clogged(&self) -> bool {
+        ALL_WINDOW - self.receive - i64::from(self.unreturned) >= ALL_WINDOW / 2
+    }
+
     /// The other side takes no streams at all for now.
     pub fn takes_none(&self) -> bool {
         self.most_streams == 0 && !self.is_leaving()

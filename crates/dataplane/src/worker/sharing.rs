@@ -23,14 +23,19 @@ const TURNS: usize = 4;
 pub(super) const ENDING: u64 = SECOND;
 
 impl Worker {
-    /// A connection to the endpoint that takes another stream; also one that is still being made.
+    /// A connection to the endpoint that takes another stream; also one that is still being made. One that is clogged by slow
+    /// clients only where there may be no other.
     pub(super) fn take_shared(&mut self, pool: &Rc<Pool>, endpoint: usize) -> Option<u32> {
         let shared = pool.members[endpoint].shared.borrow();
-        let room = |u: &u32| {
-            let up = self.ups.get(*u);
-            up.is_some_and(|up| !up.sock.hangup && up.h2.as_deref().is_some_and(Session::has_room))
+        let find = |clogged: bool| {
+            let fits = |session: &Session| session.has_room() && (clogged || !session.is_clogged());
+            let room = |u: &u32| {
+                let up = self.ups.get(*u);
+                up.is_some_and(|up| !up.sock.hangup && up.h2.as_deref().is_some_and(fits))
+            };
+            shared.iter().rev().filter_map(|token| self.ups.find(*token)).find(room)
         };
-        shared.iter().rev().filter_map(|token| self.ups.find(*token)).find(room)
+        find(false).or_else(|| find(true).filter(|_| !pool.backend.may_connect(endpoint)))
     }
 
     /// Whether the endpoint has said that it takes no streams (SETTINGS_MAX_CONCURRENT_STREAMS: 0): over another connection

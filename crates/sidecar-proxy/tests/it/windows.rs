@@ -4,7 +4,7 @@
 use std::io::Read as _;
 use std::net::{SocketAddr, TcpListener};
 
-use crate::harness::{Client, PATIENCE, Upstream, World, ok, simple_spec};
+use crate::harness::{Client, PATIENCE, Upstream, World, eventually, ok, simple_spec};
 use crate::wire::{Came, DATA, END, HEADERS, PING, PREFACE, RST, WHOLE, Wire, block, frame, get, request, settings};
 
 const CANCEL: [u8; 4] = 8u32.to_be_bytes();
@@ -95,7 +95,14 @@ impl Backend {
     }
 
     pub(crate) fn accept(&self) -> Side {
-        let (mut stream, _) = self.listener.accept().unwrap();
+        self.listener.set_nonblocking(true).unwrap();
+        let mut accepted = None;
+        eventually("a connection", || {
+            accepted = self.listener.accept().ok();
+            accepted.is_some()
+        });
+        let (mut stream, _) = accepted.unwrap();
+        stream.set_nonblocking(false).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
         let mut preface = [0; PREFACE.len()];
@@ -144,6 +151,29 @@ fn what_was_on_its_way_to_clients_that_went_is_given_back() {
         client.send(&[frame(RST, 0, 2 * number + 1, &CANCEL), get(2 * number + 3)].concat());
         side.until("the end of the stream", |came| *came == Came::Reset(stream, 8));
     }
+}
+
+/// Clients that take nothing hold what they have asked for; others are not to wait for that.
+#[test]
+fn what_slow_clients_hold_keeps_nobody_waiting() {
+    let backend = Backend::new();
+    let world = backend.world("workers: 1\n");
+    let mut slow = Wire::connect(world.address(), &[(4, 0)]);
+    slow.send(&[get(1), get(3), get(5)].concat());
+    let mut side = backend.accept();
+    for _ in 0..3 {
+        let stream = side.asked();
+        side.answer(stream, &[]);
+        side.data(stream, 60_000, false);
+    }
+    side.sync();
+    let mut client = Client::connect(world.address());
+    client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    let mut other = backend.accept();
+    let stream = other.asked();
+    other.answer(stream, &[("content-length", "60000")]);
+    other.data(stream, 60_000, true);
+    assert_eq!(client.answer().body.len(), 60_000);
 }
 
 #[test]
