@@ -18,6 +18,7 @@ mod dns;
 mod file;
 mod http;
 mod kubernetes;
+mod timed;
 mod watch;
 
 use dns::What;

@@ -2,12 +2,13 @@
 //! the search list of resolv.conf(5) as pods have it, and the hosts file first.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
-use std::time::Duration;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
 
 use dataplane::backend::Address;
 
 use super::Instance;
+use super::timed::Timed;
 use super::watch::{Said, Source};
 
 pub(super) mod message;
@@ -133,10 +134,10 @@ impl Resolver {
         let socket = UdpSocket::bind(any)?;
         socket.connect(server)?;
         socket.send(&query)?;
-        let until = std::time::Instant::now() + self.timeout;
+        let until = Instant::now() + self.timeout;
         let mut room = vec![0; 4096];
         loop {
-            let left = until.saturating_duration_since(std::time::Instant::now());
+            let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(io::ErrorKind::TimedOut.into());
             }
@@ -153,9 +154,7 @@ impl Resolver {
 
     fn ask_by_tcp(&self, server: SocketAddr, query: &[u8], id: u16, name: &str, kind: u16) -> io::Result<Reply> {
         use std::io::{Read as _, Write as _};
-        let mut stream = TcpStream::connect_timeout(&server, self.timeout)?;
-        stream.set_read_timeout(Some(self.timeout))?;
-        stream.set_write_timeout(Some(self.timeout))?;
+        let mut stream = Timed::connect(server, self.timeout, Instant::now() + self.timeout)?;
         let length = u16::try_from(query.len()).map_err(io::Error::other)?;
         stream.write_all(&[&length.to_be_bytes()[..], query].concat())?;
         let mut length = [0; 2];
@@ -336,6 +335,31 @@ mod tests {
         let mut resolver = Resolver::parse("");
         resolver.servers.push(name_server(Does::HasNone, Does::HasNone));
         assert_eq!(resolver.addresses("app.test.").unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_server_that_drips_does_not_hold_the_asker() {
+        use std::io::Write as _;
+        // The same port for both: what does not fit into a datagram is asked for again.
+        let (socket, listener) = loop {
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            if let Ok(listener) = std::net::TcpListener::bind(socket.local_addr().unwrap()) {
+                break (socket, listener);
+            }
+        };
+        let at = socket.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let mut room = [0; 512];
+            let (length, from) = socket.recv_from(&mut room).unwrap();
+            (room[2], room[3]) = (0x83, 0x80);
+            socket.send_to(&room[..length], from).unwrap();
+            let (mut stream, _) = listener.accept().unwrap();
+            while stream.write_all(&[0xff]).is_ok() {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        let resolver = Resolver::parse("options timeout:1 attempts:1\n");
+        assert!(resolver.ask(at, "app.test", A).is_err());
     }
 
     #[test]

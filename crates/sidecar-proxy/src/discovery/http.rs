@@ -2,17 +2,24 @@
 //! is done in short steps, so that whoever asks can see in between whether anybody still wants to know.
 
 use std::io::{self, BufRead as _, BufReader, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs as _};
+use std::net::ToSocketAddrs as _;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
+use super::timed::Timed;
+
+/// A server may be silent for this long.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// A whole answer takes no longer; a watch's is its head.
+const WHOLE: Duration = Duration::from_secs(30);
 /// The longest head.
 const HEAD: usize = 32 << 10;
+/// The longest line before a chunk, with its extensions.
+const SIZE_LINE: usize = 1 << 10;
 
 /// Where to ask.
 #[derive(Clone, Debug)]
@@ -60,13 +67,18 @@ impl Server {
         Ok(builder.map_err(io::Error::other)?.with_root_certificates(roots).with_no_client_auth())
     }
 
-    /// Asks; `fields` are whole lines.
+    /// Asks; `fields` are whole lines. The answer, with its body, is there in 30 seconds or is an error.
     pub(super) fn get(&self, target: &str, fields: &str) -> io::Result<Response> {
+        self.get_within(target, fields, WHOLE)
+    }
+
+    fn get_within(&self, target: &str, fields: &str, whole: Duration) -> io::Result<Response> {
+        let until = Instant::now() + whole;
         let bare = self.host.trim_start_matches('[').trim_end_matches(']');
         let mut last = io::Error::new(io::ErrorKind::NotFound, format!("`{bare}` has no address"));
         let mut connected = None;
         for address in (bare, self.port).to_socket_addrs()? {
-            match TcpStream::connect_timeout(&address, TIMEOUT) {
+            match Timed::connect(address, TIMEOUT, until) {
                 Ok(stream) => {
                     connected = Some(stream);
                     break;
@@ -75,9 +87,6 @@ impl Server {
             }
         }
         let stream = connected.ok_or(last)?;
-        stream.set_read_timeout(Some(TIMEOUT))?;
-        stream.set_write_timeout(Some(TIMEOUT))?;
-        stream.set_nodelay(true)?;
         let mut wire: Box<dyn Wire> = if self.https {
             let name = ServerName::try_from(bare.to_owned()).map_err(io::Error::other)?;
             let connection = ClientConnection::new(Arc::new(self.tls()?), name).map_err(io::Error::other)?;
@@ -95,8 +104,22 @@ impl Server {
     }
 }
 
-trait Wire: Read + Write + Send {}
-impl<T: Read + Write + Send> Wire for T {}
+trait Wire: Read + Write + Send {
+    /// From now on nothing is waited for beyond this.
+    fn set_until(&mut self, until: Instant);
+}
+
+impl Wire for Timed {
+    fn set_until(&mut self, until: Instant) {
+        Timed::set_until(self, until);
+    }
+}
+
+impl Wire for StreamOwned<ClientConnection, Timed> {
+    fn set_until(&mut self, until: Instant) {
+        self.sock.set_until(until);
+    }
+}
 
 #[derive(Clone, Copy, Debug)]
 enum Framing {
@@ -114,6 +137,8 @@ pub(super) struct Response {
     chunk: u64,
     /// What has come of a chunk's head or end.
     partial: Vec<u8>,
+    /// A chunk's end is still to come.
+    tail: bool,
     /// Bytes of the body that are no whole line yet.
     line: Vec<u8>,
     ended: bool,
@@ -133,8 +158,8 @@ impl Response {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let before = head.len();
-            wire.read_until(b'\n', &mut head)?;
-            if head.len() == before || head.len() > HEAD {
+            (&mut wire).take((HEAD - before) as u64).read_until(b'\n', &mut head)?;
+            if head.len() == before {
                 return Err(io::Error::other("the answer's head is malformed"));
             }
         }
@@ -153,7 +178,17 @@ impl Response {
             (None, Some(length)) => Framing::Length(length.parse().map_err(io::Error::other)?),
             (None, None) => Framing::Close,
         };
-        Ok(Response { status, fields, wire, framing, chunk: 0, partial: Vec::new(), line: Vec::new(), ended: false })
+        Ok(Response {
+            status,
+            fields,
+            wire,
+            framing,
+            chunk: 0,
+            partial: Vec::new(),
+            tail: false,
+            line: Vec::new(),
+            ended: false,
+        })
     }
 
     pub(super) fn field(&self, wanted: &str) -> Option<&str> {
@@ -196,24 +231,38 @@ impl Response {
     /// Reads a chunk's head; false behind the last.
     fn next_chunk(&mut self) -> io::Result<bool> {
         loop {
-            self.wire.read_until(b'\n', &mut self.partial)?;
+            let room = SIZE_LINE.saturating_sub(self.partial.len()) as u64;
+            (&mut self.wire).take(room).read_until(b'\n', &mut self.partial)?;
             if !self.partial.ends_with(b"\n") {
-                return Err(io::ErrorKind::UnexpectedEof.into());
+                return Err(match self.partial.len() {
+                    SIZE_LINE => io::Error::other("a chunk's size line is too long"),
+                    _ => io::ErrorKind::UnexpectedEof.into(),
+                });
             }
             let text = String::from_utf8_lossy(&self.partial).trim().to_owned();
             self.partial.clear();
+            // One empty line ends the chunk before (RFC 9112 §7.1), and nothing else does.
+            if std::mem::take(&mut self.tail) != text.is_empty() {
+                return Err(io::Error::other("the answer's chunks are malformed"));
+            }
             if text.is_empty() {
-                // The end of the chunk before.
                 continue;
             }
-            let size = text.split(';').next().unwrap_or_default();
+            let size = text.split(';').next().unwrap_or_default().trim_end();
             self.chunk = u64::from_str_radix(size, 16).map_err(io::Error::other)?;
+            self.tail = self.chunk > 0;
             return Ok(self.chunk > 0);
         }
     }
 
-    /// The next line of the body.
+    /// The next line of the body, which may be `most` bytes long. A watch's stream has no end of its own: each call waits
+    /// for 5 seconds, whatever comes meanwhile.
     pub(super) fn next_line(&mut self, most: usize) -> io::Result<Line> {
+        self.next_line_within(most, TIMEOUT)
+    }
+
+    fn next_line_within(&mut self, most: usize, patience: Duration) -> io::Result<Line> {
+        self.wire.get_mut().set_until(Instant::now() + patience);
         let mut looked = 0;
         loop {
             if let Some(end) = self.line[looked..].iter().position(|byte| *byte == b'\n') {
@@ -276,6 +325,9 @@ mod tests {
             }
         }
     }
+    impl Wire for Script {
+        fn set_until(&mut self, _: Instant) {}
+    }
     impl Write for Script {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             Ok(bytes.len())
@@ -302,6 +354,68 @@ mod tests {
         assert_eq!(answer.body(100).unwrap(), b"abcd");
         assert!(response("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab").body(100).is_err(), "cut short");
         assert!(response("HTTP/1.1 200 OK\r\n\r\nabc").next_line(1).is_err());
+    }
+
+    #[test]
+    fn chunks_are_framed_strictly() {
+        let body =
+            |text: &str| response(&format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{text}")).body(99);
+        assert_eq!(body("3;x=y\r\nabc\r\n1\r\nd\r\n0\r\n\r\n").unwrap(), b"abcd");
+        let long = "0".repeat(2000);
+        for (text, why) in [
+            (format!("3;x={long}\r\nabc\r\n0\r\n\r\n"), "a size line without end"),
+            ("\r\n3\r\nabc\r\n0\r\n\r\n".to_owned(), "an empty line before the first"),
+            ("3\r\nabc\r\n\r\n0\r\n\r\n".to_owned(), "two empty lines"),
+            ("3\r\nabcd\r\n0\r\n\r\n".to_owned(), "a chunk that is longer than it says"),
+        ] {
+            assert!(body(&text).is_err(), "{why}");
+        }
+    }
+
+    /// A server that says this, and then `again` a byte at a time for as long as somebody listens.
+    fn dripping(first: &'static str, again: &'static str) -> Server {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.set_nodelay(true).unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            let mut said = stream.write_all(first.as_bytes());
+            for byte in again.bytes().cycle() {
+                if said.is_err() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+                said = stream.write_all(&[byte]);
+            }
+        });
+        Server { host: "127.0.0.1".to_owned(), port, ca_file: None, https: false }
+    }
+
+    #[test]
+    fn a_server_that_drips_does_not_hold_the_asker() {
+        let short = Duration::from_millis(400);
+        let head = dripping("HTTP/1.1 200 OK\r\n", "X: y\r\n").get_within("/", "", short);
+        assert!(is_timeout(&head.err().unwrap()));
+        for (framing, again) in
+            [("Content-Length: 1000000", "a"), ("Transfer-Encoding: chunked", "1\r\na\r\n"), ("Connection: close", "a")]
+        {
+            let first: &'static str = format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n").leak();
+            let answer = dripping(first, again).get_within("/", "", short).unwrap();
+            assert!(is_timeout(&answer.body(1 << 20).unwrap_err()), "{framing}");
+        }
+    }
+
+    #[test]
+    fn a_watch_goes_on_but_lets_the_asker_look_around() {
+        let mut answer =
+            dripping("HTTP/1.1 200 OK\r\n\r\nab", "cdefghij").get_within("/", "", Duration::from_millis(400)).unwrap();
+        let begun = Instant::now();
+        // Longer than the answer's head may take, and once more.
+        for _ in 0..3 {
+            assert_eq!(answer.next_line_within(1 << 20, Duration::from_millis(300)).unwrap(), Line::Waits);
+        }
+        assert!(begun.elapsed() >= Duration::from_millis(900) && answer.line.len() > 10);
     }
 
     #[test]
