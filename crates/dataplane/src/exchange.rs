@@ -169,7 +169,7 @@ pub struct Exchange {
     pub wish: Wish,
     /// It waits for room at the backend, until then; 0: it does not.
     pub queued_until: u64,
-    /// When this try must have an answer.
+    /// When this try must have an answer, if the whole request is with the backend; until then, a connection.
     pub try_until: u64,
     /// The exchange that tries the same elsewhere.
     pub hedge: Option<u32>,
@@ -189,8 +189,11 @@ pub struct Exchange {
     pub replayable: bool,
     pub status: u16,
     pub ledger: Ledger,
-    /// Began at, for the backend's latency.
+    /// When the present try began; 0: there is none.
     pub try_began: u64,
+    /// From when on the endpoint is waited for: this try's beginning, or when the request's last byte was passed on; 0: it is
+    /// the client that must go on.
+    pub asked_at: u64,
     /// For the log: method, host, path one after the other.
     pub text: Vec<u8>,
     pub method_span: Span,
@@ -274,6 +277,7 @@ impl Exchange {
             status: 0,
             ledger: Ledger::begin(0),
             try_began: 0,
+            asked_at: 0,
             text: Vec::new(),
             method_span: Span::default(),
             host_span: Span::default(),
@@ -323,6 +327,25 @@ impl Exchange {
     /// Bytes pass both ways, but the client's are those of a stream.
     pub fn is_stream_tunnel(&self) -> bool {
         self.tunnel && self.stream != 0
+    }
+
+    /// Nothing of the request is still to come, or held.
+    pub fn is_whole(&self) -> bool {
+        self.request.is_done() && self.hold.is_empty() && !self.ends
+    }
+
+    /// The last byte of the request is passed on: what follows is the endpoint's time.
+    pub fn note_asked(&mut self, now: u64) {
+        self.asked_at = now;
+        if let Some(until) = self.bound_of_try(now) {
+            self.try_until = until;
+        }
+    }
+
+    /// When a try that begins now is over, if the route bounds it.
+    pub fn bound_of_try(&self, now: u64) -> Option<u64> {
+        let route = self.route.and_then(|route| self.local.plan.routes.get(route))?;
+        (route.retry.per_try != 0).then(|| now.saturating_add(route.retry.per_try))
     }
 
     /// The present try as it would be if it ended at `at`, with what the exchange knows of its answer.

@@ -359,7 +359,8 @@ document! {
         backoff: Seconds = default(Seconds(Duration::from_millis(25))),
         /// The longest such time.
         max_backoff: Seconds = default(Seconds(Duration::from_millis(500))),
-        /// For each try, from choosing the endpoint to the answer's head; 0s: no bound.
+        /// For each try, from choosing the endpoint, or from the request's last byte if that comes later, to the answer's head;
+        /// 0s: no bound.
         per_try_timeout: Seconds = default(Seconds::new(0)),
         /// After this time without an answer a second endpoint is asked, too; the first answer is taken, the other given up. Only
         /// what may be done twice, and paid for like a retry. 0s: never.

@@ -207,7 +207,10 @@ impl Inner {
                 good.sample(&labels, u64::from(endpoint.health.is_good(now)));
             }
         }
-        let mut answers = out.histogram("backend_duration_seconds", "From sending a try to its answer's head.");
+        let mut answers = out.histogram(
+            "backend_duration_seconds",
+            "From a try's beginning, or the request's last byte if that comes later, to the answer's head.",
+        );
         for backend in &plan.backends {
             for endpoint in &backend.endpoints {
                 let labels = [("backend", backend.name.as_str()), ("endpoint", endpoint.name.as_str())];

@@ -113,6 +113,7 @@ impl Worker {
             exchange.endpoint = twin.endpoint;
             exchange.wish = twin.wish;
             exchange.try_began = twin.try_began;
+            exchange.asked_at = twin.asked_at;
             exchange.attempt_began = twin.attempt_began;
             exchange.try_until = twin.try_until;
             exchange.answer_by = twin.answer_by;

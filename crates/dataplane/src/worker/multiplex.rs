@@ -289,6 +289,9 @@ impl Worker {
         let now = clock::now();
         self.tick = now;
         exchange.ledger.note(Phase::Send, now);
+        if ends {
+            exchange.note_asked(now);
+        }
         if let Some(session) = self.session(d) {
             session.give_back(stream);
         }

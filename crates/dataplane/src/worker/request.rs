@@ -354,6 +354,9 @@ impl Worker {
         let now = clock::now();
         self.tick = now;
         exchange.ledger.note(Phase::Send, now);
+        if done {
+            exchange.note_asked(now);
+        }
         self.soil_up(u);
         if written.is_err() {
             // The answer may be there already, and say why.

@@ -211,10 +211,13 @@ impl Worker {
         };
         let Some(pool) = exchange.pool.as_ref() else { return Turn::Over };
         let endpoint = exchange.endpoint;
-        let took = now.saturating_sub(exchange.try_began);
         let counters = &pool.backend.endpoints[endpoint].counters[index];
-        counters.latency.add(took);
-        pool.observe(endpoint, took, now);
+        // An answer that came before the request's end may have waited for the client.
+        if exchange.asked_at != 0 {
+            let took = now.saturating_sub(exchange.asked_at);
+            counters.latency.add(took);
+            pool.observe(endpoint, took, now);
+        }
         let bad = response.status >= 500;
         if bad {
             counters.failures.add(1);

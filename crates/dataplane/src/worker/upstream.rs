@@ -120,12 +120,8 @@ impl Worker {
             self.unqueue(x);
         }
         let Some(exchange) = self.exchanges.get_mut(x) else { return };
-        let route = exchange.route.and_then(|route| exchange.local.plan.routes.get(route));
-        exchange.try_until = match route.map_or(0, |route| route.retry.per_try) {
-            0 if exchange.shadow.is_some() => exchange.expires,
-            0 => u64::MAX,
-            per_try => now.saturating_add(per_try),
-        };
+        let unbounded = if exchange.shadow.is_some() { exchange.expires } else { u64::MAX };
+        exchange.try_until = exchange.bound_of_try(now).unwrap_or(unbounded);
         if !exchange.pool.as_ref().is_some_and(|known| Rc::ptr_eq(known, &pool)) {
             let old = exchange.pool.replace(Rc::clone(&pool));
             for attempt in &mut exchange.attempts {
@@ -139,6 +135,7 @@ impl Worker {
         exchange.tries += 1;
         exchange.sent = false;
         exchange.try_began = now;
+        exchange.asked_at = if exchange.is_whole() { now } else { 0 };
         exchange.attempt_began = now;
         if let Some(traced) = exchange.traced.as_deref_mut() {
             traced.begin_attempt(&mut self.identities, &mut exchange.replay);
@@ -392,7 +389,8 @@ impl Worker {
                 .routes
                 .get(route)
                 .map_or((0, 0), |route| (route.backend_timeout, route.retry.hedge));
-            let after = sooner(if done { timeout } else { 0 }, until, self.tick);
+            // Before the last byte it is the client that is waited for.
+            let after = if done { sooner(timeout, until, self.tick) } else { 0 };
             if hedge != 0 && done {
                 self.plan_hedge(x, hedge);
             }

@@ -34,3 +34,4 @@ mod tls;
 mod tls_peers;
 mod windows;
 mod wire;
+mod withheld;
