@@ -221,6 +221,10 @@ pub struct Worker {
     identities: Identities,
     /// When epoll returned.
     wake: u64,
+    /// Counts the times it has.
+    round: u64,
+    /// It has told everything there was to tell.
+    told_all: bool,
     /// The last time the clock was read.
     tick: u64,
     /// Room for one read. Whoever reads takes it; empty means that somebody further up is reading.
@@ -262,6 +266,8 @@ impl Worker {
             dice: Dice::new(now ^ (shared.index as u64) << 32),
             identities: Identities::default(),
             wake: now,
+            round: 0,
+            told_all: false,
             tick: now,
             input: vec![0; ROOM].into_boxed_slice(),
             cipher: Box::default(),
@@ -295,10 +301,12 @@ impl Worker {
     /// One round: waits, and does all there is to do. False when it was the last.
     fn turn(&mut self, events: &mut Vec<epoll::Event>, timeout: Option<&Timespec>) -> io::Result<bool> {
         events.clear();
-        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(events), timeout) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+        self.round += 1;
+        self.told_all = match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(events), timeout) {
+            Ok(_) => events.len() < events.capacity(),
+            Err(rustix::io::Errno::INTR) => false,
             Err(error) => return Err(error.into()),
-        }
+        };
         self.wake = clock::now();
         self.tick = self.wake;
         if events.len() > 1 {
@@ -349,22 +357,24 @@ impl Worker {
         Timespec::try_from(Duration::from_nanos(wait)).ok()
     }
 
-    /// First of all, pooled connections that their backend has closed: no request of this round may get one.
+    /// First of all, pooled connections that their backend has closed, or on which it has said what nobody asked for: no
+    /// request of this round may get one.
     fn bury(&mut self, events: &[epoll::Event]) {
         let closing = epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR;
         for event in events {
             let token = Token(event.data.u64());
             let flags = event.flags;
             if token.kind() == Kind::Up
-                && flags.intersects(closing)
+                && flags.intersects(closing | epoll::EventFlags::IN)
                 && let Some(u) = self.ups.find(token)
                 && let Some(up) = self.ups.get_mut(u)
             {
+                let closed = flags.intersects(closing);
                 if up.h2.is_some() {
                     // No new streams; what it said before its end is still read.
-                    up.sock.hangup = true;
+                    up.sock.hangup |= closed;
                 } else if up.exchange.is_none() {
-                    self.close_idle(u, true);
+                    self.close_idle(u, closed);
                 }
             }
         }

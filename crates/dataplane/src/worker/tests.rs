@@ -26,6 +26,7 @@ use crate::route::{Match, Path, Route, RouteCounters, Table};
 use crate::sock;
 
 mod sharing;
+mod surplus;
 
 const BOUNDS: Bounds = Bounds { bytes: 8192, fields: 50 };
 

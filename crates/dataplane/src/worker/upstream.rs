@@ -10,6 +10,7 @@ use super::{Worker, set_deadline, watch};
 use crate::clock;
 use crate::exchange::{Answer, Failure};
 use crate::h2::Session;
+use crate::head::Method;
 use crate::ledger::Phase;
 use crate::original::{self, Remembered};
 use crate::pool::{Pick, Pool, Wish};
@@ -38,6 +39,8 @@ pub(super) struct Up {
     pub(super) idle_since: u64,
     /// The backend said so, or the configuration: nanoseconds it may be idle.
     pub(super) idle_most: u64,
+    /// After this round, epoll would have told of anything more that has come; `u64::MAX`: only asking tells.
+    pub(super) silent_after: u64,
     /// The only client it serves.
     pub(super) client: Option<Token>,
     /// It goes to an original destination, and is known for that until it is dropped.
@@ -217,8 +220,10 @@ impl Worker {
             let idle = self.tick.saturating_sub(up.idle_since);
             let bears = pool.backend.endpoints[endpoint].health.bears_idle();
             let dying = idle > up.idle_most || idle > bears || up.sock.hangup;
-            // What must not be sent twice is not sent to somebody who may have just left.
-            let dying = dying || careful && up.sock.is_closed_now();
+            // What must not be sent twice is not sent to somebody who may have just left; and what nobody asked for, if it
+            // came behind the last answer, would be read as the next one (RFC 9112 §6.3).
+            let silent = self.told_all && up.silent_after < self.round;
+            let dying = dying || (careful || !silent) && up.sock.is_closed_now();
             if dying {
                 self.drop_up(u);
                 continue;
@@ -267,6 +272,7 @@ impl Worker {
             unheard: 0,
             idle_since: 0,
             idle_most: pool.backend.settings.idle_timeout,
+            silent_after: u64::MAX,
             client,
             _own: own,
         };
@@ -535,6 +541,8 @@ impl Worker {
         // What is left of a request would be taken for the next one.
         let reusable = reusable && exchange.hold.is_empty() && !exchange.ends;
         let stream = std::mem::take(&mut exchange.up_stream);
+        // Some applications send a body where none may be.
+        let bodiless = exchange.method == Method::Head || exchange.status == 304;
         let pool = Rc::clone(pool);
         let settings = &pool.backend.settings;
         let token = self.ups.token(u);
@@ -553,6 +561,7 @@ impl Worker {
         if reusable && fits && !up.sock.blocked() && up.sock.left.is_empty() {
             up.exchange = None;
             up.idle_since = now;
+            up.silent_after = if bodiless || up.sock.readable { u64::MAX } else { self.round };
             idle.push(token);
             let most = up.idle_most;
             drop(idle);
