@@ -234,7 +234,7 @@ document! {
     /// Which other sites' pages may ask (the Fetch standard's CORS). Preflights are answered here; what the application says about it is
     /// taken away.
     pub struct Cors {
-        /// `https://a.example`, `https://*.example.com`, `null` or `*`.
+        /// `https://a.example`, `https://*.example.com`, `null`, or, without `allowCredentials`, `*`.
         allow_origins: Vec<String> = required,
         /// Methods besides GET, HEAD and POST; `*`: any.
         allow_methods: Vec<String> = default(Vec::new()),

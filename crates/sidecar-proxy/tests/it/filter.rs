@@ -206,6 +206,28 @@ fn proxies_share_a_limit_through_redis() {
 }
 
 #[test]
+fn not_every_site_may_ask_with_credentials() {
+    let spec = |cors: &str| {
+        format!(
+            "listeners: [{{name: l, address: ':80'}}]\nroutes:\n- name: r\n  filters:\n  - cors: {cors}\n  - respond: {{status: 204}}\nbackends: []\n"
+        )
+    };
+    let said = crate::config::problems(&spec("{allowOrigins: ['https://a.example', '*'], allowCredentials: true}"));
+    assert_eq!(
+        said,
+        [
+            "8:50: spec.routes[0].filters[0].cors.allowOrigins[1]: with allowCredentials, any site could act as whoever visits \
+          it: name the origins, or leave allowCredentials out"
+        ]
+    );
+    assert_eq!(crate::config::problems(&spec("{allowOrigins: ['*']}")), [""; 0]);
+    assert_eq!(
+        crate::config::problems(&spec("{allowOrigins: ['null', 'https://*.a.example'], allowCredentials: true}")),
+        [""; 0]
+    );
+}
+
+#[test]
 fn other_sites_may_ask() {
     let upstream = Upstream::start(|_| {
         Does::Says("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nAccess-Control-Allow-Origin: *\r\n\r\nok".to_owned())

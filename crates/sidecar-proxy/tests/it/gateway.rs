@@ -184,6 +184,10 @@ fn what_is_not_understood_is_refused_at_its_place() {
             ": spec.routes[0].backends[0].responseHeaders.remove[0]: belongs to the connection",
         ),
         (
+            "  rules:\n  - filters: [{type: CORS, cors: {allowOrigins: ['*'], allowCredentials: true}}]\n    backendRefs: [{name: app}]\n",
+            "F:16:5: spec.routes[0].filters[0].cors.allowOrigins[0]: with allowCredentials, any site could act",
+        ),
+        (
             "  parentRefs: [{name: other}]\n  rules: [{}]\n",
             "F:15:23: document[2].spec.parentRefs[0].name: must be the name of the Proxy, `edge`",
         ),

@@ -160,12 +160,15 @@ pub(super) fn check_identities(at: &str, identities: &Identities, decoder: &mut 
 
 fn check_cors(at: &str, cors: &Cors, decoder: &mut Decoder) {
     for (index, origin) in cors.allow_origins.iter().enumerate() {
-        if Origin::parse(origin).is_none() {
-            decoder.refuse_at(
-                &format!("{at}.allowOrigins[{index}]"),
-                "must be like https://a.example or https://*.example.com in lower case, or `*`, or `null`",
-            );
-        }
+        let problem = match Origin::parse(origin) {
+            None => "must be like https://a.example or https://*.example.com in lower case, or `*`, or `null`",
+            // Browsers refuse `*` with credentials (Fetch, "CORS protocol and credentials"); naming whoever asks instead would undo that.
+            Some(Origin::Any) if cors.allow_credentials => {
+                "with allowCredentials, any site could act as whoever visits it: name the origins, or leave allowCredentials out"
+            }
+            Some(_) => continue,
+        };
+        decoder.refuse_at(&format!("{at}.allowOrigins[{index}]"), problem);
     }
     let lists = [
         ("allowMethods", &cors.allow_methods),
