@@ -43,6 +43,7 @@ pub mod server;
 pub mod slab;
 pub mod slowest;
 pub mod sock;
+pub mod spelling;
 pub mod timer;
 pub mod tracing;
 pub mod worker;

@@ -61,6 +61,8 @@ pub struct Settings {
     pub upgrade: bool,
     /// `.` and `..` in a path, plain or encoded: 400.
     pub refuse_dots: bool,
+    /// A path that is another route's with its encoding undone: 400.
+    pub refuse_ambiguous: bool,
 }
 
 #[derive(Debug)]

@@ -214,6 +214,7 @@ fn settings(spec: &Spec) -> Settings {
         },
         upgrade: spec.web_socket,
         refuse_dots: spec.dot_segments == config::DotSegments::Refuse,
+        refuse_ambiguous: spec.ambiguous_paths == config::AmbiguousPaths::Refuse,
     }
 }
 

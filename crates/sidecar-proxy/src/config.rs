@@ -37,6 +37,9 @@ document! {
         web_socket: bool = default(true),
         /// What becomes of paths with `.` or `..` segments, plain or encoded, also between encoded slashes, and with an encoded NUL.
         dot_segments: DotSegments = default(DotSegments::Refuse),
+        /// What becomes of paths that another route would take, or none, with percent-encoding undone, several slashes as one,
+        /// `\` as a slash and `;parameters` cut off, as many applications read them.
+        ambiguous_paths: AmbiguousPaths = default(AmbiguousPaths::Refuse),
         /// Name servers, `ADDRESS` or `ADDRESS:PORT`; without, those of `/etc/resolv.conf`, whose other settings count in any case.
         name_servers: Vec<String> = default(Vec::new()),
         /// Where this proxy is; endpoints in the same zone are preferred.
@@ -687,6 +690,16 @@ choice! {
         /// 400: who asks for them wants to get past a rule.
         Refuse = "refuse",
         /// Passed on as they are.
+        Pass = "pass",
+    }
+}
+
+choice! {
+    /// What becomes of paths that are one route's as sent and another's as applications may read them.
+    pub enum AmbiguousPaths {
+        /// 400: the filters of one route would not be asked.
+        Refuse = "refuse",
+        /// The route is chosen by the path as sent.
         Pass = "pass",
     }
 }

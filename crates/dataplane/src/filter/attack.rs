@@ -10,7 +10,6 @@ use std::sync::OnceLock;
 
 use regex::bytes::{RegexSet, RegexSetBuilder};
 
-use super::rule::plain_path;
 use super::{Asked, Flow, Gate, NotesSlot, Response};
 use crate::clock::SECOND;
 use crate::count::{Tally, Throttle};
@@ -18,6 +17,7 @@ use crate::exchange::Failure;
 use crate::head::{Field, Name};
 use crate::hex;
 use crate::route::Path;
+use crate::spelling::plain_path;
 
 pub mod set;
 #[cfg(test)]

@@ -16,6 +16,7 @@ use crate::log::AccessLog;
 use crate::plan::Serves;
 use crate::route::{Route, View, without_port};
 use crate::sock::Got;
+use crate::spelling::{Spelling, has_dots, write_plain};
 
 /// Pieces of a body that one connection may pass on before others have their turn.
 const PIECES: usize = 16;
@@ -90,7 +91,8 @@ impl Worker {
             exchange.failure = Some(Failure::Refused);
             return self.respond(x, 501, "the protocol is not supported", &[]);
         }
-        if local.plan.settings.refuse_dots && has_dots(path) {
+        let spelling = Spelling::of(path);
+        if local.plan.settings.refuse_dots && spelling.may_have_dots && has_dots(path) {
             exchange.failure = Some(Failure::Refused);
             return self.respond(x, 400, "the path has dot segments or a NUL", &[]);
         }
@@ -102,6 +104,21 @@ impl Worker {
         // What follows it may be anything but another request.
         exchange.keep &= !connect;
         let number = table.find(&view);
+        if spelling.odd && local.plan.settings.refuse_ambiguous {
+            let mut plain = std::mem::take(&mut self.extra);
+            plain.clear();
+            write_plain(path, &mut plain);
+            let as_meant = table.find(&View { path: &plain, ..view });
+            self.extra = plain;
+            if as_meant != number {
+                // The filters of one would be asked, and the application do what the other is for.
+                if let Some(exchange) = self.exchange(x) {
+                    exchange.failure = Some(Failure::Refused);
+                }
+                return self.respond(x, 400, "the path may be meant for another route", &[]);
+            }
+        }
+        let Some(exchange) = self.exchange(x) else { return };
         if connect && !number.is_some_and(|number| local.plan.routes[number].connect) {
             exchange.failure = Some(Failure::Refused);
             let allow = b"Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH\r\n";
@@ -467,73 +484,4 @@ pub(super) fn upgrades<'a>(head: &Request, bytes: &'a [u8], fields: &[Field]) ->
     let mut protocols = fields.iter().filter(|field| field.name == Name::Upgrade);
     let protocol = protocols.next()?.value.of(bytes);
     (protocols.next().is_none() && protocol.eq_ignore_ascii_case(b"websocket")).then_some(protocol)
-}
-
-/// `.` or `..` as a whole segment (RFC 3986 §3.3, §6.2.2), or a NUL; also where dots, slashes or the NUL are percent-encoded,
-/// since applications undo that before they look.
-fn has_dots(path: &[u8]) -> bool {
-    if memchr::memchr2(b'.', b'%', path).is_none() {
-        return false;
-    }
-    // Of the segment, as long as there is nothing else in it.
-    let mut dots = Some(0);
-    let mut rest = path;
-    loop {
-        let (byte, after) = match rest {
-            [] => return matches!(dots, Some(1 | 2)),
-            [b'%', b'2', b'e' | b'E', after @ ..] => (b'.', after),
-            [b'%', b'2', b'f' | b'F', after @ ..] | [b'%', b'5', b'c' | b'C', after @ ..] => (b'/', after),
-            [b'%', b'3', b'b' | b'B', after @ ..] => (b';', after),
-            [b'%', b'0', b'0', ..] => return true,
-            [byte, after @ ..] => (*byte, after),
-        };
-        rest = after;
-        dots = match (byte, dots) {
-            // Parameters of a segment are cut off by some.
-            (b'/' | b'\\' | b';', Some(1 | 2)) => return true,
-            (b'/' | b'\\', _) => Some(0),
-            (b'.', Some(before)) => Some(before + 1),
-            _ => None,
-        };
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::has_dots;
-
-    #[test]
-    fn dot_segments() {
-        for path in [
-            "/..",
-            "/a/../b",
-            "/./",
-            "/a/%2e%2E/b",
-            "/.%2e",
-            "/a/..;x=1/b",
-            "/a\\..\\b",
-            "/a/..%2Fb",
-            "/a%5c.%2e",
-            "/a%2f..%3b/b",
-            "/a%00",
-        ] {
-            assert!(has_dots(path.as_bytes()), "{path}");
-        }
-        for path in [
-            "/",
-            "/a.b",
-            "/.well-known/x",
-            "/...",
-            "/a..b/c",
-            "/%2eab",
-            "/a/%20/b",
-            "/a;b/c",
-            "/a%2fb",
-            "/a;../b",
-            "/a%252e%252e/",
-            "/a.%",
-        ] {
-            assert!(!has_dots(path.as_bytes()), "{path}");
-        }
-    }
 }

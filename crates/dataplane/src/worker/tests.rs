@@ -101,6 +101,7 @@ fn plan(directory: &std::path::Path, socket: &Arc<OwnedFd>, layout: &Layout<'_>)
             forwarded: Forwarded::Append,
             upgrade: true,
             refuse_dots: true,
+            refuse_ambiguous: true,
         },
         log: None,
         tracing: None,

@@ -27,6 +27,7 @@ mod retry;
 mod sections;
 mod silence;
 mod smuggling;
+mod spelling;
 mod streams;
 mod tcp;
 mod telemetry;
