@@ -169,6 +169,8 @@ pub struct Response {
     pub reason: Span,
     pub size: usize,
     pub length: Length,
+    /// A body was declared where none may come (RFC 9110 §6.4.1).
+    pub withheld: bool,
     pub persistence: Persistence,
     /// Seconds from `Keep-Alive: timeout=`.
     pub idle: Option<u32>,
@@ -382,5 +384,6 @@ fn response_in(bytes: &[u8], fields: &mut Vec<Field>, most: usize, head: bool) -
     let reason = Span::new(start, line - 2);
     let mut persistence = facts.persistence(minor);
     persistence.keep &= length != Length::Close;
-    Ok(Some(Response { status, reason, size, length, persistence, idle: facts.idle }))
+    let withheld = bodiless && (facts.chunked || facts.length.is_some_and(|length| length > 0));
+    Ok(Some(Response { status, reason, size, length, withheld, persistence, idle: facts.idle }))
 }

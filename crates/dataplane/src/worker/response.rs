@@ -8,7 +8,7 @@ use super::upstream::sooner;
 use super::{TURNS, Worker};
 use crate::body::{Body, last_chunk};
 use crate::clock;
-use crate::clock::SECOND;
+use crate::clock::{MILLISECOND, SECOND};
 use crate::exchange::{Answer, Failure};
 use crate::filter::Filter;
 use crate::forward;
@@ -22,6 +22,9 @@ const COPIED: usize = 4096;
 
 /// Interim answers to one request; more are a flood.
 const INTERIM: u32 = 16;
+
+/// After a head that declares a body which must not come: some applications send it all the same, in a write of its own.
+const WITHHELD: u64 = MILLISECOND;
 
 /// What is read for a stream at least, whatever its window; with TLS there must be room for two records.
 const LEAST: usize = 16 << 10;
@@ -244,11 +247,12 @@ impl Worker {
         let delimited = matches!(response.length, Length::Chunked | Length::Close);
         exchange.response_chunked = delimited && exchange.minor == 1 && exchange.stream == 0;
         exchange.keep &= !goodbye && (!delimited || exchange.minor == 1);
-        if let Some(up) = exchange.up.and_then(|u| self.ups.get_mut(u))
-            && let Some(seconds) = response.idle
-        {
-            // A second before the backend closes it.
-            up.idle_most = up.idle_most.min(u64::from(seconds.saturating_sub(1)) * SECOND);
+        if let Some(up) = exchange.up.and_then(|u| self.ups.get_mut(u)) {
+            up.idle_least = if response.withheld { WITHHELD } else { 0 };
+            if let Some(seconds) = response.idle {
+                // A second before the backend closes it.
+                up.idle_most = up.idle_most.min(u64::from(seconds.saturating_sub(1)) * SECOND);
+            }
         }
         let out = &mut self.output;
         out.clear();

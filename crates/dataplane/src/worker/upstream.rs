@@ -39,6 +39,8 @@ pub(super) struct Up {
     pub(super) idle_since: u64,
     /// The backend said so, or the configuration: nanoseconds it may be idle.
     pub(super) idle_most: u64,
+    /// Nanoseconds it must have been idle to be used again.
+    pub(super) idle_least: u64,
     /// After this round, epoll would have told of anything more that has come; `u64::MAX`: only asking tells.
     pub(super) silent_after: u64,
     /// The only client it serves.
@@ -219,7 +221,7 @@ impl Worker {
             let Some(up) = self.ups.get_mut(u) else { continue };
             let idle = self.tick.saturating_sub(up.idle_since);
             let bears = pool.backend.endpoints[endpoint].health.bears_idle();
-            let dying = idle > up.idle_most || idle > bears || up.sock.hangup;
+            let dying = idle > up.idle_most || idle < up.idle_least || idle > bears || up.sock.hangup;
             // What must not be sent twice is not sent to somebody who may have just left; and what nobody asked for, if it
             // came behind the last answer, would be read as the next one (RFC 9112 §6.3).
             let silent = self.told_all && up.silent_after < self.round;
@@ -272,6 +274,7 @@ impl Worker {
             unheard: 0,
             idle_since: 0,
             idle_most: pool.backend.settings.idle_timeout,
+            idle_least: 0,
             silent_after: u64::MAX,
             client,
             _own: own,

@@ -113,3 +113,21 @@ fn only_what_is_known_to_be_silent_is_not_asked() {
         assert_eq!(world.worker.ups.get(u).unwrap().silent_after, silent_after, "{method} {status}");
     }
 }
+
+#[test]
+fn a_body_that_must_not_come_has_time_to_come() {
+    for (declared, waits, same) in [(5, 0, false), (5, 2, true), (0, 0, true)] {
+        let mut world = World::new(&[], false);
+        let mut hand = Hand::new(&world);
+        hand.0.write_all(b"HEAD /0 HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+        let mut app = App::accept(&mut world);
+        assert!(!app.read().is_empty());
+        app.0.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {declared}\r\n\r\n").as_bytes()).unwrap();
+        (0..4).for_each(|_| world.turn());
+        assert_eq!(statuses(&mut hand), [200]);
+        clock::hold(clock::now() + waits * MILLISECOND);
+        hand.0.write_all(GET).unwrap();
+        (0..4).for_each(|_| world.turn());
+        assert_eq!(!app.read().is_empty(), same, "{declared} {waits}");
+    }
+}
