@@ -15,6 +15,10 @@ impl Counter {
     pub fn sub(&self, less: u64) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(less), Ordering::Relaxed);
     }
+    /// As [`Counter::add`], for what is counted elsewhere.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
     pub fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }

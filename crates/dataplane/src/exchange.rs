@@ -11,6 +11,7 @@ use crate::head::{Field, Method, Name, Span};
 use crate::ledger::Ledger;
 use crate::plan::Plan;
 use crate::pool::{Pool, Wish};
+use crate::purse::{LEAST, Purse, REQUEST, Share};
 use crate::tracing::Traced;
 use crate::worker::{Copy, Parked};
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 pub struct Local {
     pub plan: Arc<Plan>,
     pub pools: Vec<Rc<Pool>>,
+    pub purse: Rc<Purse>,
 }
 
 /// Why an exchange failed here.
@@ -225,12 +227,14 @@ pub struct Exchange {
     pub(crate) copy: Option<Box<Copy>>,
     /// It is such a copy: there is no client.
     pub shadow: Option<Flight>,
+    share: Share,
 }
 
 impl Exchange {
     /// One that has not begun.
     pub fn new(local: Rc<Local>) -> Exchange {
         Exchange {
+            share: Share::of(&local.purse),
             down: 0,
             stream: 0,
             hold: Vec::new(),
@@ -312,6 +316,13 @@ impl Exchange {
     /// It is this client's from now on.
     pub fn begin(&mut self, down: u32, local: Rc<Local>, at: u64) {
         (self.down, self.local, self.ledger) = (down, local, Ledger::begin(at));
+    }
+
+    /// Counts what is held here.
+    pub fn count(&mut self) {
+        let copied = self.copy.as_deref().map_or(0, Copy::held);
+        let held = self.replay.len() + self.hold.len() + copied;
+        self.share.set(REQUEST + if held > LEAST { held } else { 0 });
     }
 
     /// Tries as the route counts them.

@@ -37,6 +37,7 @@ pub mod passage;
 pub mod pipe;
 pub mod plan;
 pub mod pool;
+pub mod purse;
 pub mod retry;
 pub mod route;
 pub mod server;

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use rustix::io::{Errno, retry_on_intr};
 use rustix::pipe::{PipeFlags, SpliceFlags};
 
+use crate::purse::Purse;
 use crate::sock::Got;
 
 /// Asked for; an unprivileged process gets what `/proc/sys/fs/pipe-max-size` and its user's share allow, else the 64 KiB a
@@ -33,8 +34,9 @@ impl Pipe {
     }
 
     /// Takes what the socket has; only while nothing is held, so that [`Got::Nothing`] is said of the socket.
-    pub fn fill(&mut self, from: &OwnedFd) -> io::Result<Got> {
-        match retry_on_intr(|| rustix::pipe::splice(from, None, &self.write, None, self.room, FLAGS)) {
+    pub fn fill(&mut self, from: &OwnedFd, purse: &Purse) -> io::Result<Got> {
+        let room = purse.piece(self.room);
+        match retry_on_intr(|| rustix::pipe::splice(from, None, &self.write, None, room, FLAGS)) {
             Ok(0) => Ok(Got::End),
             Ok(length) => {
                 self.held += length;
@@ -76,14 +78,15 @@ mod tests {
         }
         let (from, to) = (OwnedFd::from(from), OwnedFd::from(to));
         let mut pipe = Pipe::new().unwrap();
-        assert_eq!(pipe.fill(&from).unwrap(), Got::Nothing);
+        let purse = Purse::endless();
+        assert_eq!(pipe.fill(&from, &purse).unwrap(), Got::Nothing);
         near.write_all(b"hello").unwrap();
-        assert_eq!((pipe.fill(&from).unwrap(), pipe.held()), (Got::Bytes(5), 5));
+        assert_eq!((pipe.fill(&from, &purse).unwrap(), pipe.held()), (Got::Bytes(5), 5));
         assert!(pipe.drain(&to).unwrap());
         let mut bytes = [0; 5];
         far.read_exact(&mut bytes).unwrap();
         assert_eq!(&bytes, b"hello");
         drop(near);
-        assert_eq!(pipe.fill(&from).unwrap(), Got::End);
+        assert_eq!(pipe.fill(&from, &purse).unwrap(), Got::End);
     }
 }

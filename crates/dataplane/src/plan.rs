@@ -24,12 +24,25 @@ pub struct Plan {
     pub settings: Settings,
     /// Who is let in, of all clients; `None`: as many as descriptors and [`Settings::connections_most`] allow.
     pub crowd: Option<Crowd>,
+    /// What one worker may hold, if there is a bound.
+    pub room: Option<Room>,
     pub log: Option<AccessLog>,
     pub tracing: Option<Tracing>,
     /// Some backend has connections that serve one client only.
     pub personal: bool,
     /// Proxies whose `X-Forwarded-For` is believed.
     pub trusted: Networks,
+}
+
+/// Bytes a worker may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// All it holds, see [`crate::purse`].
+    pub all: usize,
+    /// What a client is counted as.
+    pub client: usize,
+    /// What the kernel may hold of what is written to a connection (`SO_SNDBUF`, socket(7)).
+    pub socket: usize,
 }
 
 /// What happens to `X-Forwarded-For`, `-Proto` and `-Host`.

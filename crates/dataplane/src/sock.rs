@@ -12,9 +12,12 @@ use rustls::{ClientConnection, Connection, ServerConfig, ServerConnection};
 
 use crate::backend::{Address, Outward};
 use crate::pipe::Pipe;
+use crate::purse::Share;
 
 /// The longest TLS record, with some room (RFC 8446 §5.2).
 const RECORD: usize = 18 << 10;
+/// What rustls takes in one go at most: a piece so small never leaves it more plain text than it bears.
+const TLS_PIECE: usize = 4 << 10;
 
 /// A read that brings so much could be cheaper without a copy.
 const MUCH: usize = 16 << 10;
@@ -57,10 +60,14 @@ pub struct Sock {
     finishes: bool,
     /// No byte may follow.
     finished: bool,
+    /// Bytes of TLS records that have not become plain text yet, and of such as the kernel has not taken, about.
+    hidden: usize,
+    sealed: usize,
+    share: Share,
 }
 
 impl Sock {
-    pub fn new(fd: OwnedFd) -> Sock {
+    pub fn new(fd: OwnedFd, share: Share) -> Sock {
         Sock {
             fd,
             readable: false,
@@ -74,7 +81,31 @@ impl Sock {
             bulk: 0,
             finishes: false,
             finished: false,
+            hidden: 0,
+            sealed: 0,
+            share,
         }
+    }
+
+    /// Counts what is held here.
+    pub fn count(&mut self) {
+        // A record stays whole until its last byte has gone.
+        let unsent = self.out.len() - self.out_at
+            + self.sealed
+            + self.sealed.min(RECORD)
+            + self.pipe.as_ref().map_or(0, |pipe| pipe.held());
+        let kernel = if unsent == 0 { 0 } else { self.share.purse().socket() };
+        self.share.set(unsent + kernel + self.left.len() + self.hidden);
+    }
+
+    /// Since when nothing of what is held has been taken; `u64::MAX`: nothing is held.
+    pub fn since(&self) -> u64 {
+        self.share.since()
+    }
+
+    /// Bytes held when last counted.
+    pub fn held(&self) -> usize {
+        self.share.held()
     }
 
     pub fn serve_tls(&mut self, config: Arc<ServerConfig>) -> Result<(), rustls::Error> {
@@ -132,7 +163,11 @@ impl Sock {
     /// Reads into `buffer`; `cipher` is room for what TLS reads first.
     pub fn read(&mut self, buffer: &mut [u8], cipher: &mut [u8]) -> io::Result<Got> {
         if self.tls.is_some() {
-            return self.read_tls(buffer, cipher);
+            let got = self.read_tls(buffer, cipher);
+            if self.hidden != 0 || self.share.held() != 0 {
+                self.count();
+            }
+            return got;
         }
         if !self.readable {
             return Ok(Got::Nothing);
@@ -154,6 +189,9 @@ impl Sock {
         let got = self.read(&mut buffer[kept..], cipher)?;
         let Got::Bytes(more) = got else { return Ok(got) };
         self.left.clear();
+        if self.share.held() != 0 {
+            self.count();
+        }
         Ok(Got::Bytes(kept + more))
     }
 
@@ -168,7 +206,7 @@ impl Sock {
                 return Ok(Got::Nothing);
             }
             // All that comes of it, with what is left of the record before, has room.
-            let room = cipher.len().min(buffer.len().saturating_sub(RECORD)).max(1);
+            let room = cipher.len().min(buffer.len().saturating_sub(RECORD).max(TLS_PIECE));
             match receive(&self.fd, &mut cipher[..room], RecvFlags::empty())? {
                 Got::Nothing => {
                     self.readable = false;
@@ -182,6 +220,7 @@ impl Sock {
                     if length < room && !self.hangup {
                         self.readable = false;
                     }
+                    self.hidden += length;
                     let mut rest = &cipher[..length];
                     let mut ended = false;
                     while !rest.is_empty() && !ended {
@@ -194,7 +233,11 @@ impl Sock {
                         ended = drain_plain(tls, buffer, &mut filled)? == Some(Got::End);
                     }
                     if !self.full {
-                        self.full = !flush_tls(tls, &self.fd)?;
+                        self.full = flush_tls(tls, &self.fd)?.is_some();
+                    }
+                    if filled > 0 {
+                        // What is more than the plain text begins the next record, or was around this one.
+                        self.hidden = length.saturating_sub(filled + length / 8);
                     }
                     if ended && filled == 0 {
                         return Ok(Got::End);
@@ -210,14 +253,18 @@ impl Sock {
         if let Some(tls) = self.tls.as_deref_mut() {
             for part in parts {
                 tls.writer().write_all(part)?;
+                self.sealed += part.len();
             }
-            if !self.full {
-                self.full = !flush_tls(tls, &self.fd)?;
+            if self.full {
+                self.count();
+            } else {
+                self.flush_sealed()?;
             }
             return Ok(());
         }
         if self.out_at < self.out.len() {
             parts.iter().for_each(|part| self.out.extend_from_slice(part));
+            self.count();
             return Ok(());
         }
         let total: usize = parts.iter().map(|part| part.len()).sum();
@@ -234,34 +281,51 @@ impl Sock {
             self.out.extend_from_slice(&part[skip..]);
             sent -= skip;
         }
+        self.count();
         if parts.len() > 2 {
             return self.flush().map(drop);
         }
         Ok(())
     }
 
+    fn flush_sealed(&mut self) -> io::Result<bool> {
+        let Some(tls) = self.tls.as_deref_mut() else { return Ok(true) };
+        let sent = flush_tls(tls, &self.fd)?;
+        self.full = sent.is_some();
+        self.sealed = match sent {
+            None => 0,
+            Some(sent) => self.sealed.saturating_sub(sent),
+        };
+        if self.sealed != 0 || self.share.held() != 0 {
+            self.count();
+        }
+        Ok(sent.is_none())
+    }
+
     /// Tries to write what is kept; true when nothing is left.
     pub fn flush(&mut self) -> io::Result<bool> {
-        if let Some(tls) = self.tls.as_deref_mut() {
-            self.full = !flush_tls(tls, &self.fd)?;
-            if self.full {
-                return Ok(false);
-            }
+        if self.tls.is_some() && !self.flush_sealed()? {
+            return Ok(false);
         }
         while self.out_at < self.out.len() {
             match send(&self.fd, &self.out[self.out_at..])? {
-                0 => return Ok(false),
+                0 => {
+                    self.count();
+                    return Ok(false);
+                }
                 sent => self.out_at += sent,
             }
         }
         if let Some(pipe) = &mut self.pipe
             && !pipe.drain(&self.fd)?
         {
+            self.count();
             return Ok(false);
         }
         self.out_at = 0;
         // A connection that waits for its next request keeps no buffer.
         self.out = Vec::new();
+        self.count();
         if std::mem::take(&mut self.finishes) {
             self.finish();
         }
@@ -274,7 +338,8 @@ impl Sock {
         if self.bulk >= BULK && self.bulk != NEVER {
             return self.splice_to(to);
         }
-        let got = self.read(room, cipher)?;
+        let piece = self.share.purse().piece(room.len());
+        let got = self.read(&mut room[..piece], cipher)?;
         if let Got::Bytes(length) = got {
             to.write(&[&room[..length]])?;
             if length < MUCH {
@@ -305,7 +370,7 @@ impl Sock {
             }
         }
         let Some(pipe) = to.pipe.as_deref_mut() else { return Ok(Got::Nothing) };
-        let got = pipe.fill(&self.fd)?;
+        let got = pipe.fill(&self.fd, self.share.purse())?;
         match got {
             Got::Nothing => {
                 self.readable = false;
@@ -315,6 +380,7 @@ impl Sock {
             Got::End => {}
             Got::Bytes(length) => {
                 pipe.drain(&to.fd)?;
+                to.count();
                 self.bulk = if length >= MUCH { MOST } else { self.bulk - 1 };
             }
         }
@@ -392,15 +458,17 @@ fn taken(written: rustix::io::Result<usize>) -> io::Result<usize> {
     }
 }
 
-fn flush_tls(tls: &mut Connection, fd: &OwnedFd) -> io::Result<bool> {
+/// `None`: all has been written; else how much of it.
+fn flush_tls(tls: &mut Connection, fd: &OwnedFd) -> io::Result<Option<usize>> {
+    let mut sent = 0;
     while tls.wants_write() {
         match tls.write_tls(&mut Raw(fd)) {
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Ok(length) => sent += length,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Some(sent)),
             Err(error) => return Err(error),
         }
     }
-    Ok(true)
+    Ok(None)
 }
 
 /// The descriptor as rustls wants to write to it.
@@ -430,6 +498,12 @@ fn tune(fd: &OwnedFd, local: bool) {
     if local {
         let _ = sockopt::set_tcp_congestion(fd, "reno");
     }
+}
+
+/// Bounds what the kernel holds of what is written; it would grow to megabytes for somebody who reads fast.
+pub fn bound(fd: &OwnedFd, bytes: usize) {
+    // Without it there is more to hold, and it works.
+    let _ = sockopt::set_socket_send_buffer_size(fd, bytes);
 }
 
 /// Binds and listens. With `both`, every address of IPv6 is every one of IPv4, too.
@@ -547,7 +621,7 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         theirs.set_nonblocking(true).unwrap();
-        let mut sock = Sock::new(ours.into());
+        let mut sock = Sock::new(ours.into(), Share::of(&crate::purse::Purse::endless()));
         sock.serve_tls(Arc::new(server)).unwrap();
         let client = ClientConnection::new(Arc::new(client), "app".try_into().unwrap()).unwrap();
         let mut client = StreamOwned::new(client, theirs);

@@ -20,8 +20,10 @@ use crate::head::Field;
 use crate::ledger::Phases;
 use crate::plan::{Listener, Plan, Serves};
 use crate::pool::{Dice, Member, Pool};
+use crate::purse::Purse;
 use crate::slab::{Kind, Slab, Token};
 use crate::slowest::Slowest;
+use crate::sock;
 use crate::timer::{Deadline, Timers};
 use crate::tracing::Identities;
 
@@ -37,6 +39,7 @@ mod mirror;
 mod multiplex;
 mod request;
 mod response;
+mod room;
 mod sharing;
 mod tracing;
 mod tunnel;
@@ -91,6 +94,11 @@ pub struct Shared {
     pub handshake_failures: Counter,
     pub announcement_failures: Counter,
     pub cut: Counter,
+    /// Bytes held for others, see [`crate::purse`], and times that somebody had to do with little.
+    pub held: Counter,
+    pub shortages: Counter,
+    /// Connections ended to make room, see `worker/room.rs`.
+    pub given_up: Counter,
     /// Lines the access log was configured to leave out.
     pub unlogged: Counter,
 }
@@ -118,6 +126,9 @@ impl Shared {
             handshake_failures: Counter::default(),
             announcement_failures: Counter::default(),
             cut: Counter::default(),
+            held: Counter::default(),
+            shortages: Counter::default(),
+            given_up: Counter::default(),
             unlogged: Counter::default(),
         })
     }
@@ -242,6 +253,8 @@ pub struct Worker {
     /// Of the next exchange that is parked.
     ticket: u64,
     ebb: Ebb,
+    /// When it was last looked for somebody who stands still.
+    looked: u64,
 }
 
 impl Worker {
@@ -251,9 +264,10 @@ impl Worker {
         epoll::add(&epoll, &shared.waker, data, epoll::EventFlags::IN)?;
         let now = clock::now();
         let pools = plan.backends.iter().map(|backend| Rc::new(Pool::new(Arc::clone(backend)))).collect();
+        let purse = Purse::endless();
         let mut worker = Worker {
             epoll,
-            local: Rc::new(Local { plan: Arc::clone(&plan), pools }),
+            local: Rc::new(Local { plan: Arc::clone(&plan), pools, purse }),
             doors: Slab::new(Kind::Listener),
             downs: Slab::new(Kind::Down),
             ups: Slab::new(Kind::Up),
@@ -281,6 +295,7 @@ impl Worker {
             leisurely: false,
             ticket: 0,
             ebb: Ebb::default(),
+            looked: 0,
             shared,
         };
         worker.open_doors()?;
@@ -309,6 +324,10 @@ impl Worker {
         };
         self.wake = clock::now();
         self.tick = self.wake;
+        self.local.purse.set_now(self.tick);
+        if self.local.purse.is_overdrawn() {
+            self.make_way();
+        }
         if events.len() > 1 {
             self.bury(events);
         }
@@ -328,6 +347,8 @@ impl Worker {
         self.clean();
         self.hand_over_log(false);
         self.give_back();
+        self.shared.held.set(self.local.purse.held() as u64);
+        self.shared.shortages.set(self.local.purse.shortages());
         if self.draining && self.is_over() {
             self.hand_over_log(true);
             return Ok(false);
@@ -486,7 +507,7 @@ impl Worker {
                 }
             }
         }
-        self.local = Rc::new(Local { plan, pools });
+        self.local = Rc::new(Local { plan, pools, purse: Rc::clone(&old.purse) });
         // They have the old plan.
         self.spare.clear();
         self.clean();
@@ -499,6 +520,8 @@ impl Worker {
     /// become; if it is not there any more, they keep the plan it belonged to.
     fn open_doors(&mut self) -> io::Result<()> {
         let plan = Arc::clone(&self.local.plan);
+        let (most, socket) = plan.room.map_or((usize::MAX, 0), |room| (room.all, 2 * room.socket));
+        self.local.purse.bound(most, socket);
         let mut wanted: Vec<_> = plan.listeners.iter().filter_map(|one| Some((one, one.socket.upgrade()?))).collect();
         let mut moved: Vec<(Rc<Door>, Rc<Door>)> = Vec::new();
         for index in self.doors.indices() {
@@ -526,6 +549,10 @@ impl Worker {
             }
         }
         for (listener, socket) in wanted {
+            if let Some(room) = plan.room {
+                // Connections inherit it.
+                sock::bound(&socket, room.socket);
+            }
             let data = epoll::EventData::new_u64(self.doors.next().0);
             epoll::add(&self.epoll, &*socket, data, epoll::EventFlags::IN | epoll::EventFlags::EXCLUSIVE)?;
             let door = Rc::new(Door { listener: Arc::clone(listener), local: Rc::clone(&self.local) });

@@ -169,6 +169,7 @@ pub fn build(spec: &Spec, workers: usize, kept: &mut Kept) -> Result<Plan, Build
         backends,
         settings: settings(spec),
         crowd: room::clients(spec, workers, kept.memory).map(|most| Crowd::new(most, Arc::clone(&kept.here))),
+        room: room::buffers(spec, workers, kept.memory),
         log,
         tracing: telemetry::tracing(spec),
         personal,

@@ -66,6 +66,12 @@ impl Inner {
         out.counter("connections", "Clients' connections taken.").sample(&[], sum(&|worker| worker.accepted.value()));
         out.counter("connections_refused", "Clients' connections closed because there were too many.")
             .sample(&[], sum(&|worker| worker.refused.value()));
+        out.gauge("buffered_bytes", "Bytes counted for clients, requests, and what nobody has taken yet.")
+            .sample(&[], sum(&|worker| worker.held.value()));
+        out.counter("connections_given_up", "Connections that took nothing, ended because there was no room.")
+            .sample(&[], sum(&|worker| worker.given_up.value()));
+        out.counter("buffer_shortages", "Times that less was read, or something refused, because there was no room.")
+            .sample(&[], sum(&|worker| worker.shortages.value()));
         out.counter("tls_handshake_failures", "Clients' TLS handshakes that failed.")
             .sample(&[], sum(&|worker| worker.handshake_failures.value()));
         out.counter(

@@ -13,6 +13,7 @@ use super::flood::Patience;
 use super::frame::{self, Code, Frame};
 use super::head::{self, Kind, Reading};
 use super::hpack::Decoder;
+use crate::purse::Purse;
 
 mod control;
 
@@ -119,6 +120,10 @@ pub struct Session {
     /// It has been said that the connection will end.
     warned: bool,
     gone: bool,
+    /// Bytes of all streams that wait for windows.
+    pending: usize,
+    /// Bytes that wait to be written before no more are made.
+    most: usize,
     /// Bytes to be written.
     pub out: Vec<u8>,
     /// The last head or trailers read.
@@ -169,6 +174,8 @@ impl Session {
             leaving: false,
             warned: false,
             gone: false,
+            pending: 0,
+            most: WAITING,
             out,
             text: Vec::new(),
         }
@@ -459,6 +466,7 @@ impl Session {
         let position = self.streams.iter().position(|stream| stream.id == id)?;
         let stream = self.streams.swap_remove(position);
         self.credit(stream.owed);
+        self.pending -= stream.pending.len();
         Some(stream)
     }
 
@@ -662,7 +670,10 @@ impl Session {
         }
         stream.pending_end = end;
         if !stream.pending.is_empty() {
-            parts.iter().for_each(|part| stream.pending.extend_from_slice(part));
+            for part in parts {
+                stream.pending.extend_from_slice(part);
+                self.pending += part.len();
+            }
             return;
         }
         let mut left: usize = parts.iter().map(|part| part.len()).sum();
@@ -677,6 +688,7 @@ impl Session {
                 let length = self.put_data(position, rest, end_is_here && left == 0);
                 if length == 0 {
                     self.streams[position].pending.extend_from_slice(rest);
+                    self.pending += rest.len();
                     break;
                 }
                 rest = &rest[length..];
@@ -744,6 +756,7 @@ impl Session {
                 (stream.pending, stream.pending_at) = (pending, at);
             } else {
                 stream.pending_at = 0;
+                self.pending -= pending.len();
             }
             if stream.pending.is_empty() && !stream.pending_trailers.is_empty() {
                 stream.local_closed = true;
@@ -760,7 +773,17 @@ impl Session {
 
     /// Too much waits to be written.
     pub fn is_full(&self) -> bool {
-        self.out.len() > WAITING
+        self.out.len() > self.most
+    }
+
+    /// Bytes that wait here.
+    pub fn held(&self) -> usize {
+        self.out.len() + self.pending + self.block.as_ref().map_or(0, |block| block.bytes.len())
+    }
+
+    /// No more waits to be written than there is room for.
+    pub fn set_most(&mut self, purse: &Purse) {
+        self.most = purse.piece(WAITING);
     }
 
     /// All payload that has come on a stream has been passed on: the other side may send as much again.

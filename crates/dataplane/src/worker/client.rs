@@ -17,6 +17,7 @@ use crate::identity;
 use crate::ledger::Phase;
 use crate::original;
 use crate::plan::Serves;
+use crate::purse::{LEAST, Share};
 use crate::slab::Token;
 use crate::sock::{self, Got, Sock};
 use crate::timer::Deadline;
@@ -31,6 +32,8 @@ const LINGER_BYTES: usize = 1 << 20;
 const EMPTY_LINES: u8 = 4;
 /// For the TLS handshake.
 const HANDSHAKE: u64 = 10 * SECOND;
+/// Read of a head at once when there is little room: most are shorter.
+const HEAD_PIECE: usize = 8 << 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
@@ -76,11 +79,22 @@ pub(super) struct Down {
     pub(super) skip: usize,
     lingered: usize,
     _seat: Option<Seat>,
+    /// What the client is counted as.
+    _counted: Share,
+    /// What waits in its session.
+    pub(super) share: Share,
     peer: [u8; 46],
     peer_length: u8,
 }
 
 impl Down {
+    /// Counts what waits in its session, and bounds what may.
+    pub(super) fn count(&mut self) {
+        let Some(session) = self.h2.as_deref_mut() else { return };
+        self.share.set(session.held());
+        session.set_most(self.share.purse());
+    }
+
     pub(super) fn set_from(&mut self, from: Option<SocketAddr>) {
         self.from = from;
         (self.peer, self.peer_length) = text_of(from);
@@ -146,6 +160,12 @@ impl Worker {
             Some(seat) => seat,
             None => None,
         };
+        if self.local.purse.is_overdrawn() {
+            self.make_way();
+            if self.local.purse.is_overdrawn() {
+                return self.shared.refused.add(1);
+            }
+        }
         let mut original = None;
         if door.listener.transparent {
             match original::destination(&fd, address) {
@@ -163,10 +183,14 @@ impl Worker {
             return;
         }
         let announced = door.listener.announced;
+        let mut counted = Share::of(&self.local.purse);
+        counted.set(self.local.plan.room.map_or(0, |room| room.client));
         let (peer, peer_length) = text_of(address);
         let accepted = self.now();
         let down = Down {
-            sock: Sock::new(fd),
+            sock: Sock::new(fd, Share::of(&self.local.purse)),
+            share: Share::of(&self.local.purse),
+            _counted: counted,
             door,
             exchange: None,
             h2: None,
@@ -341,9 +365,19 @@ impl Worker {
         let began = self.tick;
         let bounds = self.local.plan.settings.bounds;
         let Some(down) = self.downs.get_mut(d) else { return false };
-        let length = match down.read_on(input, &mut self.cipher) {
+        let purse = &self.local.purse;
+        // All of it may have to be kept: for a backend that is not there yet, or to be sent once more.
+        let kept = down.sock.left.len();
+        let piece = purse.piece(input.len() - kept).max(HEAD_PIECE.min(input.len() - kept));
+        let length = match down.read_on(&mut input[..kept + piece], &mut self.cipher) {
             Ok(Got::Bytes(length)) => length,
-            Ok(Got::Nothing) => return false,
+            Ok(Got::Nothing) => {
+                // Pieces of records, or of a handshake.
+                if down.sock.held() > LEAST && purse.is_overdrawn() {
+                    self.drop_down(d);
+                }
+                return false;
+            }
             Ok(Got::End) => {
                 self.drop_down(d);
                 return false;
@@ -408,11 +442,18 @@ impl Worker {
             }
             Ok(None) => {
                 down.sock.left.extend_from_slice(bytes);
+                down.sock.count();
                 if first {
                     let timeout = self.local.plan.settings.head_timeout;
                     self.down_deadline(d, timeout);
                 }
-                self.downs.get(d).is_some_and(|down| down.sock.readable)
+                let Some(down) = self.downs.get(d) else { return false };
+                if down.sock.held() > LEAST && self.local.purse.is_overdrawn() {
+                    self.drop_down(d);
+                    false
+                } else {
+                    down.sock.readable
+                }
             }
             Err(refusal) => {
                 self.refuse(d, refusal);

@@ -11,6 +11,7 @@ use crate::exchange::Exchange;
 use crate::filter::mirror::Target;
 use crate::head::{Length, Method};
 use crate::pool::Pool;
+use crate::purse::Purse;
 use crate::tracing::Traced;
 
 /// The number of a client that nobody has.
@@ -37,9 +38,9 @@ pub(crate) struct Copy {
 }
 
 impl Copy {
-    /// Takes more of the body. False: it has become too long, and the copy is over.
-    fn take(&mut self, bytes: &[u8]) -> bool {
-        let room = if self.chunked { self.most + self.most / 4 + FRAMING } else { self.most };
+    /// Takes more of the body. False: it has become too long, also for the `room` there is, and the copy is over.
+    fn take(&mut self, bytes: &[u8], room: usize) -> bool {
+        let room = room.min(if self.chunked { self.most + self.most / 4 + FRAMING } else { self.most });
         let fits = self.body.len() + bytes.len() <= room;
         if fits {
             self.body.extend_from_slice(bytes);
@@ -47,6 +48,11 @@ impl Copy {
             self.targets.iter().for_each(|(target, _)| target.skip());
         }
         fits
+    }
+
+    /// Bytes gathered.
+    pub(crate) fn held(&self) -> usize {
+        self.head.len() + self.body.len()
     }
 
     /// Head and payload, with the length in the head, unless another was declared: what follows on the connection would be
@@ -125,6 +131,7 @@ impl Worker {
             exchange.head_size = copy.head.len();
             exchange.replay.extend_from_slice(&copy.head);
             exchange.replay.extend_from_slice(&copy.body);
+            exchange.count();
             self.send_out(y);
         }
     }
@@ -146,8 +153,10 @@ impl Worker {
 }
 
 /// Keeps what goes on to the backend for the copy, if there is to be one.
-pub(super) fn gather(copy: &mut Option<Box<Copy>>, bytes: &[u8]) {
-    if copy.as_deref_mut().is_some_and(|copy| !copy.take(bytes)) {
+pub(super) fn gather(copy: &mut Option<Box<Copy>>, bytes: &[u8], purse: &Purse) {
+    let Some(whole) = copy.as_deref_mut() else { return };
+    let room = if purse.is_empty() { 0 } else { usize::MAX };
+    if !whole.take(bytes, room) {
         *copy = None;
     }
 }
@@ -202,7 +211,7 @@ mod tests {
     #[test]
     fn a_long_body_is_no_more_gathered() {
         let mut copy = copy(b"", b"", false, Length::Chunked);
-        assert!(copy.take(b"12345678"));
-        assert!(!copy.take(b"9"));
+        assert!(copy.take(b"12345678", 100));
+        assert!(!copy.take(b"9", 100));
     }
 }

@@ -11,6 +11,7 @@ use crate::h2::session::Role;
 use crate::h2::{Event, Session};
 use crate::head;
 use crate::ledger::Phase;
+use crate::purse::LEAST;
 use crate::slab::{Kind, Token};
 use crate::sock::Got;
 
@@ -65,7 +66,8 @@ impl Worker {
             down.dirty = false;
             let Some(session) = down.h2.as_deref_mut() else { continue };
             let mut result = Ok(());
-            let full = session.is_full();
+            // Whoever found it full may have done so when there was less room.
+            let full = session.is_full() || session.out.len() > LEAST && self.local.purse.is_bounded();
             if !session.out.is_empty() {
                 result = down.sock.write(&[&session.out]);
                 session.out.clear();
@@ -76,6 +78,8 @@ impl Worker {
             if !down.sock.blocked() {
                 session.note_drained();
             }
+            down.count();
+            let Some(session) = down.h2.as_deref() else { continue };
             let over = session.is_leaving() && session.is_empty() && !down.sock.blocked();
             if result.is_err() {
                 self.drop_multiplex(d);
@@ -140,6 +144,11 @@ impl Worker {
         }
         let Some(down) = self.downs.find(token).and_then(|d| self.downs.get_mut(d)) else { return false };
         down.sock.left.extend_from_slice(&input[at..length]);
+        down.sock.count();
+        if down.sock.held() > LEAST && self.local.purse.is_overdrawn() {
+            self.drop_multiplex(d);
+            return false;
+        }
         down.sock.readable
     }
 
@@ -196,7 +205,13 @@ impl Worker {
     }
 
     fn stream_begins(&mut self, d: u32, stream: u32) {
+        let empty = self.local.purse.is_empty();
         let Some(session) = self.session(d) else { return };
+        if empty && session.len() > 1 {
+            // The client may ask again (RFC 9113 §8.7). One stream of a connection is always taken.
+            session.close(stream, Code::Refused);
+            return self.soil(d);
+        }
         let text = std::mem::take(&mut session.text);
         let mut fields = std::mem::take(&mut self.fields);
         // The list's own bound was kept already; as text it is a little longer.
@@ -240,7 +255,12 @@ impl Worker {
             exchange.request = Body::Done;
             exchange.ends = true;
         }
+        exchange.count();
         self.pump_hold(x);
+        let Some(exchange) = self.exchange(x) else { return };
+        if exchange.hold.len() > LEAST && self.local.purse.is_overdrawn() {
+            self.fail_with(x, Failure::Limit, 503, "there is no room for the body");
+        }
     }
 
     /// Passes on what is held of a stream's body, if the backend takes it; then the client may send as much again.
@@ -271,7 +291,8 @@ impl Worker {
         }
         // Short bodies are kept until the answer begins: a backend that is about to end says which streams it has not looked
         // at (RFC 9113 §6.8), and those are begun again elsewhere.
-        if exchange.replayable && !tunnel && exchange.replay.len() + bytes.len() <= KEPT {
+        let fits = exchange.replay.len() + bytes.len() <= self.local.purse.piece(KEPT);
+        if exchange.replayable && !tunnel && fits {
             exchange.replay.extend_from_slice(bytes);
         } else {
             exchange.replayable = false;
@@ -282,8 +303,9 @@ impl Worker {
             up.sock.finish_when_flushed();
         }
         let answered = exchange.response.is_done();
-        gather(&mut exchange.copy, bytes);
+        gather(&mut exchange.copy, bytes, &self.local.purse);
         exchange.hold.clear();
+        exchange.count();
         let copy = if ends { exchange.copy.take() } else { None };
         let (d, stream, done) = (exchange.down, exchange.stream, exchange.request.is_done());
         let now = clock::now();

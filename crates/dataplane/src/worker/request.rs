@@ -61,6 +61,7 @@ impl Worker {
         exchange.ledger.note(Phase::Queue, handled);
         exchange.ledger.note(Phase::Parse, parsed);
         exchange.method = head.method;
+        exchange.count();
         exchange.minor = head.minor;
         exchange.keep = head.persistence.keep;
         exchange.stream = stream;
@@ -242,7 +243,8 @@ impl Worker {
         }
         let d = exchange.down;
         let done = exchange.request.is_done();
-        gather(&mut exchange.copy, &exchange.replay[head.len()..]);
+        gather(&mut exchange.copy, &exchange.replay[head.len()..], &exchange.local.purse);
+        exchange.count();
         // What has come while a filter waited is still held, and gathered when it goes out.
         let held = !exchange.hold.is_empty() || exchange.ends;
         let copy = if done && !held { exchange.copy.take() } else { None };
@@ -330,7 +332,9 @@ impl Worker {
         if !up.takes(exchange.up_stream) || !exchange.sent {
             return false;
         }
-        let length = match down.sock.read(input, &mut self.cipher) {
+        // The backend may take nothing of it.
+        let piece = self.local.purse.piece(input.len());
+        let length = match down.sock.read(&mut input[..piece], &mut self.cipher) {
             Ok(Got::Bytes(length)) => length,
             Ok(Got::Nothing) => return false,
             Ok(Got::End) | Err(_) => {
@@ -360,13 +364,14 @@ impl Worker {
         let done = exchange.request.is_done();
         let bytes = if raw.is_empty() { &self.output[..] } else { raw };
         // A short body is kept: a backend that has not looked at it (RFC 9113 §6.8) is no reason to fail.
-        exchange.replayable &= exchange.replay.len() + bytes.len() <= super::SPARE_BYTES;
+        exchange.replayable &= exchange.replay.len() + bytes.len() <= self.local.purse.piece(super::SPARE_BYTES);
         if exchange.replayable {
             exchange.replay.extend_from_slice(bytes);
             exchange.trailers.extend_from_slice(&passed.trailers);
         }
         let written = up.give(exchange.up_stream, bytes, done, &passed.trailers);
-        gather(&mut exchange.copy, bytes);
+        gather(&mut exchange.copy, bytes, &self.local.purse);
+        exchange.count();
         let copy = if done { exchange.copy.take() } else { None };
         let now = clock::now();
         self.tick = now;

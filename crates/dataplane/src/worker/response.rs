@@ -93,6 +93,7 @@ impl Worker {
             let least = if up.sock.tls.is_some() { LEAST_TLS } else { LEAST };
             input.len().min(kept + window.max(least))
         });
+        let room = kept + self.local.purse.piece(room - kept);
         let got = up.sock.read_on(&mut input[..room], &mut self.cipher);
         if handshaking && !up.sock.is_handshaking() {
             exchange.ledger.note(Phase::TlsOut, handled);
@@ -383,6 +384,7 @@ impl Worker {
             if !(bare && head > 0) {
                 session.send(stream, [body, raw], end);
             }
+            down.count();
             self.soil(d);
             return true;
         }

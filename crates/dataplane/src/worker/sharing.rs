@@ -140,6 +140,7 @@ impl Worker {
         if !up.sock.blocked() {
             session.note_drained();
         }
+        up.share.set(session.held());
         let over = session.is_leaving() && session.is_empty();
         let idle = session.is_empty();
         let idle_most = up.idle_most;
@@ -223,6 +224,7 @@ impl Worker {
         }
         let Some(up) = self.ups.find(token).and_then(|u| self.ups.get_mut(u)) else { return false };
         up.sock.left.extend_from_slice(&input[at..length]);
+        up.sock.count();
         up.sock.readable
     }
 
@@ -565,6 +567,7 @@ impl Up {
                 if more {
                     session.send_trailers(stream, trailers);
                 }
+                self.share.set(session.held());
                 Ok(())
             }
             None if bytes.is_empty() => Ok(()),

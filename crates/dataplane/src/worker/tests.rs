@@ -88,6 +88,7 @@ fn plan(directory: &std::path::Path, socket: &Arc<OwnedFd>, layout: &Layout<'_>)
         transparent: false,
     };
     Plan {
+        room: None,
         listeners: vec![Arc::new(listener)],
         routes: (0..ROUTES).map(route).collect(),
         backends,

@@ -37,6 +37,7 @@ impl Worker {
             exchange.replayable = true;
             exchange.pool = pool;
             exchange.wish = wish;
+            exchange.count();
         }
         self.send_out(x);
     }

@@ -14,6 +14,7 @@ use crate::head::Method;
 use crate::ledger::Phase;
 use crate::original::{self, Remembered};
 use crate::pool::{Pick, Pool, Wish};
+use crate::purse::Share;
 use crate::retry::Retry;
 use crate::slab::Token;
 use crate::sock::{self, Sock};
@@ -43,6 +44,8 @@ pub(super) struct Up {
     pub(super) idle_least: u64,
     /// After this round, epoll would have told of anything more that has come; `u64::MAX`: only asking tells.
     pub(super) silent_after: u64,
+    /// What waits in its session.
+    pub(super) share: Share,
     /// The only client it serves.
     pub(super) client: Option<Token>,
     /// It goes to an original destination, and is known for that until it is dropped.
@@ -261,8 +264,12 @@ impl Worker {
         let connected = connected.and_then(|(fd, done, own)| watch(&self.epoll, &fd, token).map(|()| (fd, done, own)));
         let Ok((fd, done, own)) = connected else { return self.try_failed(x, Failure::Connect) };
         pool.backend.count_connection(endpoint, true);
+        if let Some(room) = self.local.plan.room {
+            sock::bound(&fd, room.socket);
+        }
         let up = Up {
-            sock: Sock::new(fd),
+            share: Share::of(&self.local.purse),
+            sock: Sock::new(fd, Share::of(&self.local.purse)),
             pool: Rc::clone(pool),
             endpoint,
             exchange: Some(x),

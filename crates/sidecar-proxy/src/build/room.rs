@@ -3,6 +3,8 @@
 //! What a client costs was measured (release build): a connection with TLS that waits for its next request holds 8 KiB, one
 //! without below 1 KiB. As much again, and more, is for requests that are being answered.
 
+use dataplane::plan::Room;
+
 use crate::config::{self, Spec};
 
 /// Bytes of the program without clients.
@@ -12,16 +14,39 @@ const WORKER: u64 = 256 << 10;
 /// Bytes of a client.
 const CLIENT: u64 = 4 << 10;
 const CLIENT_TLS: u64 = 16 << 10;
+/// Bytes of a client that waits, with the kernel's part; what it asks for is counted besides.
+const COUNTED: u64 = 4 << 10;
+const COUNTED_TLS: u64 = 12 << 10;
+/// What the kernel holds for one connection, between these: the 512th part of all memory.
+const SOCKETS: u64 = 512;
+const SOCKET_LEAST: u64 = 32 << 10;
+const SOCKET_MOST: u64 = 1 << 20;
 /// However little memory there is, somebody is let in.
 const LEAST: u64 = 16;
 
 /// Clients' connections of all workers together; `None`: as many as come.
 pub(super) fn clients(spec: &Spec, workers: usize, memory: Option<u64>) -> Option<usize> {
     let memory = memory.filter(|_| spec.limits.connections == 0)?;
+    usize::try_from(fit(memory, workers as u64, if secured(spec) { CLIENT_TLS } else { CLIENT })).ok()
+}
+
+fn secured(spec: &Spec) -> bool {
     // A client's TLS that is only looked at may be as long as a handshake.
     let by_name = |listener: &config::Listener| listener.tcp_routes.iter().any(|route| !route.hosts.is_empty());
-    let secured = spec.listeners.iter().any(|listener| listener.tls.is_some() || by_name(listener));
-    usize::try_from(fit(memory, workers as u64, if secured { CLIENT_TLS } else { CLIENT })).ok()
+    spec.listeners.iter().any(|listener| listener.tls.is_some() || by_name(listener))
+}
+
+/// What each worker may hold for others.
+pub(super) fn buffers(spec: &Spec, workers: usize, memory: Option<u64>) -> Option<Room> {
+    let memory = memory?;
+    let all = memory.saturating_sub(PROGRAM + workers as u64 * WORKER) / workers.max(1) as u64;
+    let client = if secured(spec) { COUNTED_TLS } else { COUNTED };
+    let number = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    Some(Room {
+        all: number(all),
+        client: number(client),
+        socket: number((memory / SOCKETS).clamp(SOCKET_LEAST, SOCKET_MOST)),
+    })
 }
 
 fn fit(memory: u64, workers: u64, client: u64) -> u64 {

@@ -12,6 +12,7 @@ mod exchange;
 mod filter;
 mod floods;
 mod gateway;
+mod greedy;
 mod grpc;
 mod harness;
 mod killed;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::harness::{Upstream, World, eventually, ok};
 use crate::tls::{Authority, Stream, config, connect, get, spec, write_pair};
 
-const MIB: usize = 1 << 20;
+pub(crate) const MIB: usize = 1 << 20;
 
 /// A proxy with TLS, and a way to become its client.
 struct Scene {
@@ -72,26 +72,37 @@ fn a_crowd_that_leaves_leaves_no_memory_behind() {
 }
 
 /// A memory cgroup (v1), for what a thread starts while it is in it.
-struct Walls {
+pub(crate) struct Walls {
     directory: PathBuf,
 }
 
 impl Walls {
     /// `None` where there are no such cgroups, or not for us.
-    fn new(bytes: usize) -> Option<Walls> {
-        let directory = Path::new("/sys/fs/cgroup/memory").join(format!("outrigger-proxy-test-{}", std::process::id()));
+    pub(crate) fn new(name: &str, bytes: usize) -> Option<Walls> {
+        let name = format!("outrigger-proxy-test-{}-{name}", std::process::id());
+        let directory = Path::new("/sys/fs/cgroup/memory").join(name);
         fs::create_dir(&directory).ok()?;
         let walls = Walls { directory };
+        // With a limit, however large, the kernel counts what its sockets hold.
+        fs::write(walls.directory.join("memory.kmem.tcp.limit_in_bytes"), (1u64 << 40).to_string()).ok()?;
         fs::write(walls.directory.join("memory.limit_in_bytes"), bytes.to_string()).ok()?;
         Some(walls)
     }
 
-    fn step_in(&self) {
+    pub(crate) fn step_in(&self) {
         fs::write(self.directory.join("tasks"), thread()).unwrap();
     }
 
-    fn step_out(&self) {
+    pub(crate) fn step_out(&self) {
         fs::write("/sys/fs/cgroup/memory/tasks", thread()).unwrap();
+    }
+
+    /// A number the kernel keeps of those within.
+    pub(crate) fn number(&self, name: &str) -> u64 {
+        let text = fs::read_to_string(self.directory.join(name)).unwrap();
+        let number = |text: &str| text.trim().parse().ok();
+        // `memory.oom_control` has lines with names.
+        number(&text).or_else(|| text.lines().find_map(|line| number(line.strip_prefix("oom_kill ")?))).unwrap()
     }
 }
 
@@ -110,7 +121,7 @@ impl Drop for Walls {
 
 #[test]
 fn as_many_as_fit_below_the_limit() {
-    let Some(walls) = Walls::new(16 * MIB) else {
+    let Some(walls) = Walls::new("fit", 16 * MIB) else {
         println!("NOT RUN: there are no memory cgroups (v1) to make");
         return;
     };
