@@ -243,6 +243,7 @@ pub(crate) mod example {
                 fields: &self.fields,
                 method: method.as_bytes(),
                 host: without_port(b"example.com:8080"),
+                port: b"8080",
                 path: path.as_bytes(),
                 query: query.as_bytes(),
             };

@@ -59,6 +59,8 @@ impl Path {
 pub struct Match {
     /// Lower case, or beginning with `*.`; empty: any.
     pub host: Vec<u8>,
+    /// Digits; empty: any.
+    pub port: Vec<u8>,
     pub path: Option<Path>,
     pub method: Option<Vec<u8>>,
     /// Lower-case names.
@@ -74,6 +76,8 @@ pub struct View<'a> {
     pub method: &'a [u8],
     /// Without a port, as sent.
     pub host: &'a [u8],
+    /// Digits as sent; empty: none.
+    pub port: &'a [u8],
     pub path: &'a [u8],
     pub query: &'a [u8],
 }
@@ -81,6 +85,7 @@ pub struct View<'a> {
 impl Match {
     pub fn matches(&self, view: &View<'_>) -> bool {
         host_matches(&self.host, view.host)
+            && (self.port.is_empty() || self.port == view.port)
             && self.path.as_ref().is_none_or(|path| path.matches(view.path))
             && self.method.as_ref().is_none_or(|method| method == view.method)
             && self
@@ -97,7 +102,7 @@ impl Match {
     }
 
     fn rank(&self) -> impl Ord + use<> {
-        let host = (!self.host.is_empty(), !self.host.starts_with(b"*"), self.host.len());
+        let host = (!self.host.is_empty(), !self.host.starts_with(b"*"), self.host.len(), !self.port.is_empty());
         let path = self.path.as_ref().map(Path::rank);
         (host, path, self.method.is_some(), self.headers.len(), self.query.len())
     }
@@ -235,6 +240,11 @@ pub fn without_port(authority: &[u8]) -> &[u8] {
     }
     let end = authority.iter().position(|byte| *byte == b':').unwrap_or(authority.len());
     &authority[..end]
+}
+
+/// The port behind the host; empty if there is none.
+pub fn port_of(authority: &[u8]) -> &[u8] {
+    authority[without_port(authority).len()..].strip_prefix(b":").unwrap_or_default()
 }
 
 /// Whether two methods are one; kept here because routes compare text, the rest compares [`Method`].

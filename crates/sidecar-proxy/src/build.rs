@@ -293,7 +293,11 @@ fn table(spec: &Spec, listener: &str) -> Result<Table, BuildError> {
             if one.connect {
                 wanted.method = Some(b"CONNECT".to_vec());
             }
-            let by_host = hosts.iter().map(|host| route::Match { host: host.as_bytes().to_vec(), ..wanted.clone() });
+            let by_host = hosts.iter().map(|host| route::Match {
+                host: route::without_port(host.as_bytes()).to_vec(),
+                port: route::port_of(host.as_bytes()).to_vec(),
+                ..wanted.clone()
+            });
             entries.extend(by_host.map(|wanted| (wanted, number)));
         }
     }
@@ -327,6 +331,7 @@ fn build_match(wanted: &config::Match) -> route::Match {
     };
     route::Match {
         host: Vec::new(),
+        port: Vec::new(),
         path: wanted.path.as_ref().and_then(build_path),
         method: wanted.method.as_ref().map(|method| method.as_bytes().to_vec()),
         headers: wanted

@@ -155,7 +155,7 @@ document! {
         name: String = required,
         /// Listeners it is for; empty: all that speak HTTP.
         listeners: Vec<String> = default(Vec::new()),
-        /// `example.com` or `*.example.com`; empty: any.
+        /// `example.com` or `*.example.com`; empty: any. With `connect`, `example.com:5432` is for this port alone.
         hosts: Vec<String> = default(Vec::new()),
         /// Any of these; empty: everything.
         matches: Vec<Match> = default(Vec::new()),
@@ -169,7 +169,8 @@ document! {
         retries: Retries = default(Retries::default()),
         /// A request's body may have this many bytes; 0: any number.
         max_body: Size = default(Size(0)),
-        /// Takes `CONNECT`, and nothing else: a request for one of `hosts`, whatever the port, becomes a tunnel to a backend.
+        /// Takes `CONNECT`, and nothing else: a request for one of `hosts`, of any port if it names none, becomes a tunnel
+        /// to a backend.
         connect: bool = default(false),
         /// `Server-Timing` in every answer; else only if the request has `X-Outrigger-Timing`.
         server_timing: bool = default(false),

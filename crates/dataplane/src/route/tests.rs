@@ -21,6 +21,7 @@ fn found(table: &Table, text: &str) -> Option<usize> {
         fields: &fields,
         method: head.method_span.of(bytes),
         host: without_port(head.host.of(bytes)),
+        port: port_of(head.host.of(bytes)),
         path: &target[..end],
         query: target.get(end + 1..).unwrap_or_default(),
     })
@@ -83,4 +84,27 @@ fn weights_split_as_told() {
     let mut dice = crate::pool::Dice::new(99);
     let second = (0..10_000).filter(|_| targets.draw(&mut dice) == Some(1)).count();
     assert!((850..1150).contains(&second), "{second}");
+}
+
+#[test]
+fn a_port_that_is_named_must_be_there() {
+    let host = |host: &[u8], port: &[u8]| Match { host: host.to_vec(), port: port.to_vec(), ..Match::default() };
+    let table = Table::new(vec![
+        (host(b"db.test", b""), 0),
+        (host(b"db.test", b"5432"), 1),
+        (host(b"[::1]", b"80"), 2),
+        (host(b"*.db.test", b"5432"), 3),
+    ]);
+    for (authority, route) in [
+        ("db.test:5432", Some(1)),
+        ("DB.test:5433", Some(0)),
+        ("db.test", Some(0)),
+        ("[::1]:80", Some(2)),
+        ("[::1]:8", None),
+        ("[::1]", None),
+        ("a.db.test:5432", Some(3)),
+        ("a.db.test:543", None),
+    ] {
+        assert_eq!(get(&table, authority, "/"), route, "{authority}");
+    }
 }

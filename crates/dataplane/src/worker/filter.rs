@@ -9,7 +9,7 @@ use crate::exchange::Failure;
 use crate::filter::wait::{Told, Waiting};
 use crate::filter::{Asked, Decision, Flow, Notes, Response, decide};
 use crate::head::{Field, Length, Method, Request};
-use crate::route::{View, without_port};
+use crate::route::{View, port_of, without_port};
 
 /// An exchange that waits for what a filter has asked.
 #[derive(Debug)]
@@ -74,6 +74,7 @@ impl Worker {
                     fields,
                     method: head.method_span.of(bytes),
                     host: without_port(target.host),
+                    port: port_of(target.host),
                     path: target.path,
                     query: target.query.unwrap_or_default(),
                 },

@@ -14,7 +14,7 @@ use crate::head::{Field, Length, Method, Name, Refusal, Request};
 use crate::ledger::Phase;
 use crate::log::AccessLog;
 use crate::plan::Serves;
-use crate::route::{Route, View, without_port};
+use crate::route::{Route, View, port_of, without_port};
 use crate::sock::Got;
 use crate::spelling::{Spelling, has_dots, write_plain};
 
@@ -99,8 +99,8 @@ impl Worker {
         }
         let Serves::Http(table) = &door.listener.serves else { return };
         let method = head.method_span.of(bytes);
-        let view =
-            View { bytes, fields, method, host: without_port(host), path, query: target.query.unwrap_or_default() };
+        let query = target.query.unwrap_or_default();
+        let view = View { bytes, fields, method, host: without_port(host), port: port_of(host), path, query };
         let connect = head.method == Method::Connect;
         // What follows it may be anything but another request.
         exchange.keep &= !connect;

@@ -166,6 +166,14 @@ fn check_route(at: &str, route: &Route, spec: &Spec, decoder: &mut Decoder) {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-._:[]".contains(c);
         if name.is_empty() || !name.chars().all(plain) {
             decoder.refuse_at(&format!("{at}.hosts[{index}]"), "must be a lower-case host name, or `*.` and one");
+            continue;
+        }
+        let port = &name[dataplane::route::without_port(name.as_bytes()).len()..];
+        let number = port.strip_prefix(':').and_then(|digits| digits.parse::<u16>().ok().filter(|port| *port != 0));
+        if !port.is_empty() && !route.connect {
+            decoder.refuse_at(&format!("{at}.hosts[{index}]"), "a port is only for routes with connect: true");
+        } else if !port.is_empty() && number.is_none_or(|number| port != format!(":{number}")) {
+            decoder.refuse_at(&format!("{at}.hosts[{index}]"), "the port must be from 1 to 65535");
         }
     }
     if route.connect {

@@ -84,7 +84,7 @@ spec:
   routes:
   - name: r
     listeners: [b]
-    hosts: [UPPER]
+    hosts: [UPPER, 'a:80', 'b:0', '[::1]']
     matches:
     - path: {prefix: api}
       method: CONNECT
@@ -110,6 +110,8 @@ F:6:12: spec.listeners[1].name: the name `a` is taken already
 F:6:36: spec.listeners[1].tcp: there is no backend `nobody`
 F:9:17: spec.routes[0].listeners[0]: there is no listener `b`
 F:10:13: spec.routes[0].hosts[0]: must be a lower-case host name, or `*.` and one
+F:10:20: spec.routes[0].hosts[1]: a port is only for routes with connect: true
+F:10:28: spec.routes[0].hosts[2]: a port is only for routes with connect: true
 F:12:14: spec.routes[0].matches[0].path.prefix: must begin with `/` and have no blanks
 F:13:15: spec.routes[0].matches[0].method: must be a method other than CONNECT
 F:14:24: spec.routes[0].matches[0].headers.a b: is no field name
@@ -127,7 +129,7 @@ F:22:38: spec.backends[0].endpoints[1]: must be `HOST:PORT` or `unix:/PATH`
 F:22:45: spec.backends[0].endpoints[2]: a socket's path must be absolute
 F:23:18: spec.limits.head: must be between 1Ki and 32Ki
 F:24:40: spec.filters.unused.respond.status: must be from 200 to 599
-22 problem(s)
+24 problem(s)
 "
     );
 }
@@ -141,6 +143,25 @@ pub(crate) fn problems(spec: &str) -> Vec<String> {
     let output = run(&["--check", "--config", path.to_str().unwrap()]);
     let said = text(&output.stderr).replace(&format!("{}:", path.display()), "");
     said.lines().filter(|line| !line.ends_with("problem(s)")).map(str::to_owned).collect()
+}
+
+#[test]
+fn hosts_of_tunnels_may_name_ports() {
+    let spec = |host: &str| {
+        format!(
+            "listeners: [{{name: a, address: ':80'}}]\nroutes: [{{name: r, hosts: ['{host}'], connect: true, backends: [{{name: b}}]}}]\nbackends: [{{name: b, endpoints: ['127.0.0.1:1']}}]"
+        )
+    };
+    for host in ["a", "a:1", "*.a:65535", "[::1]", "[::1]:80"] {
+        assert!(problems(&spec(host)).is_empty(), "{host}");
+    }
+    for host in ["a:", "a:0", "a:080", "a:65536", "[::1]:x", "*.a:b"] {
+        assert_eq!(
+            problems(&spec(host)),
+            ["5:30: spec.routes[0].hosts[0]: the port must be from 1 to 65535"],
+            "{host}"
+        );
+    }
 }
 
 #[test]

@@ -77,7 +77,7 @@ fn echo() -> SocketAddr {
 
 fn connecting(address: SocketAddr) -> World {
     World::with(&format!(
-        "listeners:\n- {{name: http, address: \"127.0.0.1:0\"}}\nroutes:\n- name: tunnel\n  hosts: [db.test]\n  connect: true\n  backends: [{{name: db}}]\n- name: nobody\n  hosts: [gone.test]\n  connect: true\n  backends: [{{name: gone}}]\n- name: fixed\n  filters: [{{respond: {{status: 200, body: fixed}}}}]\nbackends:\n- {{name: db, endpoints: [\"{address}\"]}}\n- {{name: gone, endpoints: [\"127.0.0.1:1\"]}}\n"
+        "listeners:\n- {{name: http, address: \"127.0.0.1:0\"}}\nroutes:\n- name: tunnel\n  hosts: [db.test, \"one.test:5432\"]\n  connect: true\n  backends: [{{name: db}}]\n- name: nobody\n  hosts: [gone.test]\n  connect: true\n  backends: [{{name: gone}}]\n- name: fixed\n  filters: [{{respond: {{status: 200, body: fixed}}}}]\nbackends:\n- {{name: db, endpoints: [\"{address}\"]}}\n- {{name: gone, endpoints: [\"127.0.0.1:1\"]}}\n"
     ))
 }
 
@@ -105,7 +105,14 @@ fn connect_becomes_a_tunnel_where_a_route_says_so() {
     client.stream.read_to_string(&mut rest).unwrap();
     assert_eq!(rest, "bye");
 
+    // A host with a port is for this port alone.
+    let mut client = world.client();
+    client.send("CONNECT one.test:5432 HTTP/1.1\r\nHost: one.test:5432\r\n\r\n");
+    assert_eq!(client.try_answer("HEAD").unwrap().status(), 200);
+    drop(client);
+
     for (line, status) in [
+        ("CONNECT one.test:5433 HTTP/1.1\r\nHost: one.test:5433", 405),
         ("CONNECT other.test:1 HTTP/1.1\r\nHost: other.test:1", 405),
         ("CONNECT db.test HTTP/1.1\r\nHost: db.test", 400),
         ("CONNECT gone.test:1 HTTP/1.1\r\nHost: gone.test:1", 502),
