@@ -8,7 +8,7 @@ use crate::exchange::Failure;
 
 /// Who has taken nothing for so long while others lack room may go: longer than packets need to come and go.
 const PATIENCE: u64 = 500 * MILLISECOND;
-/// Between two looks at all connections.
+/// Until the next look at all connections when nobody is left who stands still.
 const BETWEEN: u64 = 20 * MILLISECOND;
 
 impl Worker {
@@ -17,7 +17,6 @@ impl Worker {
         if self.tick < self.looked + BETWEEN {
             return;
         }
-        self.looked = self.tick;
         let before = self.tick.saturating_sub(PATIENCE);
         let clients =
             self.downs.indices().into_iter().filter_map(|d| Some((self.downs.get(d)?.stands_since(), d, true)));
@@ -34,6 +33,9 @@ impl Worker {
             } else if let Some(x) = self.ups.get(index).and_then(|up| up.exchange) {
                 self.fail_with(x, Failure::Limit, 503, "the backend takes nothing, and there is no room to wait");
             }
+        }
+        if self.local.purse.is_overdrawn() {
+            self.looked = self.tick;
         }
     }
 

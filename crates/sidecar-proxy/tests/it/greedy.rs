@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Upstream, World, ok};
+use crate::harness::{Upstream, World, eventually, ok};
 use crate::memory::{MIB, Walls};
 use crate::tls::{Authority, Stream, config, connect, get, write_pair};
 use crate::wire::{END, HEADERS, PREFACE, WHOLE, frame, request, settings};
@@ -145,6 +145,11 @@ impl Scene {
 
     /// Others are served: with what latencies.
     fn serve_others(&mut self) {
+        // Nobody is let in before the first of the crowd have stood still for half a second.
+        eventually("somebody else's answer", || {
+            let mut stream = connect(self.world.address(), "a.test", &self.client);
+            get(&mut stream, "").is_ok_and(|answer| answer.ends_with("fine."))
+        });
         let mut times = Vec::new();
         for _ in 0..10 {
             let mut stream = connect(self.world.address(), "a.test", &self.client);
