@@ -89,6 +89,18 @@ impl Failure {
         }
     }
 
+    /// Whether it is the backend that has failed: it gave no answer, or none that could be passed on.
+    pub const fn is_backends(self) -> bool {
+        match self {
+            Failure::Connect | Failure::Tls | Failure::ConnectTimeout => true,
+            Failure::Closed | Failure::RefusedStream | Failure::Reset => true,
+            Failure::Truncated | Failure::Malformed | Failure::AnswerTimeout => true,
+            Failure::Refused | Failure::NoRoute | Failure::NoEndpoint | Failure::Limit | Failure::Denied => false,
+            Failure::Overflow | Failure::PendingTimeout | Failure::RateLimited => false,
+            Failure::RequestTimeout | Failure::ClientTimeout | Failure::ClientGone | Failure::Shutdown => false,
+        }
+    }
+
     pub const fn status(self) -> u16 {
         match self {
             Failure::Refused => 400,
@@ -357,6 +369,15 @@ impl Exchange {
     pub fn bound_of_try(&self, now: u64) -> Option<u64> {
         let route = self.route.and_then(|route| self.local.plan.routes.get(route))?;
         (route.retry.per_try != 0).then(|| now.saturating_add(route.retry.per_try))
+    }
+
+    /// Whether the backend has failed, as far as this exchange can tell. A 503 of our own has a failure, or nobody was asked.
+    pub fn is_backends_failure(&self) -> bool {
+        match self.failure {
+            Some(Failure::RequestTimeout) => self.asked_at != 0,
+            Some(failure) => failure.is_backends(),
+            None => self.tries > 0 && matches!(self.status, 503 | 504),
+        }
     }
 
     /// The present try as it would be if it ended at `at`, with what the exchange knows of its answer.

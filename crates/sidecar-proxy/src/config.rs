@@ -340,7 +340,7 @@ document! {
 document! {
     /// How long it may take.
     pub struct RouteTimeouts : Default {
-        /// The whole exchange, tries included; 0s: no bound.
+        /// The whole exchange, tries included; 0s: no bound. 504 is the answer, or 408 if the request's body has not come.
         request: Seconds = default(Seconds::new(0)),
         /// From the request's end to the answer's head, each try; 0s: no bound.
         backend: Seconds = default(Seconds::new(60)),

@@ -383,9 +383,9 @@ impl Worker {
             let Some(exchange) = self.exchange(x) else { continue };
             if exchange.client_by > now {
                 next = next.min(exchange.client_by);
-            } else if exchange.expires <= now {
+            } else if exchange.expires <= now && !self.waits_for_body(x) {
                 self.fail_with(x, Failure::RequestTimeout, 504, "the request took too long");
-            } else if blocked || exchange.answer != Answer::Waiting {
+            } else if blocked || self.exchange(x).is_some_and(|exchange| exchange.answer != Answer::Waiting) {
                 self.abandon(x, Failure::ClientTimeout);
             } else {
                 self.fail_with(x, Failure::ClientTimeout, 408, "the request's body did not come in time");

@@ -690,14 +690,23 @@ impl Worker {
         if exchange.tunnel {
             return self.finish_tunnel(x);
         }
-        if exchange.expires <= now {
+        if exchange.expires <= now && !self.waits_for_body(x) {
             self.doubt(x);
             return self.fail_with(x, Failure::RequestTimeout, 504, "the request took too long");
         }
-        if exchange.request.is_done() {
+        if self.exchange(x).is_some_and(|exchange| exchange.request.is_done()) {
             // The client does not read.
             return self.abandon(x, Failure::ClientTimeout);
         }
         self.fail_with(x, Failure::ClientTimeout, 408, "the request's body did not come in time");
+    }
+
+    /// Whether it is the client that must go on: the backend takes more of the request, and there is nothing to give. A call of
+    /// gRPC may be silent.
+    pub(super) fn waits_for_body(&mut self, x: u32) -> bool {
+        let Some(exchange) = self.exchanges.get_mut(x) else { return false };
+        let awaited = exchange.answer == Answer::Waiting && !exchange.request.is_done() && !exchange.patient;
+        let up = exchange.up.and_then(|u| self.ups.get_mut(u));
+        awaited && exchange.sent && up.is_some_and(|up| up.takes(exchange.up_stream))
     }
 }

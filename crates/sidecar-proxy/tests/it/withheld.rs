@@ -1,11 +1,14 @@
 //! Clients that begin a request and withhold the rest of it: that is nobody's failure but their own. No endpoint looks
-//! broken or slow for it.
+//! broken or slow for it, and no limit falls.
 
 use std::thread;
 use std::time::Duration;
 
-use crate::harness::{Client, Does, Upstream, World, ok, simple_spec};
+use crate::harness::{Client, Does, Upstream, World, eventually, ok, simple_spec};
 use crate::wire::{DATA, END, HEADERS, WHOLE, Wire, frame, request};
+
+const LIMIT: &str = "outrigger_proxy_concurrency{route=\"all\",filter=\"1\",what=\"limit\"}";
+const ACTIVE: &str = "outrigger_proxy_concurrency{route=\"all\",filter=\"1\",what=\"active\"}";
 
 /// One worker; lines of the route and of the backend besides.
 fn world(upstreams: &[&Upstream], route: &str, backend: &str) -> World {
@@ -77,4 +80,39 @@ fn a_slow_upload_is_no_slow_answer() {
     let page = world.ask("/metrics");
     let sum = page.lines().find_map(|one| one.split_once(&line)?.1.trim().parse::<f64>().ok()).unwrap();
     assert!(sum < 1.5, "{sum} s");
+}
+
+#[test]
+fn an_adaptive_limit_learns_from_backends_alone() {
+    let upstream = app();
+    let adaptive = "  filters: [{concurrency: {limit: 100, adaptive: {}}}]\n  timeouts: {request: 1s}\n";
+    let world = world(&[&upstream], adaptive, "  maxRequests: 4\n");
+    for _ in 0..2 {
+        let mut clients: Vec<Client> = (0..4).map(|_| begin(&world, "/")).collect();
+        eventually("four requests in flight", || world.metric(ACTIVE) == 4);
+        // No room for more, which says nothing about what the backend bears.
+        assert_eq!(world.client().get("/").field("x-outrigger-failure"), Some("overflow"));
+        clients.iter_mut().for_each(|client| assert_eq!(client.answer().status(), 408));
+        eventually("their end", || world.metric(ACTIVE) == 0);
+    }
+    assert_eq!(world.metric(LIMIT), 100);
+    // Whole requests that are not answered are the backend's failure; the second ends what the limit is found by.
+    (0..2).for_each(|_| assert_eq!(world.client().get("/never").status(), 504));
+    eventually("half of it", || world.metric(LIMIT) == 50);
+}
+
+#[test]
+fn a_stream_that_is_not_whole_in_time_is_its_clients_failure() {
+    let upstream = app();
+    let adaptive = "  filters: [{concurrency: {limit: 100, adaptive: {}}}]\n  timeouts: {request: 1s}\n";
+    let world = world(&[&upstream], adaptive, "");
+    let mut wire = Wire::connect(world.address(), &[]);
+    wire.send(&frame(HEADERS, WHOLE, 1, &request("POST", "/", &[])));
+    wire.until("a refusal", |came| came.status() == Some(408));
+    for stream in [3, 5] {
+        wire.send(&frame(HEADERS, WHOLE, stream, &request("POST", "/never", &[])));
+        wire.send(&frame(DATA, END, stream, b"ab"));
+        wire.until("a failure", |came| came.status() == Some(504));
+    }
+    eventually("half of the limit", || world.metric(LIMIT) == 50);
 }
