@@ -5,6 +5,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::edit::{Edits, Fixed, PathEdit, Redirect};
 use crate::exchange::Failure;
@@ -100,6 +101,16 @@ impl Response {
 pub trait Gate: fmt::Debug + Send + Sync {
     /// May the request go on?
     fn ask(&self, asked: &Asked<'_>, notes: &mut NotesSlot) -> Flow;
+
+    /// How long an exchange waits for what it is told after [`Flow::Wait`].
+    fn patience(&self) -> Duration {
+        Duration::from_secs(30)
+    }
+
+    /// What becomes of an exchange that has waited for so long; what it is told later comes to nothing.
+    fn late(&self) -> Flow {
+        Flow::Respond(Response::refuse(503, Failure::Limit, "a filter could not answer in time"))
+    }
 
     /// What it has decided so far: `(rule, decision, how often)`, for the metrics.
     fn count(&self, _tell: &mut dyn FnMut(&str, &str, u64)) {}

@@ -130,6 +130,17 @@ impl Gate for SharedRate {
         }
     }
 
+    /// The question waits its turn for as long as its answer may take. The asker keeps to that too, unless the system keeps it:
+    /// looking up a name takes as long as it takes.
+    fn patience(&self) -> Duration {
+        2 * self.timeout
+    }
+
+    fn late(&self) -> Flow {
+        self.counts.unknown.add();
+        unknown(self.open)
+    }
+
     fn count(&self, tell: &mut dyn FnMut(&str, &str, u64)) {
         tell("shared_rate", "deny", self.counts.refused.value());
         tell("shared_rate", if self.open { "allow_unknown" } else { "deny_unknown" }, self.counts.unknown.value());
@@ -164,6 +175,9 @@ impl Asker {
 
     fn answer(&mut self, batch: Vec<Question>) {
         let now = Instant::now();
+        // Those that their workers have given up themselves.
+        let (gone, batch): (Vec<_>, Vec<_>) = batch.into_iter().partition(|question| self.is_gone(question, now));
+        gone.into_iter().for_each(|question| question.waiter.forget());
         if self.rests_until.is_some_and(|until| now < until) {
             return batch.into_iter().for_each(|question| self.give_up(question));
         }
@@ -240,7 +254,14 @@ impl Asker {
         Ok(verdicts)
     }
 
+    fn is_gone(&self, question: &Question, now: Instant) -> bool {
+        question.until + self.timeout <= now
+    }
+
     fn give_up(&self, question: Question) {
+        if self.is_gone(&question, Instant::now()) {
+            return question.waiter.forget();
+        }
         self.counts.unknown.add();
         question.waiter.tell(unknown(self.open), Vec::new());
     }

@@ -2,12 +2,14 @@
 //! head is kept until the answer is there.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::request::upgrades;
+use super::waiting::Due;
 use super::{Shared, Worker};
 use crate::exchange::Failure;
 use crate::filter::wait::{Told, Waiting};
-use crate::filter::{Asked, Decision, Flow, Notes, Response, decide};
+use crate::filter::{Asked, Decision, Filter, Flow, Notes, Response, decide};
 use crate::head::{Field, Length, Method, Request};
 use crate::route::{View, port_of, without_port};
 
@@ -22,6 +24,8 @@ pub(crate) struct Parked {
     /// The filter that asked.
     at: usize,
     ticket: u64,
+    /// Then the filter decides without what it waits for.
+    until: u64,
 }
 
 /// A request's target in pieces.
@@ -97,12 +101,26 @@ impl Worker {
         match decision {
             Decision::Wait { at } => {
                 let kept = if head.length == Length::None { &bytes[..head.size] } else { bytes };
-                let parked =
-                    Parked { bytes: kept.to_vec(), head: *head, fields: fields.to_vec(), at, ticket: self.ticket };
+                let patience = match route.filters.get(at) {
+                    Some(Filter::Gate(gate)) => gate.patience(),
+                    _ => Duration::ZERO,
+                };
+                let until = self.tick.saturating_add(u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX));
+                let parked = Parked {
+                    bytes: kept.to_vec(),
+                    head: *head,
+                    fields: fields.to_vec(),
+                    at,
+                    ticket: self.ticket,
+                    until,
+                };
                 self.ticket += 1;
                 if let Some(exchange) = self.exchange(x) {
                     exchange.parked = Some(Box::new(parked));
                 }
+                self.wait_until(x, until, Due::Filter);
+                // It is not the client that is waited for.
+                self.guard(x, true);
             }
             Decision::Respond(response) => self.answer_by_filter(x, response),
             Decision::Forward { path: new_path, host: new_host } => {
@@ -170,6 +188,19 @@ impl Worker {
         for told in self.shared.take_told() {
             self.unpark(told);
         }
+    }
+
+    /// Whoever has the answer may never give it, so the time is kept here.
+    pub(super) fn wait_no_longer(&mut self, x: u32) {
+        let now = self.tick;
+        let Some(exchange) = self.exchange(x) else { return };
+        // By now it may wait for another filter, which has more time.
+        let Some(parked) = exchange.parked.as_ref().filter(|parked| parked.until <= now) else { return };
+        let (at, ticket) = (parked.at, parked.ticket);
+        let route = exchange.route.and_then(|number| exchange.local.plan.routes.get(number));
+        let Some(Filter::Gate(gate)) = route.and_then(|route| route.filters.get(at)) else { return };
+        let flow = gate.late();
+        self.unpark(Told { x, ticket, flow, lines: Vec::new() });
     }
 
     fn unpark(&mut self, told: Told) {

@@ -410,6 +410,7 @@ impl Worker {
         exchange.keep &= exchange.request.is_done() && !goodbye;
         exchange.status = status;
         exchange.answer = Answer::Read;
+        exchange.parked = None;
         let bodiless = status == 204 || status == 304 || status < 200;
         out.extend_from_slice(b"HTTP/1.1 ");
         forward::decimal(u64::from(status), &mut out);

@@ -1,5 +1,5 @@
 //! Exchanges that wait for something other than a socket: for their next try, for room at a backend, for the moment at which
-//! a second endpoint is asked.
+//! a second endpoint is asked, or at which a filter is not waited for any more.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -21,6 +21,8 @@ const LOOK: u64 = 2 * MILLISECOND;
 pub(super) enum Due {
     Retry,
     Hedge,
+    /// What a filter has waited for.
+    Filter,
 }
 
 #[derive(Debug, Default)]
@@ -78,6 +80,7 @@ impl Worker {
             match due {
                 Due::Retry => self.retry(x),
                 Due::Hedge => self.hedge(x),
+                Due::Filter => self.wait_no_longer(x),
             }
         }
         if !self.waiting.queue.is_empty() {

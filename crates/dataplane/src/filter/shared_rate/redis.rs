@@ -5,6 +5,9 @@ use std::net::{TcpStream, ToSocketAddrs as _};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with, sockopt};
+
 /// Where it is, and who we are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Server {
@@ -52,11 +55,23 @@ fn left(until: Instant) -> io::Result<Duration> {
     if left.is_zero() { Err(late()) } else { Ok(left) }
 }
 
+/// Connects, unless the server lets nobody in until then: unix(7) blocks while its backlog is full, for as long as the socket's
+/// time for sending says.
+fn connect(path: &str, until: Instant) -> io::Result<UnixStream> {
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(left(until)?))?;
+    match rustix::net::connect(&socket, &SocketAddrUnix::new(path)?) {
+        Ok(()) => Ok(socket.into()),
+        Err(Errno::AGAIN) => Err(late()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 impl Connection {
     /// Connects and says who we are.
     pub fn open(server: &Server, until: Instant) -> io::Result<Connection> {
         let stream = match server.address.strip_prefix("unix:") {
-            Some(path) => Stream::Unix(UnixStream::connect(path)?),
+            Some(path) => Stream::Unix(connect(path, until)?),
             None => {
                 let mut found = Err(io::Error::new(io::ErrorKind::NotFound, "the name is not known"));
                 for address in server.address.to_socket_addrs()? {
@@ -227,6 +242,21 @@ mod tests {
         for text in ["x\r\n", ":a\r\n", "$99999999\r\n", "$1\r\nab\r\n", "*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n:1\r\n"] {
             assert!(parse(text.as_bytes(), 0).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_server_that_lets_nobody_in_is_not_waited_for() {
+        let path = std::env::temp_dir().join(format!("outrigger-redis-{}.sock", std::process::id()));
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        rustix::net::listen(&listener, 0).unwrap();
+        let _first = UnixStream::connect(&path).unwrap();
+        let server = Server { address: format!("unix:{}", path.display()), ..Server::default() };
+        let (told, is_told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || told.send(Connection::open(&server, Instant::now() + Duration::from_millis(100))));
+        let result = is_told.recv_timeout(Duration::from_secs(10));
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(result.expect("a result").unwrap_err().kind(), io::ErrorKind::TimedOut);
+        drop(listener);
     }
 
     proptest::proptest! {
