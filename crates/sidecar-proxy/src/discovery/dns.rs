@@ -67,8 +67,9 @@ impl Resolver {
         if let Some(absolute) = name.strip_suffix('.') {
             return vec![absolute.to_owned()];
         }
-        let mut all: Vec<String> =
-            self.search.iter().map(|domain| format!("{name}.{}", domain.trim_end_matches('.'))).collect();
+        let within = self.search.iter().map(|domain| format!("{name}.{}", domain.trim_end_matches('.')));
+        // What is no name with a search domain, being too long, may be one without; `search .` adds nothing.
+        let mut all: Vec<String> = within.filter(|candidate| message::query(0, candidate, A).is_some()).collect();
         let at = if name.matches('.').count() >= self.ndots { 0 } else { all.len() };
         all.insert(at, name.to_owned());
         all
@@ -335,6 +336,19 @@ mod tests {
         let mut resolver = Resolver::parse("");
         resolver.servers.push(name_server(Does::HasNone, Does::HasNone));
         assert_eq!(resolver.addresses("app.test.").unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_name_too_long_for_a_search_domain_is_found_without() {
+        let mut resolver = Resolver::parse("search ns.svc.cluster.local cluster.local\noptions ndots:5\n");
+        resolver.servers.push(name_server(Does::Has, Does::Has));
+        // With the first domain 255 bytes, with the second 248; RFC 1035 §2.3.4 allows 253 as text.
+        let name = ["a".repeat(58), "b".repeat(58), "c".repeat(58), "d".repeat(57)].join(".");
+        assert_eq!(
+            (name.len(), resolver.candidates(&name)),
+            (234, vec![format!("{name}.cluster.local"), name.clone()])
+        );
+        assert_eq!(resolver.addresses(&name).unwrap().0.len(), 2);
     }
 
     #[test]
