@@ -25,6 +25,8 @@ pub struct Passed {
     pub payload: u64,
     /// Trailer lines, if they are not in the output.
     pub trailers: Vec<u8>,
+    /// Bytes of trailer lines in the output, which one empty line follows.
+    pub trailed: usize,
 }
 
 impl Body {
@@ -82,8 +84,9 @@ impl Body {
                                 last_chunk(state.trailers(), out);
                             }
                             let trailers = if chunked { Vec::new() } else { state.trailers().to_vec() };
+                            let trailed = if chunked { state.trailers().len() } else { 0 };
                             *self = Body::Done;
-                            return Ok(Passed { used: used + length, raw: 0..0, payload, trailers });
+                            return Ok(Passed { used: used + length, raw: 0..0, payload, trailers, trailed });
                         }
                     }
                     used += length;

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::head::field::is_like;
 use crate::head::{Refusal, TOKEN, is_value};
 use crate::hex;
 
@@ -125,8 +126,7 @@ impl Chunked {
         if !matches!(colon, Some(1..) if line[colon.unwrap_or(0)] == b':') {
             return Err(Refusal::Chunk);
         }
-        let name = line[..colon.unwrap_or(0)].to_ascii_lowercase();
-        if may_trail(&name) {
+        if may_trail(&line[..colon.unwrap_or(0)]) {
             self.trailers.extend_from_slice(b"\r\n");
         } else {
             self.trailers.truncate(self.line);
@@ -145,32 +145,35 @@ impl Chunked {
     }
 }
 
-/// Fields that would change how the message is framed, routed or trusted may not come late (RFC 9110 §6.5.1).
-pub fn may_trail(lower: &[u8]) -> bool {
-    !matches!(
-        lower,
-        b"content-length"
-            | b"transfer-encoding"
-            | b"host"
-            | b"connection"
-            | b"trailer"
-            | b"te"
-            | b"upgrade"
-            | b"keep-alive"
-            | b"proxy-connection"
-            | b"content-type"
-            | b"content-encoding"
-            | b"content-range"
-            | b"authorization"
-            | b"proxy-authorization"
-            | b"cookie"
-            | b"set-cookie"
-            | b"expect"
-            | b"range"
-            | b"cache-control"
-            | b"max-forwards"
-            | b"forwarded"
-    ) && !lower.starts_with(b"x-forwarded-")
+/// Fields that would change how the message is framed, routed or trusted may not come late (RFC 9110 §6.5.1), nor what an
+/// application may take for them.
+pub fn may_trail(name: &[u8]) -> bool {
+    const EARLY: [&[u8]; 21] = [
+        b"content-length",
+        b"transfer-encoding",
+        b"host",
+        b"connection",
+        b"trailer",
+        b"te",
+        b"upgrade",
+        b"keep-alive",
+        b"proxy-connection",
+        b"content-type",
+        b"content-encoding",
+        b"content-range",
+        b"authorization",
+        b"proxy-authorization",
+        b"cookie",
+        b"set-cookie",
+        b"expect",
+        b"range",
+        b"cache-control",
+        b"max-forwards",
+        b"forwarded",
+    ];
+    let forwarded: &[u8] = b"x-forwarded-";
+    !EARLY.iter().any(|early| is_like(name, early))
+        && !name.get(..forwarded.len()).is_some_and(|start| is_like(start, forwarded))
 }
 
 /// `length` in hexadecimal with the end of its line: the beginning of a chunk.

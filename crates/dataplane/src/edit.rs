@@ -26,6 +26,20 @@ impl Edits {
         field::leave_out(bytes, fields, |name| self.removes(name));
     }
 
+    /// The same for what an application may take for one of these.
+    pub fn mark_like(&self, bytes: &[u8], fields: &mut [Field]) {
+        field::leave_out(bytes, fields, |name| self.removes_like(name));
+    }
+
+    /// Takes what goes away from lines that came late: trailers.
+    pub fn trim(&self, lines: &mut Vec<u8>) {
+        drop_lines(lines, |name| self.removes_like(name));
+    }
+
+    fn removes_like(&self, name: &[u8]) -> bool {
+        self.remove.iter().any(|other| field::is_like(name, other))
+    }
+
     fn removes(&self, name: &[u8]) -> bool {
         self.remove.iter().any(|other| other.eq_ignore_ascii_case(name))
     }
@@ -33,20 +47,24 @@ impl Edits {
     /// Adds its lines to those that others have added, less what goes away of these.
     pub fn add_to(&self, lines: &mut Vec<u8>) {
         if !self.remove.is_empty() {
-            let (mut from, mut to) = (0, 0);
-            while let Some(length) = memchr::memchr(b'\n', &lines[from..]).map(|at| at + 1) {
-                let line = &lines[from..from + length];
-                let name = &line[..memchr::memchr(b':', line).unwrap_or(length)];
-                if !self.removes(name) {
-                    lines.copy_within(from..from + length, to);
-                    to += length;
-                }
-                from += length;
-            }
-            lines.truncate(to);
+            drop_lines(lines, |name| self.removes(name));
         }
         lines.extend_from_slice(&self.lines);
     }
+}
+
+fn drop_lines(lines: &mut Vec<u8>, goes: impl Fn(&[u8]) -> bool) {
+    let (mut from, mut to) = (0, 0);
+    while let Some(length) = memchr::memchr(b'\n', &lines[from..]).map(|at| at + 1) {
+        let line = &lines[from..from + length];
+        let name = &line[..memchr::memchr(b':', line).unwrap_or(length)];
+        if !goes(name) {
+            lines.copy_within(from..from + length, to);
+            to += length;
+        }
+        from += length;
+    }
+    lines.truncate(to);
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

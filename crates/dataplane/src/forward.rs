@@ -54,6 +54,7 @@ pub fn forwarded(
             Name::XForwardedProto | Name::XForwardedHost | Name::Forwarded if how == Forwarded::Replace => {
                 field.keep = false;
             }
+            Name::LikeForwarded => field.keep = false,
             _ => {}
         }
     }

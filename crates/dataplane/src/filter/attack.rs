@@ -149,7 +149,8 @@ enum Kind {
 
 fn kind(field: &Field, bytes: &[u8]) -> Kind {
     if field.name != Name::Other {
-        return if field.name == Name::XForwardedFor { Kind::Other } else { Kind::Known };
+        let text = matches!(field.name, Name::XForwardedFor | Name::LikeOwn | Name::LikeForwarded);
+        return if text { Kind::Other } else { Kind::Known };
     }
     let name = field.name_span.of(bytes);
     let is = |other: &[u8]| name.eq_ignore_ascii_case(other);

@@ -23,11 +23,16 @@ pub enum Name {
     XForwardedFor,
     XForwardedHost,
     XForwardedProto,
+    /// What [`is_like()`] one of the proxy's own: framing, or the client's certificate.
+    LikeOwn,
+    /// What [`is_like()`] an `X-Forwarded-*` field that the proxy writes.
+    LikeForwarded,
 }
 
 impl Name {
     pub fn of(name: &[u8]) -> Name {
         let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
+        let like = |other: &[u8]| is_like(name, other);
         match name.len() {
             2 if is(b"te") => Name::Te,
             4 if is(b"host") => Name::Host,
@@ -44,9 +49,25 @@ impl Name {
             17 if is(b"transfer-encoding") => Name::TransferEncoding,
             17 if is(b"x-forwarded-proto") => Name::XForwardedProto,
             23 if is(b"x-forwarded-client-cert") => Name::XForwardedClientCert,
+            10 if like(b"keep-alive") => Name::LikeOwn,
+            14 if like(b"content-length") => Name::LikeOwn,
+            15 if like(b"x-forwarded-for") => Name::LikeForwarded,
+            16 if like(b"x-forwarded-host") => Name::LikeForwarded,
+            16 if like(b"proxy-connection") => Name::LikeOwn,
+            17 if like(b"transfer-encoding") => Name::LikeOwn,
+            17 if like(b"x-forwarded-proto") => Name::LikeForwarded,
+            23 if like(b"x-forwarded-client-cert") => Name::LikeOwn,
             _ => Name::Other,
         }
     }
+}
+
+/// Whether an application that gets fields as variables (CGI, RFC 3875 §4.1.18, and what came after it) has one variable for
+/// both names: `-` becomes `_`, with many servers everything else that is no letter or digit too.
+pub fn is_like(name: &[u8], other: &[u8]) -> bool {
+    let same =
+        |(a, b): (&u8, &u8)| a.eq_ignore_ascii_case(b) || !a.is_ascii_alphanumeric() && !b.is_ascii_alphanumeric();
+    name.len() == other.len() && name.iter().zip(other).all(same)
 }
 
 /// One line of a head.
@@ -138,7 +159,7 @@ impl Facts {
             match field.name {
                 Name::Other | Name::Trailer | Name::Forwarded => {}
                 Name::XForwardedFor | Name::XForwardedHost | Name::XForwardedProto => {}
-                Name::XForwardedClientCert => {}
+                Name::XForwardedClientCert | Name::LikeOwn | Name::LikeForwarded => {}
                 Name::Host if facts.host.is_some() => return Err(Refusal::Host),
                 Name::Host => facts.host = Some(field.value),
                 // Repeated, even with the same value, or a list: refused (RFC 9112 §6.3 allows it).
@@ -224,7 +245,10 @@ fn drop_named(bytes: &[u8], fields: &mut [Field]) {
         }
         let value = fields[index].value;
         for option in options(value.of(bytes)) {
-            for field in fields.iter_mut().filter(|field| matches!(field.name, Name::Other | Name::Trailer)) {
+            for field in fields
+                .iter_mut()
+                .filter(|field| matches!(field.name, Name::Other | Name::Trailer | Name::LikeOwn | Name::LikeForwarded))
+            {
                 if field.name_span.of(bytes).eq_ignore_ascii_case(option) {
                     field.keep = false;
                 }

@@ -18,6 +18,26 @@ fn post(fields: &str) -> Result<Length, Refusal> {
 }
 
 #[test]
+fn names_that_an_application_takes_for_another() {
+    for (name, means) in [
+        ("X-Forwarded-For", Name::XForwardedFor),
+        ("x_forwarded-FOR", Name::LikeForwarded),
+        ("X.Forwarded!Proto", Name::LikeForwarded),
+        ("X_Forwarded_Host", Name::LikeForwarded),
+        ("X_Forwarded_Client_Cert", Name::LikeOwn),
+        ("Content_Length", Name::LikeOwn),
+        ("Transfer_Encoding", Name::LikeOwn),
+        ("Keep_Alive", Name::LikeOwn),
+        ("Proxy_Connection", Name::LikeOwn),
+        ("X_Forwarded_Port", Name::Other),
+        ("XXForwardedXFor", Name::Other),
+        ("X_Forwarded_For_", Name::Other),
+    ] {
+        assert_eq!(Name::of(name.as_bytes()), means, "{name}");
+    }
+}
+
+#[test]
 fn request_lines() {
     use Refusal::{Host, LineEnd, RequestLine, Target, Version};
     for (line, refusal) in [

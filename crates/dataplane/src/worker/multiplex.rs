@@ -3,6 +3,7 @@
 
 use super::Worker;
 use super::mirror::gather;
+use super::request::trim_trailers;
 use crate::body::{Body, chunk, last_chunk};
 use crate::clock::{self, SECOND};
 use crate::exchange::{Answer, Failure};
@@ -280,6 +281,9 @@ impl Worker {
             return;
         }
         // Only now it is known who reads it, and how.
+        if ends && !exchange.trailers.is_empty() {
+            trim_trailers(&exchange.local.plan, (exchange.route, exchange.target), &mut exchange.trailers);
+        }
         let mut bytes = &exchange.hold;
         if exchange.request_chunked {
             self.output.clear();

@@ -5,15 +5,16 @@ use std::rc::Rc;
 use super::filter::Target;
 use super::mirror::gather;
 use super::{Worker, tunnel};
-use crate::body::Body;
+use crate::body::{Body, Passed};
 use crate::clock;
+use crate::edit::Edits;
 use crate::exchange::{Answer, Exchange, Failure};
 use crate::filter::Filter;
 use crate::forward;
 use crate::head::{Field, Length, Method, Name, Refusal, Request};
 use crate::ledger::Phase;
 use crate::log::AccessLog;
-use crate::plan::Serves;
+use crate::plan::{Plan, Serves};
 use crate::route::{Route, View, port_of, without_port};
 use crate::sock::Got;
 use crate::spelling::{Spelling, has_dots, write_plain};
@@ -177,7 +178,8 @@ impl Worker {
         }
         self.extra.clear();
         // Only what was proved on this connection: whoever else says it, lies.
-        for field in fields.iter_mut().filter(|field| field.name == Name::XForwardedClientCert) {
+        let own = |field: &&mut Field| matches!(field.name, Name::XForwardedClientCert | Name::LikeOwn);
+        for field in fields.iter_mut().filter(own) {
             field.keep = false;
         }
         if let Some(down) = self.downs.get(d) {
@@ -186,12 +188,8 @@ impl Worker {
             let from = (down.peer(), tls, head.host.of(bytes));
             forward::forwarded(settings.forwarded, bytes, fields, from, &mut self.extra);
         }
-        let by_route = route.filters.iter().filter_map(|filter| match filter {
-            Filter::RequestHeaders(edits) => Some(edits),
-            _ => None,
-        });
-        for edits in by_route.chain(chosen.changes.as_deref().map(|changes| &changes.request)) {
-            edits.mark(bytes, fields);
+        for edits in edits(route, chosen) {
+            edits.mark_like(bytes, fields);
             edits.add_to(&mut self.extra);
         }
         forward::kept(bytes, fields, out);
@@ -223,14 +221,16 @@ impl Worker {
         exchange.replayable = true;
         exchange.copy_head(&head);
         let rest = &bytes[size..];
+        let (route, target) = (exchange.route, exchange.target);
         let mut used = 0;
         let mut refused = None;
         let had_body = !exchange.request.is_done();
         if had_body && !rest.is_empty() {
             let chunked = exchange.request_chunked;
             match exchange.request.pass(rest, chunked, &mut exchange.replay) {
-                Ok(passed) => {
-                    exchange.replay.extend_from_slice(&rest[passed.raw]);
+                Ok(mut passed) => {
+                    exchange.replay.extend_from_slice(&rest[passed.raw.clone()]);
+                    trim(&exchange.local.plan, (route, target), &mut passed, &mut exchange.replay);
                     exchange.trailers = passed.trailers;
                     exchange.bytes_in += passed.payload;
                     used = passed.used;
@@ -344,13 +344,14 @@ impl Worker {
         };
         self.output.clear();
         let chunked = exchange.request_chunked;
-        let passed = match exchange.request.pass(&input[..length], chunked, &mut self.output) {
+        let mut passed = match exchange.request.pass(&input[..length], chunked, &mut self.output) {
             Ok(passed) => passed,
             Err(refusal) => {
                 self.fail_with(x, Failure::Refused, refusal.status(), &refusal.to_string());
                 return false;
             }
         };
+        trim(&exchange.local.plan, (exchange.route, exchange.target), &mut passed, &mut self.output);
         exchange.bytes_in += passed.payload;
         if exchange.bytes_in > exchange.body_most {
             self.fail_with(x, Failure::Limit, 413, "the body is too large");
@@ -465,6 +466,35 @@ pub(super) fn connection_line(exchange: &Exchange, out: &mut Vec<u8>) {
         out.extend_from_slice(b"Connection: close\r\n");
     } else if exchange.minor == 0 {
         out.extend_from_slice(b"Connection: keep-alive\r\n");
+    }
+}
+
+/// The changes of a request's fields, in their order.
+fn edits<'a>(route: &'a Route, chosen: &'a crate::route::Target) -> impl Iterator<Item = &'a Edits> {
+    let by_route = route.filters.iter().filter_map(|filter| match filter {
+        Filter::RequestHeaders(edits) => Some(edits),
+        _ => None,
+    });
+    by_route.chain(chosen.changes.as_deref().map(|changes| &changes.request))
+}
+
+/// Takes from trailers what is taken from the head.
+pub(super) fn trim_trailers(plan: &Plan, (route, target): (Option<usize>, usize), lines: &mut Vec<u8>) {
+    let Some(route) = route.and_then(|number| plan.routes.get(number)) else { return };
+    let Some(chosen) = route.targets.get(target) else { return };
+    edits(route, chosen).for_each(|edits| edits.trim(lines));
+}
+
+/// The same where they may be written already.
+fn trim(plan: &Plan, by: (Option<usize>, usize), passed: &mut Passed, out: &mut Vec<u8>) {
+    if !passed.trailers.is_empty() {
+        trim_trailers(plan, by, &mut passed.trailers);
+    }
+    if passed.trailed > 0 {
+        let empty_line = 2;
+        let mut lines = out.split_off(out.len() - passed.trailed - empty_line);
+        trim_trailers(plan, by, &mut lines);
+        out.extend_from_slice(&lines);
     }
 }
 

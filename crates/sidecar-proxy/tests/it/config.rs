@@ -190,3 +190,14 @@ fn flags_stand_for_a_document() {
     assert!(text(&run(&["trace", "--help"]).stdout).contains("--watch"));
     assert_eq!(run(&["trace", "--admin", "127.0.0.1:1"]).status.code(), Some(1));
 }
+
+#[test]
+fn an_unknown_choice_is_refused_at_its_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("bad.yaml");
+    std::fs::write(&path, "apiVersion: outrigger.dev/v1alpha1\nkind: Proxy\nspec:\n  listeners: []\n  backends: []\n  ambiguousPaths: maybe\n").unwrap();
+    let output = run(&["--check", "--config", path.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(3));
+    let told = text(&output.stderr).replace(path.to_str().unwrap(), "F");
+    assert!(told.starts_with("F:6:19: spec.ambiguousPaths: "), "{told}");
+}
