@@ -35,6 +35,8 @@ pub enum Got {
     Nothing,
     /// The other side will send no more.
     End,
+    /// The same, but over TLS it was not the other side that said so: anybody on the way may have (RFC 8446 §6.1).
+    Cut,
 }
 
 #[derive(Debug)]
@@ -176,7 +178,7 @@ impl Sock {
         match got {
             // A short read has emptied the socket (epoll(7)), unless its end is behind it.
             Got::Bytes(length) if length < buffer.len() && !self.hangup => self.readable = false,
-            Got::Bytes(_) | Got::End => {}
+            Got::Bytes(_) | Got::End | Got::Cut => {}
             Got::Nothing => self.readable = false,
         }
         Ok(got)
@@ -212,9 +214,10 @@ impl Sock {
                     self.readable = false;
                     return Ok(Got::Nothing);
                 }
-                Got::End => {
+                Got::End | Got::Cut => {
+                    // Had it been said, that would have been read before.
                     tls.read_tls(&mut io::empty())?;
-                    return Ok(Got::End);
+                    return Ok(Got::Cut);
                 }
                 Got::Bytes(length) => {
                     if length < room && !self.hangup {
@@ -377,7 +380,7 @@ impl Sock {
                 // It comes in small pieces now, if it comes.
                 self.bulk -= 1;
             }
-            Got::End => {}
+            Got::End | Got::Cut => {}
             Got::Bytes(length) => {
                 pipe.drain(&to.fd)?;
                 to.count();
@@ -418,11 +421,10 @@ impl Sock {
 fn drain_plain(tls: &mut Connection, buffer: &mut [u8], filled: &mut usize) -> io::Result<Option<Got>> {
     while *filled < buffer.len() {
         match tls.reader().read(&mut buffer[*filled..]) {
-            // Said properly, or left without saying so; what came before is whole either way (RFC 8446 §6.1).
             Ok(0) => return Ok(Some(if *filled == 0 { Got::End } else { Got::Bytes(*filled) })),
             Ok(length) => *filled += length,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Some(Got::End)),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Some(Got::Cut)),
             Err(error) => return Err(error),
         }
     }
@@ -643,6 +645,27 @@ mod tests {
                 Ok(length) => taken += length,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return (taken, false),
                 Err(error) => panic!("after {taken} bytes: {error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn an_end_is_told_from_a_cut() {
+        let (mut room, mut cipher) = (vec![0; 64 << 10], vec![0; 32 << 10]);
+        for says in [false, true] {
+            let (mut sock, mut client) = secured();
+            client.write_all(b"all").unwrap();
+            if says {
+                client.conn.send_close_notify();
+            }
+            client.flush().unwrap();
+            client.sock.shutdown(std::net::Shutdown::Write).unwrap();
+            sock.readable = true;
+            sock.hangup = true;
+            assert_eq!(sock.read(&mut room, &mut cipher).unwrap(), Got::Bytes(3));
+            let end = if says { Got::End } else { Got::Cut };
+            for _ in 0..2 {
+                assert_eq!(sock.read(&mut room, &mut cipher).unwrap(), end);
             }
         }
     }

@@ -40,7 +40,7 @@ impl Worker {
                 match down.sock.read_raw(&mut bytes[..most]) {
                     Ok(Got::Bytes(length)) => down.skip -= length,
                     Ok(Got::Nothing) => return Ok(false),
-                    Ok(Got::End) | Err(_) => return Err(None),
+                    Ok(Got::End | Got::Cut) | Err(_) => return Err(None),
                 }
                 if down.skip == 0 {
                     return Ok(true);
@@ -50,7 +50,7 @@ impl Worker {
             let length = match down.sock.peek(&mut bytes) {
                 Ok(Got::Bytes(length)) => length,
                 Ok(Got::Nothing) => return Ok(false),
-                Ok(Got::End) | Err(_) => return Err(None),
+                Ok(Got::End | Got::Cut) | Err(_) => return Err(None),
             };
             match announce::parse(&bytes[..length]).map_err(Some)? {
                 Some(announcement) => {

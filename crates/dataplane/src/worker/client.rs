@@ -378,7 +378,7 @@ impl Worker {
                 }
                 return false;
             }
-            Ok(Got::End) => {
+            Ok(Got::End | Got::Cut) => {
                 self.drop_down(d);
                 return false;
             }
@@ -540,7 +540,7 @@ impl Worker {
             match down.sock.read(&mut self.input, &mut self.cipher) {
                 Ok(Got::Bytes(length)) if down.lingered < LINGER_BYTES => down.lingered += length,
                 Ok(Got::Nothing) => return,
-                Ok(Got::Bytes(_) | Got::End) | Err(_) => return self.drop_down(d),
+                Ok(Got::Bytes(_) | Got::End | Got::Cut) | Err(_) => return self.drop_down(d),
             }
         }
     }

@@ -40,7 +40,7 @@ impl Worker {
                     down.sock.left.extend_from_slice(&input[..length]);
                 }
                 Ok(Got::Nothing) => return None,
-                Ok(Got::End) | Err(_) => {
+                Ok(Got::End | Got::Cut) | Err(_) => {
                     self.drop_down(d);
                     return None;
                 }

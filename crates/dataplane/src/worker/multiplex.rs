@@ -114,7 +114,7 @@ impl Worker {
         let length = match down.read_on(input, &mut self.cipher) {
             Ok(Got::Bytes(length)) => length,
             Ok(Got::Nothing) => return false,
-            Ok(Got::End) | Err(_) => {
+            Ok(Got::End | Got::Cut) | Err(_) => {
                 self.drop_multiplex(d);
                 return false;
             }

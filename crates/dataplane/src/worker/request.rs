@@ -337,7 +337,7 @@ impl Worker {
         let length = match down.sock.read(&mut input[..piece], &mut self.cipher) {
             Ok(Got::Bytes(length)) => length,
             Ok(Got::Nothing) => return false,
-            Ok(Got::End) | Err(_) => {
+            Ok(Got::End | Got::Cut) | Err(_) => {
                 self.abandon(x, Failure::ClientGone);
                 return false;
             }

@@ -101,8 +101,8 @@ impl Worker {
         let length = match got {
             Ok(Got::Bytes(length)) => length,
             Ok(Got::Nothing) => return Turn::Waits,
-            Ok(Got::End) => {
-                self.answer_ended(x);
+            Ok(end @ (Got::End | Got::Cut)) => {
+                self.answer_ended(x, end == Got::Cut);
                 return Turn::Over;
             }
             Err(error) => {
@@ -416,14 +416,16 @@ impl Worker {
         self.downs.get(exchange.down).is_some_and(|down| is_blocked(down, exchange.stream))
     }
 
-    /// The backend will send no more.
-    pub(super) fn answer_ended(&mut self, x: u32) {
+    /// The backend will send no more. With `cut` it has not said so itself.
+    pub(super) fn answer_ended(&mut self, x: u32, cut: bool) {
         if self.half_close_stream(x) {
             return;
         }
         let Some(exchange) = self.exchange(x) else { return };
         let partial = exchange.up;
         match (exchange.answer, &exchange.response) {
+            // Nobody knows how much is missing (RFC 9112 §9.8).
+            (Answer::Begun, Body::Close) if cut && !exchange.tunnel => self.abandon(x, Failure::Truncated),
             (Answer::Begun, Body::Close | Body::Done) => {
                 exchange.response = Body::Done;
                 exchange.answer = Answer::Read;

@@ -189,7 +189,7 @@ impl Worker {
         let length = match up.sock.read_on(input, &mut self.cipher) {
             Ok(Got::Bytes(length)) => length,
             Ok(Got::Nothing) => return false,
-            Ok(Got::End) => {
+            Ok(Got::End | Got::Cut) => {
                 self.lose_shared(u, if handshaking { Failure::Tls } else { Failure::Closed });
                 return false;
             }
@@ -304,7 +304,7 @@ impl Worker {
             self.try_failed(x, failure);
         } else if exchange.response.is_done() {
             // All that was declared has come.
-            self.answer_ended(x);
+            self.answer_ended(x, false);
         } else {
             self.abandon(x, Failure::Truncated);
         }
@@ -425,7 +425,7 @@ impl Worker {
     fn stream_ended(&mut self, x: u32) {
         let Some(exchange) = self.exchange(x) else { return };
         if exchange.answer == Answer::Begun {
-            self.answer_ended(x);
+            self.answer_ended(x, false);
         } else if exchange.answer == Answer::Waiting && exchange.up_stream != 0 {
             self.try_failed(x, Failure::Malformed);
         }
@@ -541,7 +541,7 @@ impl Worker {
             }
             match exchange.answer {
                 Answer::Waiting => self.try_failed(x, Failure::AnswerTimeout),
-                Answer::Begun if exchange.response.is_done() => self.answer_ended(x),
+                Answer::Begun if exchange.response.is_done() => self.answer_ended(x, false),
                 _ => self.abandon(x, Failure::AnswerTimeout),
             }
         }

@@ -234,7 +234,7 @@ fn pass(from: &mut Sock, to: &mut Sock, room: &mut [u8], cipher: &mut [u8], move
             Ok(Got::Nothing) if from.readable => {}
             Ok(Got::Nothing) => return Way::Waits,
             Ok(Got::Bytes(length)) => *moved += length as u64,
-            Ok(Got::End) => {
+            Ok(Got::End | Got::Cut) => {
                 to.finish_when_flushed();
                 return Way::Ended;
             }

@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 use rustls::pki_types::pem::PemObject as _;
@@ -243,6 +244,53 @@ fn backends_over_tls() {
     assert_eq!(inner.metric("outrigger_proxy_connections_total"), 1);
     outer.reload(&backend("other.test"));
     assert_eq!(stream.get("/").status(), 502);
+}
+
+/// Who says nothing of the end may have been cut off by anybody on the way (RFC 9112 §9.8).
+#[test]
+fn an_answer_that_only_the_end_ends_must_say_so() {
+    let authority = Authority::new();
+    let (chain, key) = authority.issue(&["app.test"], None);
+    let chain = vec![CertificateDer::from_pem_slice(chain.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let server = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let server = Arc::new(server.with_no_client_auth().with_single_cert(chain, key).unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let app = thread::spawn(move || {
+        for says in [false, true] {
+            let (stream, _) = listener.accept().unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            let mut stream = StreamOwned::new(rustls::ServerConnection::new(Arc::clone(&server)).unwrap(), stream);
+            let mut got = [0; 4096];
+            assert!(stream.read(&mut got).unwrap() > 0);
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nall").unwrap();
+            if says {
+                stream.conn.send_close_notify();
+            }
+            stream.flush().unwrap();
+            stream.sock.shutdown(Shutdown::Write).unwrap();
+            // The proxy has taken note of it.
+            while stream.sock.read(&mut got).is_ok_and(|length| length > 0) {}
+        }
+    });
+    let mut world = World::new();
+    fs::write(world.path("ca.crt"), authority.pem()).unwrap();
+    world.start(&format!(
+        "listeners:\n- {{name: http, address: \"127.0.0.1:0\"}}\nroutes:\n- {{name: all, backends: [{{name: app}}]}}\nbackends:\n- name: app\n  endpoints: [\"{address}\"]\n  tls: {{serverName: app.test, caFile: ROOT/ca.crt}}\n"
+    ));
+    for whole in [false, true] {
+        let mut client = TcpStream::connect(world.address()).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").unwrap();
+        let mut got = Vec::new();
+        client.read_to_end(&mut got).unwrap();
+        let text = String::from_utf8(got).unwrap();
+        assert!(text.contains("\r\n\r\n3\r\nall\r\n"), "{text}");
+        assert_eq!(text.ends_with("0\r\n\r\n"), whole, "{text}");
+    }
+    app.join().unwrap();
 }
 
 #[test]
