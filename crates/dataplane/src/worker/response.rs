@@ -248,6 +248,8 @@ impl Worker {
         let delimited = matches!(response.length, Length::Chunked | Length::Close);
         exchange.response_chunked = delimited && exchange.minor == 1 && exchange.stream == 0;
         exchange.keep &= !goodbye && (!delimited || exchange.minor == 1);
+        // What is left of the request is thrown away, and nobody waits for it long.
+        exchange.keep &= exchange.request.is_done();
         if let Some(up) = exchange.up.and_then(|u| self.ups.get_mut(u)) {
             up.idle_least = if response.withheld { WITHHELD } else { 0 };
             if let Some(seconds) = response.idle {

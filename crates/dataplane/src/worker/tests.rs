@@ -25,6 +25,7 @@ use crate::plan::{Forwarded, Serves, Settings};
 use crate::route::{Match, Path, Route, RouteCounters, Table};
 use crate::sock;
 
+mod ends;
 mod parking;
 mod sharing;
 mod surplus;
