@@ -20,7 +20,8 @@ fn requests_go_through_and_connections_are_used_again() {
     assert_eq!(seen.field("x-forwarded-for"), Some("127.0.0.1"));
     assert_eq!(seen.field("x-forwarded-proto"), Some("http"));
     assert_eq!((seen.field("host"), seen.field("connection")), (Some("test"), None));
-    assert_eq!(world.metric("outrigger_proxy_requests_total{route=\"all\",status=\"2xx\"}"), 20);
+    // The last answer is counted when it has been written.
+    eventually("the count", || world.metric("outrigger_proxy_requests_total{route=\"all\",status=\"2xx\"}") == 20);
     let trace = world.ask("/trace");
     assert!(trace.contains("GET test/x route=all"), "{trace}");
 }
