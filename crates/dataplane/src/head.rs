@@ -221,9 +221,10 @@ pub fn is_authority(bytes: &[u8]) -> bool {
         }
     };
     host.iter().all(|byte| allowed[usize::from(*byte)])
+        // A port; clients of gRPC with several addresses (`ipv4:A:1,B:2`) send all of them.
         && match rest {
-            [] | [b':'] => true,
-            [b':', port @ ..] => port.len() <= 5 && field::number(port).is_some_and(|port| port <= 65535),
+            [] => true,
+            [b':', port @ ..] => port.iter().all(|byte| LITERAL[usize::from(*byte)]),
             _ => false,
         }
 }

@@ -111,10 +111,22 @@ fn hosts() {
     assert_eq!(get("Host: a/b\r\n").err(), Some(Refusal::Host));
     assert_eq!(get("Host: a b\r\n").err(), Some(Refusal::Host));
     assert_eq!(get("Host: a@b\r\n").err(), Some(Refusal::Host));
-    for host in ["[::1", "[]", "[::1]x", "::1", "a:x", "a:65536", "a:-1", "a:1:2", "[a]b:1", "a]"] {
+    for host in ["[::1", "[]", "[::1]x", "[::1]:[", "[a]b:1", "a]", "a:]"] {
         assert_eq!(get(&format!("Host: {host}\r\n")).err(), Some(Refusal::Host), "{host}");
     }
-    for host in ["", "a", "a.:80", "A_b", "a:", "a:65535", "[::1]", "[fe80::1%25eth0]:8080", "[v1.x]", "1.2.3.4:5"] {
+    for host in [
+        "",
+        "a",
+        "a.:80",
+        "A_b",
+        "a:",
+        "a:65535",
+        "[::1]",
+        "[fe80::1%25eth0]:8080",
+        "[v1.x]",
+        "1.2.3.4:5",
+        "127.0.0.1:1,127.0.0.1:2",
+    ] {
         assert!(get(&format!("Host: {host}\r\n")).is_ok(), "{host}");
     }
     assert!(req(b"GET / HTTP/1.0\r\n\r\n").is_ok());

@@ -6,6 +6,7 @@
 """
 
 import concurrent.futures
+import signal
 import sys
 import threading
 import time
@@ -252,4 +253,6 @@ def load(addresses):
     print(sum(good), "good,", len(failures), "failed", sorted(set(failures)), flush=True)
 
 
+# Whatever goes wrong, the test that waits for a word of this must end.
+signal.alarm(300)
 {"serve": serve, "check": check, "load": load}[sys.argv[1]](*sys.argv[2:])
