@@ -35,7 +35,7 @@ fn every_line_reaches_another_pod_and_the_receipt_balances_after_a_kill() {
     eventually(60, "lines at the receiver", || world.log("logs-receiver", "receiver", 0).contains("line 50 of app"));
 
     // Who it runs as, what it may do, and what it takes: the example's word for it is not enough.
-    let sidecar = process(&world, "/usr/bin/outrigger-logs");
+    let sidecar = world.process("sidecar-logs", &["/usr/bin/outrigger-logs"]).unwrap();
     let status = std::fs::read_to_string(format!("/proc/{}/status", sidecar.as_raw_nonzero())).unwrap();
     let of = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_owned();
     assert_eq!((of("Uid:").as_str(), of("NoNewPrivs:").as_str()), ("65532\t65532\t65532\t65532", "1"), "{status}");
@@ -44,7 +44,7 @@ fn every_line_reaches_another_pod_and_the_receipt_balances_after_a_kill() {
     let refused = std::fs::write(root, "").unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
 
-    let main = process(&world, "of app");
+    let main = world.process("sidecar-logs", &["of app"]).unwrap();
     rustix::process::kill_process(main, rustix::process::Signal::KILL).unwrap();
     world.await_phase("sidecar-logs", "Failed", 60);
     let ended = world.container("sidecar-logs", "logs").unwrap().state.unwrap().terminated.unwrap();
@@ -67,21 +67,6 @@ fn every_line_reaches_another_pod_and_the_receipt_balances_after_a_kill() {
     world.ok(&["down", "logs-receiver", "--force"]);
     world.ok(&["down", "sidecar-logs", "--force"]);
     world.assert_nothing_left();
-}
-
-/// A process of the pod, found by what it runs.
-fn process(world: &World, says: &str) -> rustix::process::Pid {
-    let shim = world.shim_pid("sidecar-logs");
-    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-        let parent = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)?.parse::<u32>().ok());
-        let line = std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
-        if parent == Some(shim) && line.contains(says) {
-            return rustix::process::Pid::from_raw(pid).unwrap();
-        }
-    }
-    panic!("no process says {says}");
 }
 
 #[test]

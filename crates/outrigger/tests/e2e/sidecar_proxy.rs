@@ -44,21 +44,6 @@ impl Authority {
     }
 }
 
-/// The process below the pod's shim whose command line has all of `words`.
-fn process(world: &World, words: &[&str]) -> Option<Pid> {
-    let shim = world.shim_pid("web");
-    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-        let parent = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)?.parse::<u32>().ok());
-        let line = std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
-        if parent == Some(shim) && words.iter().all(|word| line.contains(word)) {
-            return Pid::from_raw(pid);
-        }
-    }
-    None
-}
-
 /// The most memory the container of this process has used; `None` where the kernel does not tell.
 fn most_memory(pid: Pid) -> Option<u64> {
     let membership = std::fs::read_to_string(format!("/proc/{}/cgroup", pid.as_raw_nonzero())).unwrap();
@@ -84,7 +69,7 @@ fn proxy(arguments: &[&str]) -> String {
 }
 
 fn proxy_of(world: &World) -> Pid {
-    process(world, &["outrigger-proxy", "--config"]).unwrap()
+    world.process("web", &["outrigger-proxy", "--config"]).unwrap()
 }
 
 fn is_ready(world: &World) -> bool {
@@ -122,9 +107,9 @@ fn nothing_is_lost_whatever_changes_under_load() {
     // An application is killed, several times.
     for round in 0..3 {
         let other = ["3001", "3002"][round % 2];
-        kill_process(process(&world, &["app.py", "stable", other]).unwrap(), Signal::KILL).unwrap();
+        kill_process(world.process("web", &["app.py", "stable", other]).unwrap(), Signal::KILL).unwrap();
         load.go_on(500);
-        eventually(60, "the application's return", || process(&world, &["app.py", "stable", other]).is_some());
+        eventually(60, "the application's return", || world.process("web", &["app.py", "stable", other]).is_some());
         // It is back when it listens: the next kill must find one that answers.
         let back = SocketAddr::new(address, other.parse().unwrap());
         eventually(60, "the application to listen", || std::net::TcpStream::connect(back).is_ok());
@@ -173,7 +158,7 @@ fn nothing_is_lost_whatever_changes_under_load() {
     let socket = format!("/proc/{}/root/run/outrigger/proxy.sock", before.as_raw_nonzero());
     proxy(&["drain", "--at-least", "300ms", "--socket", &socket]);
     eventually(150, "the proxy's return", || {
-        process(&world, &["outrigger-proxy", "--config"]).is_some_and(|now| now != before)
+        world.process("web", &["outrigger-proxy", "--config"]).is_some_and(|now| now != before)
             && plain(admin, "/readyz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
     });
     load.go_on(500);

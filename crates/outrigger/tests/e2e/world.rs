@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
 use pod_engine::{Roots, record};
+use rustix::process::Pid;
 
 pub(crate) struct World {
     dir: tempfile::TempDir,
@@ -117,6 +118,21 @@ impl World {
         let path = self.roots().pod("default", pod).log(&self.uid(pod), container, attempt);
         let raw = std::fs::read_to_string(&path).unwrap_or_default();
         raw.lines().map(|line| line.splitn(4, ' ').nth(3).unwrap_or_default().to_owned() + "\n").collect()
+    }
+
+    /// The process below the pod's shim whose command line has all of `words`.
+    pub(crate) fn process(&self, pod: &str, words: &[&str]) -> Option<Pid> {
+        let shim = self.shim_pid(pod);
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+            let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+            let parent = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)?.parse::<u32>().ok());
+            let line = std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+            if parent == Some(shim) && words.iter().all(|word| line.contains(word)) {
+                return Pid::from_raw(pid);
+            }
+        }
+        None
     }
 
     pub(crate) fn shim_pid(&self, pod: &str) -> u32 {
