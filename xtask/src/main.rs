@@ -57,9 +57,10 @@ fn doc() -> anyhow::Result<()> {
     )
 }
 
-/// Everything at once would put all timing tests on two cores at the same time; crates run one after another.
+/// Everything at once would put all timing tests on two cores at the same time; crates run one after another. All of
+/// them run, so that one run tells of every failure.
 fn test() -> anyhow::Result<()> {
-    cargo(&["test", "--workspace", "--locked"], &[])
+    cargo(&["test", "--workspace", "--locked", "--no-fail-fast"], &[])
 }
 
 fn cargo(arguments: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<()> {
