@@ -2,6 +2,7 @@
 //! buffers, so that a request costs no allocation.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::attempt::Attempt;
 use crate::body::Body;
@@ -14,7 +15,6 @@ use crate::pool::{Pool, Wish};
 use crate::purse::{LEAST, Purse, REQUEST, Share};
 use crate::tracing::Traced;
 use crate::worker::{Copy, Parked};
-use std::sync::Arc;
 
 /// A plan with what one worker knows of its backends.
 #[derive(Debug)]

@@ -247,7 +247,8 @@ pub fn port_of(authority: &[u8]) -> &[u8] {
     authority[without_port(authority).len()..].strip_prefix(b":").unwrap_or_default()
 }
 
-/// Whether two methods are one; kept here because routes compare text, the rest compares [`Method`].
+/// Whether a route may ask for this method: a token (RFC 9110 §9.1), and not CONNECT, which a route allows with
+/// [`Route::connect`].
 pub fn is_method(text: &[u8]) -> bool {
     !text.is_empty()
         && text.iter().all(|byte| crate::head::TOKEN[usize::from(*byte)])

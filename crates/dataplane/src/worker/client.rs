@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use rustix::event::epoll::EventFlags;
 
-use super::{Door, Worker, multiplex, set_deadline, watch};
+use super::{Door, TURNS, Worker, multiplex, set_deadline, watch};
 use crate::clock::SECOND;
 use crate::crowd::{Crowd, Seat};
 use crate::exchange::{Answer, Failure};
@@ -558,5 +558,3 @@ impl Worker {
         }
     }
 }
-
-use super::TURNS;

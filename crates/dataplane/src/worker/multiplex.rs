@@ -18,6 +18,8 @@ use crate::sock::Got;
 
 /// Reads of one connection before others have their turn.
 const TURNS: usize = 4;
+/// Bytes of a request, head and body, that are kept to be sent once more.
+const KEPT: usize = super::SPARE_BYTES;
 
 /// Whether a connection begins with HTTP/2: `None` while that cannot be told.
 pub(super) fn begins(bytes: &[u8]) -> Option<bool> {
@@ -27,9 +29,6 @@ pub(super) fn begins(bytes: &[u8]) -> Option<bool> {
         same => Some(same),
     }
 }
-
-/// Bytes of a request, head and body, that are kept to be sent once more.
-const KEPT: usize = super::SPARE_BYTES;
 
 impl Worker {
     /// From here on the connection speaks HTTP/2.
@@ -345,8 +344,7 @@ impl Worker {
     }
 
     /// When a stream's client must go on: reading what it has asked for, or sending what it has begun; or when all must be
-    /// over. A connection has one
-    /// timer, for the first of its streams whose time is over.
+    /// over. A connection has one timer, for the first of its streams whose time is over.
     pub(super) fn guard_stream(&mut self, x: u32, request_done: bool) {
         let (now, blocked) = (self.tick, self.is_blocked(x));
         let settings = &self.local.plan.settings;
