@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::attempt::Attempt;
 use crate::body::Body;
+use crate::clock::SECOND;
 use crate::filter::NotesSlot;
 use crate::filter::mirror::Flight;
 use crate::head::{Field, Method, Name, Span};
@@ -15,6 +16,9 @@ use crate::pool::{Pool, Wish};
 use crate::purse::{LEAST, Purse, REQUEST, Share};
 use crate::tracing::Traced;
 use crate::worker::{Copy, Parked};
+
+/// Nanoseconds after which a request that is not whole is its client's delay.
+const WITHHOLDING: u64 = SECOND;
 
 /// A plan with what one worker knows of its backends.
 #[derive(Debug)]
@@ -177,8 +181,11 @@ pub struct Exchange {
     /// Interim answers that have come.
     pub interim: u32,
     pub tries: u32,
-    /// Tries whose pooled connection turned out to be closed: they are made up for besides the route's retries.
+    /// Tries whose connection had served before and turned out to have ended: they are made up for besides the route's
+    /// retries.
     pub replaced: u32,
+    /// One of them may have arrived: it goes over a new connection, and the next is a try like others.
+    pub renewed: bool,
     /// Where it should go.
     pub wish: Wish,
     /// It waits for room at the backend, until then; 0: it does not.
@@ -279,6 +286,7 @@ impl Exchange {
             interim: 0,
             tries: 0,
             replaced: 0,
+            renewed: false,
             wish: Wish::default(),
             queued_until: 0,
             try_until: u64::MAX,
@@ -371,12 +379,25 @@ impl Exchange {
         (route.retry.per_try != 0).then(|| now.saturating_add(route.retry.per_try))
     }
 
+    /// Whether it is the client that has let the present try wait: he withholds the rest of his request.
+    pub fn is_withheld(&self, now: u64) -> bool {
+        self.asked_at == 0 && now.saturating_sub(self.attempt_began) >= WITHHOLDING
+    }
+
+    /// Whether a failure of the present try is the endpoint's. One that gives up a client who withholds has not failed.
+    pub fn blames(&self, failure: Failure, now: u64) -> bool {
+        match failure {
+            Failure::Closed | Failure::Reset | Failure::Truncated => !self.is_withheld(now),
+            Failure::RequestTimeout => self.asked_at != 0,
+            failure => failure.is_backends(),
+        }
+    }
+
     /// Whether the backend has failed, as far as this exchange can tell. A 503 of our own has a failure, or nobody was asked.
-    pub fn is_backends_failure(&self) -> bool {
+    pub fn is_backends_failure(&self, now: u64) -> bool {
         match self.failure {
-            Some(Failure::RequestTimeout) => self.asked_at != 0,
-            Some(failure) => failure.is_backends(),
-            None => self.tries > 0 && matches!(self.status, 503 | 504),
+            Some(failure) => self.blames(failure, now),
+            None => self.tries > 0 && matches!(self.status, 503 | 504) && !self.is_withheld(now),
         }
     }
 

@@ -11,6 +11,8 @@ use crate::slab::Token;
 
 /// Answers older than this hardly count for the expected wait.
 const DECAY: f64 = 10.0 * SECOND as f64;
+/// Nanoseconds expected of an endpoint that has been asked and not answered yet.
+const UNKNOWN: f64 = 1000.0 * SECOND as f64;
 /// Retries a second that are always allowed, so that a quiet backend can be retried at all.
 const FLOOR: f64 = 10.0;
 
@@ -217,10 +219,12 @@ impl Pool {
         let second = if count == 1 { first } else { (first + 1 + dice.below(count - 1)) % count };
         let load = |index: usize| {
             let member = &self.members[index];
-            let (cost, at) = member.cost.get();
+            let ((cost, at), active) = (member.cost.get(), member.active.get());
             let aged = cost * (-((now.saturating_sub(at)) as f64) / DECAY).exp();
+            // Who has never answered gets one request, and no more before he has: he may be one who never does.
+            let aged = if at == 0 && active > 0 { aged + UNKNOWN } else { aged };
             let weight = if even { 1.0 } else { self.weight(index, now) };
-            (aged + 1.0) * f64::from(member.active.get() + 1) / weight
+            (aged + 1.0) * f64::from(active + 1) / weight
         };
         let (a, b) = (all().nth(first)?, all().nth(second)?);
         Some(if load(a) <= load(b) { a } else { b })

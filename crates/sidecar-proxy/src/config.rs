@@ -459,7 +459,8 @@ choice! {
         RoundRobin = "roundRobin",
         /// The one with the fewest requests in flight.
         LeastRequest = "leastRequest",
-        /// Of two taken by chance, the one that is expected to answer sooner.
+        /// Of two taken by chance, the one that is expected to answer sooner, by what its answers took without the making of
+        /// connections; one that has never answered is asked by one request of a worker until it has.
         P2cEwma = "p2cEwma",
         /// The same key goes to the same endpoint; who comes or goes moves no other's keys.
         RingHash = "ringHash",

@@ -92,6 +92,25 @@ fn least_request_and_ewma_prefer_the_less_loaded() {
 }
 
 #[test]
+fn who_has_never_answered_is_not_asked_by_everybody() {
+    let (ewma, mut dice) = (pool(Balance::PeakEwma, 3), Dice::new(7));
+    ewma.observe(1, 1_000_000, 1);
+    ewma.observe(2, 1_000_000, 1);
+    // The newcomer has one request, and is silent.
+    for now in [2, SECOND, 100 * SECOND] {
+        ewma.members[0].active.set(0);
+        assert!((0..50).any(|_| any(&ewma, now, &mut dice) == 0), "one is asked of him");
+        ewma.members[0].active.set(1);
+        assert!((0..50).all(|_| any(&ewma, now, &mut dice) != 0), "{now}");
+    }
+    // If nobody has ever answered they share what comes.
+    let ewma = pool(Balance::PeakEwma, 2);
+    ewma.members.iter().for_each(|member| member.active.set(5));
+    ewma.members[0].active.set(6);
+    assert!((0..50).all(|_| any(&ewma, 2, &mut dice) == 1));
+}
+
+#[test]
 fn retries_are_paid_for() {
     let pool = pool(Balance::RoundRobin, 1);
     let mut allowed = (0..100).filter(|_| pool.withdraw(1)).count();

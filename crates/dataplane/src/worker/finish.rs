@@ -96,7 +96,7 @@ impl Worker {
             self.finish_trace(exchange);
         }
         if let Some(notes) = &exchange.notes {
-            let failed = exchange.is_backends_failure();
+            let failed = exchange.is_backends_failure(self.tick);
             let took = exchange.ledger.spent[Phase::App as usize];
             notes.permits.iter().for_each(|permit| permit.learn(took, failed, self.tick));
         }

@@ -220,13 +220,21 @@ impl Worker {
         if exchange.asked_at != 0 {
             let took = now.saturating_sub(exchange.asked_at);
             counters.latency.add(took);
-            pool.observe(endpoint, took, now);
+            // The next request may find the connection there: what making it cost says little about how long that will take.
+            let made = exchange.ledger.spent[Phase::Connect as usize] + exchange.ledger.spent[Phase::TlsOut as usize];
+            if exchange.reused {
+                pool.observe(endpoint, took, now);
+            } else if exchange.tries == 1 {
+                pool.observe(endpoint, took.saturating_sub(made), now);
+            }
         }
         let bad = response.status >= 500;
         if bad {
             counters.failures.add(1);
         }
-        pool.backend.note(endpoint, !bad, now);
+        if !bad || !exchange.is_withheld(now) {
+            pool.backend.note(endpoint, !bad, now);
+        }
         let local = Rc::clone(&exchange.local);
         let route = exchange.route.and_then(|route| local.plan.routes.get(route));
         if let Some(route) = route {
@@ -243,7 +251,9 @@ impl Worker {
             }
         }
         exchange.status = response.status;
-        exchange.keep_up = response.persistence.keep && exchange.request.is_done();
+        // A 204 may not declare a body (RFC 9110 §8.6): who does may send it, at any time.
+        let lies = response.withheld && response.status == 204;
+        exchange.keep_up = response.persistence.keep && exchange.request.is_done() && !lies;
         exchange.response = Body::new(response.length);
         let delimited = matches!(response.length, Length::Chunked | Length::Close);
         exchange.response_chunked = delimited && exchange.minor == 1 && exchange.stream == 0;

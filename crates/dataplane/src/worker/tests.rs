@@ -27,6 +27,7 @@ use crate::sock;
 
 mod ends;
 mod parking;
+mod replaced;
 mod sharing;
 mod surplus;
 

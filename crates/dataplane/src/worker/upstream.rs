@@ -52,6 +52,8 @@ pub(super) struct Up {
     pub(super) _own: Option<Remembered>,
 }
 
+/// How often a request may be sent again that was provably not looked at (RFC 9113 §6.8), besides the route's retries.
+const UNSEEN: u32 = 8;
 /// Streams in a row that a shared connection may leave without a word before it gets no more.
 const UNHEARD: u32 = 8;
 /// Bytes of plain text in a record at most (RFC 8446 §5.1).
@@ -119,6 +121,8 @@ impl Worker {
         let ready = match (shared, tunnel) {
             (true, _) => self.take_shared(&pool, endpoint),
             (_, true) => None,
+            // The others of the pool may have ended just as well.
+            _ if exchange.renewed => None,
             _ => self.take_idle(&pool, endpoint, careful, client),
         };
         if bounded && ready.is_none() && !self.make_room(&pool, endpoint) {
@@ -540,7 +544,7 @@ impl Worker {
         let Some(pool) = exchange.pool.as_ref() else { return };
         let endpoint = exchange.endpoint;
         let began = exchange.try_began;
-        let unanswered = exchange.answer == Answer::Waiting;
+        let (unanswered, asked) = (exchange.answer == Answer::Waiting, exchange.asked_at != 0);
         if exchange.tries > 0 && began != 0 {
             let member = &pool.members[endpoint];
             member.active.set(member.active.get().saturating_sub(1));
@@ -558,7 +562,8 @@ impl Worker {
         let token = self.ups.token(u);
         let Some(up) = self.ups.get_mut(u) else { return };
         if up.h2.is_some() {
-            up.unheard += u32::from(unanswered && !up.connecting && up.heard < began);
+            // A client that withholds its request's rest says nothing about the connection.
+            up.unheard += u32::from(unanswered && asked && !up.connecting && up.heard < began);
             if up.unheard >= UNHEARD {
                 // Those who asked went away before their time was over, so that nothing else would tell.
                 self.retire(u);
@@ -591,15 +596,18 @@ impl Worker {
         let endpoint = exchange.endpoint;
         let counters = &pool.backend.endpoints[endpoint].counters[index];
         let unsent = !exchange.sent;
-        // A pooled connection that ended by itself is nobody's failure; a stream that was reset is its backend's.
-        let stale = exchange.reused && failure == Failure::Closed;
+        // A connection that served before and ended by itself is nobody's failure the first time; a stream that was reset is
+        // its backend's.
+        let stale = exchange.reused && failure == Failure::Closed && (unsent || !exchange.renewed);
         if matches!(failure, Failure::Connect | Failure::Tls | Failure::ConnectTimeout) {
             counters.connect_failures.add(1);
         }
         // Who refuses a stream is busy, not broken.
         if !stale && failure != Failure::RefusedStream {
             counters.failures.add(1);
-            pool.backend.note(endpoint, false, now);
+            if exchange.blames(failure, now) {
+                pool.backend.note(endpoint, false, now);
+            }
         }
         if exchange.twin_of.is_some() {
             return self.drop_twin(x);
@@ -620,14 +628,16 @@ impl Worker {
         let by_route = stale || route.map_or(&plain, |route| &route.retry).takes(failure);
         let harmless = unsent || exchange.method.is_idempotent();
         let may = exchange.answer == Answer::Waiting && exchange.replayable && harmless && by_route;
-        let replaces = may && stale && exchange.replaced < 8;
+        // What was sent may have been done, and may be what has ended the connection: once, and paid for.
+        let replaces = may && stale && (unsent && exchange.replaced < UNSEEN || !unsent && pool.withdraw(now));
         let again = replaces || may && exchange.counted_tries() <= times && pool.withdraw(now);
         exchange.replaced += u32::from(replaces);
+        exchange.renewed |= stale && !unsent;
         if !stale {
             exchange.wish = Wish { avoid: Some(endpoint), stuck: None, ..exchange.wish };
         }
         // Elsewhere nothing has gone wrong yet, and here nothing has arrived.
-        let at_once = stale || unsent && failure != Failure::RefusedStream && pool.members.len() > 1;
+        let at_once = replaces || unsent && failure != Failure::RefusedStream && pool.members.len() > 1;
         let counters = route.map(|route| &route.counters[index]);
         if again && let Some(counters) = counters {
             counters.retries.add(1);

@@ -1,11 +1,16 @@
 //! Several endpoints: turns, health, retries, bounds.
 
-use std::net::TcpListener;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
 use crate::harness::{Does, Upstream, World, eventually, ok, simple_spec};
+use crate::passage::server;
+use crate::tls::Authority;
 
 #[test]
 fn endpoints_take_turns() {
@@ -136,4 +141,43 @@ fn weights_split_requests() {
     (0..1000).for_each(|_| assert_eq!(client.get("/").status(), 200));
     assert!((50..170).contains(&b.count()), "{}", b.count());
     assert_eq!(a.count() + b.count(), 1000);
+}
+
+/// An application that takes this long for the handshake and for each answer.
+fn slow(config: &Arc<ServerConfig>, handshake: Duration, answer: Duration) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, config) = (listener.local_addr().unwrap(), Arc::clone(config));
+    let count = Arc::<AtomicUsize>::default();
+    let served = Arc::clone(&count);
+    std::thread::spawn(move || {
+        for socket in listener.incoming().map_while(Result::ok) {
+            let (config, served) = (Arc::clone(&config), Arc::clone(&served));
+            std::thread::spawn(move || {
+                std::thread::sleep(handshake);
+                let mut stream = StreamOwned::new(ServerConnection::new(config).unwrap(), socket);
+                while stream.read(&mut [0; 4096]).is_ok_and(|length| length > 0) {
+                    served.fetch_add(1, Ordering::Relaxed);
+                    std::thread::sleep(answer);
+                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+                }
+            });
+        }
+    });
+    (address, count)
+}
+
+#[test]
+fn an_answer_is_expected_as_it_was_without_its_connection() {
+    let authority = Authority::new();
+    let config = server(&authority.issue(&["app.test"], None));
+    let (far, fast) = slow(&config, Duration::from_millis(1500), Duration::ZERO);
+    let (near, late) = slow(&config, Duration::ZERO, Duration::from_millis(300));
+    let mut world = World::new();
+    std::fs::write(world.path("ca.crt"), authority.pem()).unwrap();
+    let tls = "  tls: {serverName: app.test, caFile: ROOT/ca.crt}\n  balance: p2cEwma\n";
+    world.start(&simple_spec(&[far, near], "workers: 1\n").replace("  endpoints:", &format!("{tls}  endpoints:")));
+    let mut client = world.client();
+    (0..8).for_each(|_| assert_eq!(client.get("/").status(), 200));
+    // Both are tried once; from then on the one that answers sooner has all.
+    assert_eq!((fast.load(Ordering::Relaxed), late.load(Ordering::Relaxed)), (7, 1));
 }

@@ -14,13 +14,18 @@ use rustls::{ClientConnection, ServerConfig, ServerConnection, StreamOwned, vers
 use crate::harness::{PATIENCE, World, eventually};
 use crate::tls::{Authority, Stream, config, connect, der, shown};
 
-/// A TLS server with this certificate: what it is sent, it sends back.
-fn echo(pair: &(String, String)) -> SocketAddr {
+/// A TLS server with this certificate.
+pub(crate) fn server(pair: &(String, String)) -> Arc<ServerConfig> {
     let builder = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
     let builder = builder.with_protocol_versions(rustls::ALL_VERSIONS).unwrap().with_no_client_auth();
     let chain = CertificateDer::pem_slice_iter(pair.0.as_bytes()).map(Result::unwrap).collect();
     let key = PrivateKeyDer::from_pem_slice(pair.1.as_bytes()).unwrap();
-    let config = Arc::new(builder.with_single_cert(chain, key).unwrap());
+    Arc::new(builder.with_single_cert(chain, key).unwrap())
+}
+
+/// What it is sent, it sends back.
+fn echo(pair: &(String, String)) -> SocketAddr {
+    let config = server(pair);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {

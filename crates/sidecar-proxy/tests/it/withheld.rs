@@ -116,3 +116,38 @@ fn a_stream_that_is_not_whole_in_time_is_its_clients_failure() {
     }
     eventually("half of the limit", || world.metric(LIMIT) == 50);
 }
+
+#[test]
+fn an_application_that_gives_up_waiting_for_a_client_is_not_left_out() {
+    // As servers do that wait for a body for a time: they end the connection, or say 500.
+    for says in [&b""[..], b"HTTP/1.1 500 Late\r\nContent-Length: 0\r\n\r\n"] {
+        let address = impatient(says);
+        let adaptive = "  retries: {attempts: 0}\n  filters: [{concurrency: {limit: 100, adaptive: {}}}]\n";
+        let passive = "  passiveHealth: {failures: 1, ejection: 60s, maxEjectedPercent: 100}\n";
+        let spec = simple_spec(&[address], "workers: 1\n")
+            .replace("- name: all\n", &format!("- name: all\n{adaptive}"))
+            .replace("  endpoints:", &format!("{passive}  endpoints:"));
+        let world = World::with(&spec);
+        let mut clients: Vec<Client> = (0..4).map(|_| begin(&world, "/")).collect();
+        clients.iter_mut().for_each(|client| assert!(client.answer().status() >= 500));
+        let ejections = format!("outrigger_proxy_backend_ejections_total{{backend=\"app\",endpoint=\"{address}\"}}");
+        assert_eq!((world.metric(&ejections), world.metric(LIMIT)), (0, 100));
+    }
+}
+
+/// An application that, a second and a half after a head, says this and ends the connection; the body's rest does not matter.
+fn impatient(says: &'static [u8]) -> std::net::SocketAddr {
+    use std::io::{Read as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            thread::spawn(move || {
+                let _ = stream.read(&mut [0; 4096]);
+                thread::sleep(Duration::from_millis(1500));
+                let _ = stream.write_all(says);
+            });
+        }
+    });
+    address
+}

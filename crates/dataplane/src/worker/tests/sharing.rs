@@ -10,9 +10,9 @@ use crate::filter::{Asked, Filter, Flow, Gate, NotesSlot};
 use crate::retry::Retry;
 
 /// An application's side of one connection.
-struct Peer {
+pub(super) struct Peer {
     stream: UnixStream,
-    session: Session,
+    pub(super) session: Session,
     got: Vec<u8>,
     /// What came on each stream: path, body, trailers.
     came: BTreeMap<u32, (String, Vec<u8>, String)>,
@@ -20,7 +20,7 @@ struct Peer {
 
 impl Peer {
     /// The next connection to an application, if there is one.
-    fn accept(world: &mut World, app: usize) -> Option<Peer> {
+    pub(super) fn accept(world: &mut World, app: usize) -> Option<Peer> {
         world.turns();
         let (stream, _) = world.apps[app].accept().ok()?;
         stream.set_nonblocking(true).unwrap();
@@ -29,7 +29,7 @@ impl Peer {
     }
 
     /// Writes what there is, and reads; new streams with their paths.
-    fn hear(&mut self, world: &mut World) -> Vec<(u32, String)> {
+    pub(super) fn hear(&mut self, world: &mut World) -> Vec<(u32, String)> {
         self.say(world);
         let _ = self.stream.read_to_end(&mut self.got);
         let (mut at, mut new) = (0, Vec::new());
@@ -380,6 +380,27 @@ fn a_connection_that_clients_have_given_up_takes_no_more_streams() {
     assert_eq!(two.hear(&mut world), [(1, "/0/next".to_owned())]);
     two.answer(&mut world, 1, 200);
     assert_eq!(hand.status(&mut world), 200);
+}
+
+#[test]
+fn clients_that_withhold_their_bodies_end_no_connection() {
+    let mut world = world(&[1], &|_| {});
+    let mut one = None;
+    for n in 0..12 {
+        let mut hand = Hand::new(&world);
+        world.wait(SECOND);
+        hand.ask(&mut world, "POST /0/x HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\na");
+        let peer = one.get_or_insert_with(|| Peer::accept(&mut world, 0).unwrap());
+        assert_eq!(peer.hear(&mut world).len(), 1, "{n}");
+        world.wait(SECOND);
+        drop(hand);
+        world.turns();
+    }
+    let mut hand = Hand::new(&world);
+    hand.get(&mut world, "/0/next");
+    let mut peer = one.unwrap();
+    assert_eq!(peer.hear(&mut world).len(), 1);
+    assert!(Peer::accept(&mut world, 0).is_none());
 }
 
 #[test]

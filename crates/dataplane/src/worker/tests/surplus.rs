@@ -131,3 +131,22 @@ fn a_body_that_must_not_come_has_time_to_come() {
         assert_eq!(!app.read().is_empty(), same, "{declared} {waits}");
     }
 }
+
+#[test]
+fn an_answer_that_may_not_declare_a_body_and_does_is_its_connections_last() {
+    for declared in ["Content-Length: 5", "Transfer-Encoding: chunked"] {
+        let mut world = World::new(&[], false);
+        let mut hand = Hand::new(&world);
+        hand.0.write_all(GET).unwrap();
+        let mut app = App::accept(&mut world);
+        assert!(!app.read().is_empty());
+        app.0.write_all(format!("HTTP/1.1 204 No Content\r\n{declared}\r\n\r\n").as_bytes()).unwrap();
+        (0..4).for_each(|_| world.turn());
+        assert_eq!(statuses(&mut hand), [204]);
+        // However long it takes to send it.
+        clock::hold(clock::now() + SECOND);
+        hand.0.write_all(GET).unwrap();
+        served_elsewhere(&mut world, &mut hand);
+        assert_eq!(app.read(), b"", "{declared}");
+    }
+}
