@@ -32,7 +32,7 @@ pub struct Passed {
 impl Body {
     pub fn new(length: Length) -> Body {
         match length {
-            Length::None => Body::Done,
+            Length::None | Length::Bytes(0) => Body::Done,
             Length::Bytes(bytes) => Body::Bytes(bytes),
             Length::Chunked => Body::Chunked(Chunked::default()),
             Length::Close => Body::Close,

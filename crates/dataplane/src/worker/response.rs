@@ -294,6 +294,9 @@ impl Worker {
         out.extend_from_slice(&self.extra);
         if exchange.response_chunked {
             forward::framing(Length::Chunked, out);
+        } else if response.length == Length::Bytes(0) && exchange.stream == 0 {
+            // Else the client would wait for the end of the connection (RFC 9112 §6.3).
+            out.extend_from_slice(b"Content-Length: 0\r\n");
         }
         super::request::connection_line(exchange, out);
         if exchange.timing {

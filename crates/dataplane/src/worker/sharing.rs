@@ -345,7 +345,9 @@ impl Worker {
             }
             Ok(Some(mut response)) => {
                 if end {
-                    response.length = head::Length::None;
+                    // Nothing follows, and unless the head says so itself only the frame knows.
+                    let known = response.length == head::Length::None;
+                    response.length = if known { head::Length::None } else { head::Length::Bytes(0) };
                 }
                 let status = fields.iter().find(|field| field.name_span.of(text) == b"grpc-status");
                 if let Some(status) = status.map(|field| field.value.of(text)) {

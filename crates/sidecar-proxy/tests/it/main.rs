@@ -17,6 +17,7 @@ mod grpc;
 mod harness;
 mod killed;
 mod ledger;
+mod lengths;
 mod memory;
 mod mirror;
 mod multiplex;
