@@ -6,7 +6,10 @@ use std::collections::VecDeque;
 use super::huffman;
 
 /// Bytes of the dynamic table we offer (the default, SETTINGS_HEADER_TABLE_SIZE).
-const TABLE: usize = 4096;
+pub const TABLE: usize = 4096;
+/// Says that the writer's dynamic table has no bytes from here on (§6.3). It must when it is to have fewer than it had (§4.2;
+/// RFC 9113 §4.3.1), also if it never used any.
+pub const NO_TABLE: u8 = 0x20;
 /// What an entry counts besides its bytes (§4.1).
 const OVERHEAD: usize = 32;
 

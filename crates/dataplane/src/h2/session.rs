@@ -12,7 +12,7 @@ use std::ops::Range;
 use super::flood::Patience;
 use super::frame::{self, Code, Frame};
 use super::head::{self, Kind, Reading};
-use super::hpack::Decoder;
+use super::hpack::{self, Decoder};
 use crate::purse::Purse;
 
 mod control;
@@ -108,6 +108,8 @@ pub struct Session {
     receive: i64,
     unreturned: u32,
     initial: i64,
+    /// The other side takes a smaller table than it did: the next block begins with saying that none is used.
+    shrinks: bool,
     largest: usize,
     most_streams: usize,
     block: Option<Block>,
@@ -164,6 +166,7 @@ impl Session {
             receive: ALL_WINDOW,
             unreturned: 0,
             initial: WINDOW,
+            shrinks: false,
             largest: frame::PAYLOAD,
             most_streams: if role == Role::Client { 100 } else { STREAMS },
             block: None,
@@ -416,7 +419,8 @@ impl Session {
             // There is no answering trailers.
             Reading::TooLarge if kind == Kind::Trailers => return Ok(self.break_off(id, Code::Calm)),
             Reading::TooLarge => {
-                stream.remote_closed = end;
+                // Another head would be trailers: it is answered already.
+                (stream.remote_closed, stream.headed) = (end, true);
                 return Ok(Some(Event::TooLarge { stream: id }));
             }
         };
@@ -626,6 +630,9 @@ impl Session {
         let at = self.out.len();
         // The block is written in place; its length is known afterwards.
         frame::begin(0, frame::HEADERS, frame::END_HEADERS | u8::from(end), id, &mut self.out);
+        if std::mem::take(&mut self.shrinks) {
+            self.out.push(hpack::NO_TABLE);
+        }
         head::write_response(text, &mut self.out);
         let length = self.out.len() - at - frame::HEADER;
         if length > frame::PAYLOAD {
@@ -647,6 +654,9 @@ impl Session {
     }
 
     fn put_block(&mut self, id: u32, block: &[u8], end: bool) {
+        if std::mem::take(&mut self.shrinks) {
+            return self.put_block(id, &[&[hpack::NO_TABLE], block].concat(), end);
+        }
         let mut pieces = block.chunks(frame::PAYLOAD).peekable();
         let mut kind = frame::HEADERS;
         let mut flags = u8::from(end) * frame::END_STREAM;

@@ -3,6 +3,7 @@
 
 use super::{Event, FAREWELL, GREATEST, Role, Session};
 use crate::h2::frame::{self, Code, Frame};
+use crate::h2::hpack;
 
 impl Session {
     pub(super) fn priority(&mut self, frame: Frame, payload: &[u8]) -> Result<Option<Event>, Code> {
@@ -60,6 +61,7 @@ impl Session {
             let name = u16::from_be_bytes([setting[0], setting[1]]);
             let value = frame::number(&setting[2..]);
             match name {
+                1 => self.shrinks |= (value as usize) < hpack::TABLE,
                 2 if value > 1 || value == 1 && self.role == Role::Client => return Err(Code::Protocol),
                 3 => self.most_streams = value as usize,
                 4 => {

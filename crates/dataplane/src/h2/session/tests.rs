@@ -83,6 +83,74 @@ fn windows_hold_back_and_let_go() {
 }
 
 #[test]
+fn a_smaller_table_is_said_to_be_used() {
+    let mut session = server();
+    let mut decoder = Decoder::default();
+    let mut blocks = Vec::new();
+    for (stream, own) in
+        [(1, None), (3, Some(&[(1, 65_536)][..])), (5, Some(&[(1, 100)])), (7, None), (9, Some(&[(1, 0)]))]
+    {
+        feed(&mut session, &frame(frame::HEADERS, 5, stream, GET)).unwrap();
+        if let Some(own) = own {
+            feed(&mut session, &settings(own)).unwrap();
+        }
+        session.out.clear();
+        session.respond(stream, b"HTTP/1.1 200 OK\r\n\r\n", stream != 5);
+        // What was made ready before goes out behind it.
+        session.send_trailers(stream, b"a: b\r\n");
+        let out = std::mem::take(&mut session.out);
+        let first = Frame::read(&out).unwrap();
+        blocks.push(out[frame::HEADER..frame::HEADER + first.length].to_vec());
+        let rest = &out[frame::HEADER + first.length..];
+        assert!(decoder.read(blocks.last().unwrap(), |_, _| ()).is_ok());
+        assert!(rest.is_empty() || rest[frame::HEADER] == 0);
+        session.close(stream, Code::None);
+    }
+    // A table of no bytes: nothing is ever put into it.
+    assert_eq!(blocks, [&[0x88][..], &[0x88], &[0x20, 0x88], &[0x88], &[0x20, 0x88]]);
+    // Trailers that had to wait are the first head of all behind the settings.
+    let mut session = server();
+    feed(&mut session, &settings(&[(4, 0)])).unwrap();
+    feed(&mut session, &frame(frame::HEADERS, 5, 1, GET)).unwrap();
+    session.respond(1, b"HTTP/1.1 200 OK\r\n\r\n", false);
+    session.send(1, [b"x", b""], true);
+    session.send_trailers(1, b"a: b\r\n");
+    session.out.clear();
+    feed(&mut session, &settings(&[(1, 0)])).unwrap();
+    session.out.clear();
+    feed(&mut session, &frame(8, 0, 1, &9u32.to_be_bytes())).unwrap();
+    assert_eq!(session.out[frame::HEADER + 1 + frame::HEADER], 0x20);
+    // Of a client, too.
+    let mut session = Session::new(Role::Client, 4096, false);
+    feed(&mut session, &settings(&[(1, 0)])).unwrap();
+    session.out.clear();
+    session.request(0, b"GET / HTTP/1.1\r\nhost: h\r\n\r\n", false, true);
+    assert_eq!(session.out[frame::HEADER..][..2], [0x20, 0x82]);
+}
+
+#[test]
+fn a_stream_has_one_head_however_large() {
+    let mut large = GET.to_vec();
+    for _ in 0..5 {
+        large.extend_from_slice(&[0, 1, b'x', 0x7f, 0xa1, 0x06]);
+        large.extend_from_slice(&[b'v'; 928]);
+    }
+    for (again, expected) in [
+        (frame(frame::HEADERS, 4, 1, GET), Event::Reset { stream: 1, owner: Some(7), refused: false, ours: true }),
+        (frame(frame::HEADERS, 5, 1, GET), Event::Reset { stream: 1, owner: Some(7), refused: false, ours: true }),
+        (frame(frame::HEADERS, 5, 1, &[0, 1, b'a', 1, b'b']), Event::Trailers { stream: 1 }),
+        (frame(frame::DATA, 0, 1, b"x"), Event::Data { stream: 1, range: 9..10, end: false }),
+    ] {
+        let mut session = server();
+        let events = feed(&mut session, &frame(frame::HEADERS, 4, 1, &large)).unwrap();
+        assert_eq!(events, [Event::TooLarge { stream: 1 }]);
+        session.set_owner(1, 7);
+        // A second owner would be one that nobody ends.
+        assert_eq!(feed(&mut session, &again), Ok(vec![expected]));
+    }
+}
+
+#[test]
 fn what_is_received_is_given_back() {
     let mut session = server();
     feed(&mut session, &frame(frame::HEADERS, 4, 1, POST)).unwrap();
