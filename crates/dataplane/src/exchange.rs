@@ -341,7 +341,8 @@ impl Exchange {
     /// Counts what is held here.
     pub fn count(&mut self) {
         let copied = self.copy.as_deref().map_or(0, Copy::held);
-        let held = self.replay.len() + self.hold.len() + copied;
+        let gathered = self.parked.as_deref().map_or(0, Parked::held);
+        let held = self.replay.len() + self.hold.len() + copied + gathered;
         self.share.set(REQUEST + if held > LEAST { held } else { 0 });
     }
 
@@ -358,6 +359,11 @@ impl Exchange {
     /// Bytes pass both ways, but the client's are those of a stream.
     pub fn is_stream_tunnel(&self) -> bool {
         self.tunnel && self.stream != 0
+    }
+
+    /// A filter wants to see the body before anybody else does.
+    pub(crate) fn gathers(&self) -> bool {
+        self.parked.as_deref().is_some_and(Parked::gathers)
     }
 
     /// Nothing of the request is still to come, or held.

@@ -49,6 +49,23 @@ pub struct Asked<'a> {
     pub now: u64,
     /// For gates that ask somebody else; `None`: nobody can be waited for.
     pub waiting: Option<Waiting<'a>>,
+    /// The beginning of the body; `None`: nobody has wanted it so far.
+    pub body: Option<Seen<'a>>,
+}
+
+/// What has been gathered of a request's body, without its framing.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    pub bytes: &'a [u8],
+    /// There is no more.
+    pub whole: bool,
+}
+
+impl Seen<'_> {
+    /// Whether it is as much as a gate has wanted, or all there is.
+    pub(crate) fn is_enough(&self, most: usize) -> bool {
+        self.whole || self.bytes.len() >= most
+    }
 }
 
 impl Asked<'_> {
@@ -67,12 +84,17 @@ impl Asked<'_> {
     }
 }
 
+/// Bytes of a body that a gate may want: what a stream may send before anybody takes it (RFC 9113 §6.9.2), rounded down.
+pub const BODY: usize = 60 << 10;
+
 /// What a gate says.
 #[derive(Debug)]
 pub enum Flow {
     Continue,
     /// Somebody else is being asked, and will tell the exchange.
     Wait,
+    /// The same gate wants to be asked again with so many bytes of the body, or all if it has less. At most [`BODY`].
+    Body(usize),
     Respond(Response),
 }
 
@@ -172,6 +194,11 @@ pub enum Decision {
     Wait {
         at: usize,
     },
+    /// The filter of this number wants so much of the body.
+    Gather {
+        at: usize,
+        most: usize,
+    },
 }
 
 /// Asks the filters one after the other, gates from number `from` on; the first that answers ends it.
@@ -204,6 +231,9 @@ pub fn decide(filters: &[Filter], from: usize, asked: &Asked<'_>, notes: &mut No
                 Flow::Continue => {}
                 Flow::Respond(response) => return Decision::Respond(response),
                 Flow::Wait => return Decision::Wait { at },
+                // Who has it and asks again has nothing against it.
+                Flow::Body(most) if asked.body.is_some_and(|seen| seen.is_enough(most.min(BODY))) => {}
+                Flow::Body(most) => return Decision::Gather { at, most: most.min(BODY) },
             },
         }
     }
@@ -224,6 +254,7 @@ pub(crate) mod example {
         pub(crate) trusted: Networks,
         pub(crate) identity: &'static str,
         pub(crate) now: u64,
+        pub(crate) body: &'static [u8],
     }
 
     impl Example {
@@ -237,7 +268,7 @@ pub(crate) mod example {
             text.push_str("\r\n");
             let mut fields = Vec::new();
             request(text.as_bytes(), &mut fields, Bounds { bytes: 65_000, fields: 100 }).unwrap().unwrap();
-            Example { text, fields, peer: "203.0.113.9", trusted: Networks::default(), identity: "", now: 1 }
+            Example { text, fields, peer: "203.0.113.9", trusted: Networks::default(), identity: "", now: 1, body: b"" }
         }
 
         pub(crate) fn from(peer: &'static str, lines: &[&str]) -> Example {
@@ -269,6 +300,7 @@ pub(crate) mod example {
                 tls: false,
                 now: self.now,
                 waiting: None,
+                body: Some(Seen { bytes: self.body, whole: true }),
             }
         }
 
@@ -277,6 +309,7 @@ pub(crate) mod example {
             match gate.ask(&self.asked(), &mut None) {
                 Flow::Continue => 0,
                 Flow::Wait => 1,
+                Flow::Body(_) => 2,
                 Flow::Respond(response) => response.status,
             }
         }

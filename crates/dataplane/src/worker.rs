@@ -33,6 +33,7 @@ mod drain;
 mod ebb;
 mod filter;
 mod finish;
+mod gather;
 mod greeting;
 mod hedge;
 mod mirror;

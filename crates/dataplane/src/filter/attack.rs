@@ -1,6 +1,6 @@
 //! A starter rule set against common attacks. It knows the plain forms of SQL injection, cross-site scripting, path
-//! traversal, command injection and well-known scanners, in the request's head. It is a first net, not a web application
-//! firewall: bodies are not looked at, and whoever takes pains gets through. Begin with `report`, look at what is counted,
+//! traversal, command injection and well-known scanners, in the request's head and the beginning of a body that is text. It is
+//! a first net, not a web application firewall: whoever takes pains gets through. Begin with `report`, look at what is counted,
 //! exclude what is right for the application, then `deny`.
 //!
 //! Every rule has a score; a request whose rules add up to the threshold is an attack. All expressions are one
@@ -19,10 +19,12 @@ use crate::hex;
 use crate::route::Path;
 use crate::spelling::plain_path;
 
+mod body;
 pub mod set;
 #[cfg(test)]
 mod tests;
 
+use body::{Kind as BodyKind, pairs};
 use set::{AGENT, COOKIES, FIELDS, PATH, QUERY, RULES};
 
 /// Lines of one filter in the program's log, a second.
@@ -45,7 +47,7 @@ pub struct Exclusion {
     pub path: Option<Path>,
     /// Rules or groups of rules by name; empty, if there are `parameters`: none, else all.
     pub rules: Vec<String>,
-    /// Query parameters and cookies.
+    /// Query parameters, cookies, and values of a body.
     pub parameters: Vec<Vec<u8>>,
 }
 
@@ -55,41 +57,46 @@ pub struct Attacks {
     threshold: u32,
     /// Each with the rules it names, as bits.
     exclusions: Vec<(Exclusion, u64)>,
+    /// So many bytes of a body are looked at.
+    body: usize,
     hits: Box<[Tally]>,
     attacks: Tally,
     log: Throttle,
 }
 
 impl Attacks {
-    pub fn new(mode: Mode, threshold: u32, exclusions: Vec<Exclusion>) -> Attacks {
+    /// `body` bytes of a body are looked at, at most [`BODY`](super::BODY).
+    pub fn new(mode: Mode, threshold: u32, exclusions: Vec<Exclusion>, body: usize) -> Attacks {
         let hits = RULES.iter().map(|_| Tally::default()).collect();
         let exclusions = exclusions.into_iter().map(|one| (one.bits(), one)).map(|(bits, one)| (one, bits)).collect();
-        Attacks { mode, threshold, exclusions, hits, attacks: Tally::default(), log: Throttle::default() }
+        Attacks { mode, threshold, exclusions, body, hits, attacks: Tally::default(), log: Throttle::default() }
     }
 
-    /// The rules that hold, as bits by their place in [`RULES`].
-    fn found(&self, asked: &Asked<'_>) -> u64 {
-        let view = &asked.view;
-        let plain = plain_path(view.path);
+    /// What counts here.
+    fn scope(&self, asked: &Asked<'_>) -> Scope<'_> {
+        let plain = plain_path(asked.view.path);
         let here = |(one, _): &&(Exclusion, u64)| one.path.as_ref().is_none_or(|path| path.matches(&plain));
-        let exclusions: Vec<_> = self.exclusions.iter().filter(here).collect();
-        let excluded = exclusions.iter().fold(0, |all, (_, bits)| all | bits);
-        if excluded == ALL {
+        let mut scope = Scope { rules: ALL, excluded: Vec::new() };
+        for (exclusion, bits) in self.exclusions.iter().filter(here) {
+            scope.rules &= !bits;
+            scope.excluded.extend(exclusion.parameters.iter().map(|name| &name[..]));
+        }
+        scope
+    }
+
+    /// The rules that hold for the head, as bits by their place in [`RULES`].
+    fn found(&self, asked: &Asked<'_>, scope: &Scope<'_>) -> u64 {
+        if scope.rules == 0 {
             return 0;
         }
-        let left_out = |name: &[u8]| exclusions.iter().any(|(one, _)| one.parameters.iter().any(|other| other == name));
+        let view = &asked.view;
         let mut found = 0;
         let mut text = Vec::with_capacity(view.path.len() + view.query.len());
         decode(view.path, false, &mut text);
         found |= look(&text, PATH);
         if !view.query.is_empty() {
             text.clear();
-            for pair in view.query.split(|byte| *byte == b'&') {
-                if !left_out(pair.split(|byte| *byte == b'=').next().unwrap_or_default()) {
-                    decode(pair, true, &mut text);
-                    text.push(BREAK);
-                }
-            }
+            pairs(view.query, &scope.excluded, &mut text);
             found |= look(&text, QUERY);
         }
         let mut rest = Vec::new();
@@ -101,7 +108,7 @@ impl Attacks {
                     text.clear();
                     for pair in value.split(|byte| *byte == b';') {
                         let pair = pair.trim_ascii();
-                        if !left_out(pair.split(|byte| *byte == b'=').next().unwrap_or_default()) {
+                        if !left_out(pair.split(|byte| *byte == b'=').next().unwrap_or_default(), &scope.excluded) {
                             decode(pair, false, &mut text);
                             text.push(BREAK);
                         }
@@ -118,8 +125,35 @@ impl Attacks {
         if !rest.is_empty() {
             found |= look(&rest, FIELDS);
         }
-        found & !excluded
+        found & scope.rules
     }
+
+    /// The rules that hold for a body.
+    fn found_in(&self, kind: BodyKind<'_>, body: &[u8], scope: &Scope<'_>) -> u64 {
+        let mut text = Vec::with_capacity(body.len());
+        kind.texts(&body[..body.len().min(self.body)], &scope.excluded, &mut text);
+        look(&text, QUERY) & scope.rules
+    }
+}
+
+/// What counts at a path.
+struct Scope<'a> {
+    rules: u64,
+    /// Parameters that do not.
+    excluded: Vec<&'a [u8]>,
+}
+
+fn left_out(name: &[u8], excluded: &[&[u8]]) -> bool {
+    excluded.contains(&name)
+}
+
+fn score(found: u64) -> u32 {
+    held(found).map(|(_, rule)| rule.score).sum()
+}
+
+/// The rules of these bits, with their places.
+fn held(found: u64) -> impl Iterator<Item = (usize, &'static set::Rule)> {
+    RULES.iter().enumerate().filter(move |(index, _)| found >> index & 1 == 1)
 }
 
 const ALL: u64 = u64::MAX;
@@ -191,9 +225,23 @@ fn decode(text: &[u8], plus: bool, out: &mut Vec<u8>) {
             *byte = b' ';
         }
     }
-    while let Some(from) = memchr::memmem::find(&out[start..], b"/*").map(|from| from + start) {
-        let Some(length) = memchr::memmem::find(&out[from + 2..], b"*/") else { break };
-        out.splice(from..from + length + 4, [b' ']);
+    drop_comments(out, start);
+}
+
+/// A comment of SQL is a space.
+fn drop_comments(out: &mut Vec<u8>, start: usize) {
+    let (mut read, mut written) = (start, start);
+    while let Some(from) = memchr::memmem::find(&out[read..], b"/*").map(|at| read + at) {
+        let Some(end) = memchr::memmem::find(&out[from + 2..], b"*/").map(|at| from + 2 + at + 2) else { break };
+        out.copy_within(read..from, written);
+        written += from - read;
+        out[written] = b' ';
+        written += 1;
+        read = end;
+    }
+    if read > written {
+        out.copy_within(read.., written);
+        out.truncate(out.len() - (read - written));
     }
 }
 
@@ -219,19 +267,30 @@ fn once(text: &[u8], plus: bool, out: &mut Vec<u8>) {
 
 impl Gate for Attacks {
     fn ask(&self, asked: &Asked<'_>, _: &mut NotesSlot) -> Flow {
-        let found = self.found(asked);
+        let scope = self.scope(asked);
+        let mut found = self.found(asked, &scope);
+        let decided = self.mode == Mode::Deny && score(found) >= self.threshold;
+        if self.body != 0
+            && !decided
+            && scope.rules != 0
+            && let Some(kind) = BodyKind::of(asked)
+        {
+            match asked.body {
+                Some(seen) if seen.is_enough(self.body) => found |= self.found_in(kind, seen.bytes, &scope),
+                _ => return Flow::Body(self.body),
+            }
+        }
         if found == 0 {
             return Flow::Continue;
         }
-        let rules = || RULES.iter().zip(&self.hits).enumerate().filter(|(index, _)| found >> index & 1 == 1);
-        let score: u32 = rules().map(|(_, (rule, _))| rule.score).sum();
-        rules().for_each(|(_, (_, hits))| hits.add());
+        let score = score(found);
+        held(found).for_each(|(index, _)| self.hits[index].add());
         if score < self.threshold {
             return Flow::Continue;
         }
         self.attacks.add();
         if self.log.allows(LINES, SECOND, asked.now) {
-            let names: Vec<&str> = rules().map(|(_, (rule, _))| rule.name).collect();
+            let names: Vec<&str> = held(found).map(|(_, rule)| rule.name).collect();
             let path = String::from_utf8_lossy(&asked.view.path[..asked.view.path.len().min(200)]);
             let peer = String::from_utf8_lossy(asked.peer);
             let denied = self.mode == Mode::Deny;

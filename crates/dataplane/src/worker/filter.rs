@@ -4,28 +4,43 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::gather::Gathered;
 use super::request::upgrades;
 use super::waiting::Due;
 use super::{Shared, Worker};
 use crate::exchange::Failure;
 use crate::filter::wait::{Told, Waiting};
-use crate::filter::{Asked, Decision, Filter, Flow, Notes, Response, decide};
+use crate::filter::{Asked, Decision, Filter, Flow, Notes, Response, Seen, decide};
 use crate::head::{Field, Length, Method, Request};
 use crate::route::{View, port_of, without_port};
 
-/// An exchange that waits for what a filter has asked.
+/// An exchange that waits for what a filter has asked, or for the body that it wants to see.
 #[derive(Debug)]
 pub(crate) struct Parked {
-    /// The head, and what of the body was read with it.
-    bytes: Vec<u8>,
-    head: Request,
+    /// The head, and what of the body was read with it, or since.
+    pub(super) bytes: Vec<u8>,
+    pub(super) head: Request,
     /// As they were read, and marked since.
-    fields: Vec<Field>,
+    pub(super) fields: Vec<Field>,
     /// The filter that asked.
-    at: usize,
-    ticket: u64,
+    pub(super) at: usize,
+    pub(super) ticket: u64,
     /// Then the filter decides without what it waits for.
-    until: u64,
+    pub(super) until: u64,
+    /// The body it waits for.
+    pub(super) gathered: Option<Gathered>,
+}
+
+impl Parked {
+    /// It is the client that is waited for.
+    pub(crate) fn gathers(&self) -> bool {
+        self.gathered.is_some()
+    }
+
+    /// Bytes that are held here and were not when the head came.
+    pub(crate) fn held(&self) -> usize {
+        self.gathered.as_ref().map_or(0, |gathered| self.bytes.len() + gathered.held())
+    }
 }
 
 /// A request's target in pieces.
@@ -53,7 +68,8 @@ impl<'a> Target<'a> {
 }
 
 impl Worker {
-    /// Asks the filters from number `from` on, and sends, answers or waits.
+    /// Asks the filters from number `from` on, with what has been gathered of the body, and sends, answers or waits.
+    #[allow(clippy::too_many_arguments, reason = "a request in pieces that are borrowed apart")]
     pub(super) fn go_on(
         &mut self,
         x: u32,
@@ -62,6 +78,7 @@ impl Worker {
         fields: &mut [Field],
         target: Target<'_>,
         from: usize,
+        gathered: Option<&Gathered>,
     ) {
         let Some(exchange) = self.exchange(x) else { return };
         let (d, stream, local) = (exchange.down, exchange.stream, Rc::clone(&exchange.local));
@@ -70,6 +87,7 @@ impl Worker {
             Decision::Forward { path: None, host: None }
         } else {
             let mut notes = exchange.notes.take();
+            let (hold, ends) = (std::mem::take(&mut exchange.hold), exchange.ends);
             let ticket = self.ticket;
             let Some(down) = self.downs.get(d) else { return };
             let asked = Asked {
@@ -91,10 +109,15 @@ impl Worker {
                 tls: down.sock.tls.is_some(),
                 now: self.tick,
                 waiting: Some(Waiting { worker: &self.shared, x, ticket }),
+                body: match (head.length, gathered) {
+                    (Length::None, _) => Some(Seen { bytes: &[], whole: true }),
+                    (_, Some(_)) if stream != 0 => Some(Seen { bytes: &hold, whole: ends }),
+                    (_, gathered) => gathered.map(|gathered| gathered.seen(&bytes[head.size..])),
+                },
             };
             let decision = decide(&route.filters, from, &asked, &mut notes);
             if let Some(exchange) = self.exchange(x) {
-                exchange.notes = notes;
+                (exchange.notes, exchange.hold) = (notes, hold);
             }
             decision
         };
@@ -113,6 +136,7 @@ impl Worker {
                     at,
                     ticket: self.ticket,
                     until,
+                    gathered: None,
                 };
                 self.ticket += 1;
                 if let Some(exchange) = self.exchange(x) {
@@ -122,7 +146,13 @@ impl Worker {
                 // It is not the client that is waited for.
                 self.guard(x, true);
             }
-            Decision::Respond(response) => self.answer_by_filter(x, response),
+            Decision::Gather { at, most } => self.gather_body(x, bytes, head, fields, (at, most)),
+            Decision::Respond(response) => {
+                if let Some(end) = gathered.and_then(Gathered::end).filter(|_| stream == 0) {
+                    self.had_whole(x, &bytes[head.size + end..]);
+                }
+                self.answer_by_filter(x, response);
+            }
             Decision::Forward { path: new_path, host: new_host } => {
                 let place = route.targets.draw(&mut self.dice);
                 let Some((place, chosen)) = place.and_then(|place| Some((place, route.targets.get(place)?))) else {
@@ -212,9 +242,9 @@ impl Worker {
         }
         match told.flow {
             Flow::Respond(response) => self.answer_by_filter(told.x, response),
-            Flow::Continue | Flow::Wait => {
+            Flow::Continue | Flow::Wait | Flow::Body(_) => {
                 let Parked { bytes, head, mut fields, at, .. } = *parked;
-                self.go_on(told.x, &bytes, &head, &mut fields, Target::of(&head, &bytes), at + 1);
+                self.go_on(told.x, &bytes, &head, &mut fields, Target::of(&head, &bytes), at + 1, None);
             }
         }
     }

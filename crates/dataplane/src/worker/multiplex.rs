@@ -256,7 +256,11 @@ impl Worker {
             exchange.ends = true;
         }
         exchange.count();
-        self.pump_hold(x);
+        if exchange.gathers() {
+            self.gather_stream(x);
+        } else {
+            self.pump_hold(x);
+        }
         let Some(exchange) = self.exchange(x) else { return };
         if exchange.hold.len() > LEAST && self.local.purse.is_overdrawn() {
             self.fail_with(x, Failure::Limit, 503, "there is no room for the body");

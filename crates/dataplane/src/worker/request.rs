@@ -148,7 +148,7 @@ impl Worker {
             exchange.failure = Some(Failure::Limit);
             return self.respond(x, 413, "the body is too large", &[]);
         }
-        self.go_on(x, bytes, head, fields, target, 0);
+        self.go_on(x, bytes, head, fields, target, 0, None);
     }
 
     /// Writes the head as it goes on.
@@ -272,7 +272,7 @@ impl Worker {
     }
 
     /// Keeps what has been read behind a request.
-    fn keep_rest(&mut self, d: u32, rest: &[u8]) {
+    pub(super) fn keep_rest(&mut self, d: u32, rest: &[u8]) {
         if let Some(down) = self.downs.get_mut(d)
             && !rest.is_empty()
         {
@@ -323,6 +323,9 @@ impl Worker {
         let Some(exchange) = self.exchanges.get_mut(x) else { return false };
         if exchange.request.is_done() || exchange.tunnel {
             return false;
+        }
+        if exchange.gathers() {
+            return self.gather_once(x, input);
         }
         let d = exchange.down;
         let Some(down) = self.downs.get_mut(d) else { return false };

@@ -26,6 +26,7 @@ use crate::route::{Match, Path, Route, RouteCounters, Table};
 use crate::sock;
 
 mod ends;
+mod gathering;
 mod parking;
 mod replaced;
 mod sharing;
@@ -644,10 +645,11 @@ fn check(
     steps: &[(u8, usize, usize)],
     http2: bool,
     trouble: Trouble,
+    change: &dyn Fn(&mut Route),
 ) -> Result<(), TestCaseError> {
     let (kill, rough) = (trouble != Trouble::None, trouble == Trouble::Rough);
     let backends: &[usize] = if rough { &[2, 1] } else { &[1] };
-    let mut world = World::with(scripts, &Layout { backends, ..Layout::simple(http2) });
+    let mut world = World::with(scripts, &Layout { backends, change, ..Layout::simple(http2) });
     world.rough = rough;
     for step in steps {
         world.step(*step, kill);
@@ -783,19 +785,19 @@ proptest! {
     /// Applications end idle connections at any moment, and answer in every way: no request fails.
     #[test]
     fn every_request_is_answered_once(scripts in vec((any::<bool>(), asks()), 1..4), http2 in any::<bool>(), steps in script(15)) {
-        check(&scripts, &steps, http2, Trouble::None)?;
+        check(&scripts, &steps, http2, Trouble::None, &|_| {})?;
     }
 
     /// Connections to applications are cut at any moment: what fails is said, and nothing happens twice.
     #[test]
     fn cut_connections_do_no_harm(scripts in vec((any::<bool>(), asks()), 1..4), http2 in any::<bool>(), steps in script(15)) {
-        check(&scripts, &steps, http2, Trouble::Cut)?;
+        check(&scripts, &steps, http2, Trouble::Cut, &|_| {})?;
     }
 
     /// Several applications of HTTP/2, of several backends, that do everything they should not: no request comes to a backend
     /// it was not routed to, no answer to another request, and nothing happens twice.
     #[test]
     fn rough_backends_harm_only_their_own(scripts in vec((any::<bool>(), asks()), 1..4), steps in script(22)) {
-        check(&scripts, &steps, true, Trouble::Rough)?;
+        check(&scripts, &steps, true, Trouble::Rough, &|_| {})?;
     }
 }

@@ -716,6 +716,9 @@ impl Worker {
     pub(super) fn waits_for_body(&mut self, x: u32) -> bool {
         let Some(exchange) = self.exchanges.get_mut(x) else { return false };
         let awaited = exchange.answer == Answer::Waiting && !exchange.request.is_done() && !exchange.patient;
+        if exchange.gathers() {
+            return awaited;
+        }
         let up = exchange.up.and_then(|u| self.ups.get_mut(u));
         awaited && exchange.sent && up.is_some_and(|up| up.takes(exchange.up_stream))
     }

@@ -10,6 +10,7 @@ use daemon::BuildError;
 use daemon::config::Seconds;
 use dataplane::count::{Tally, Throttle};
 use dataplane::edit::{self, Edits, Fixed};
+use dataplane::filter::BODY;
 use dataplane::filter::attack::{self, Attacks, Exclusion};
 use dataplane::filter::concurrency::{self, Concurrency};
 use dataplane::filter::cors::{Cors, Origin};
@@ -244,7 +245,8 @@ fn build_attacks(attacks: &config::filter::Attacks, mode: attack::Mode) -> Attac
         rules: one.rules.clone(),
         parameters: one.parameters.iter().map(|name| name.as_bytes().to_vec()).collect(),
     });
-    Attacks::new(mode, attacks.threshold, exclusions.collect())
+    let body = usize::try_from(attacks.body.0).unwrap_or(BODY).min(BODY);
+    Attacks::new(mode, attacks.threshold, exclusions.collect(), body)
 }
 
 /// Changes of a header.

@@ -68,15 +68,18 @@ document! {
 
 document! {
     /// A starter rule set against common attacks: the plain forms of SQL injection (`sql`), cross-site scripting (`xss`), path
-    /// traversal (`path`), command and code injection (`command`) and known scanners (`scanner`), in the path, the query, cookies and
-    /// other fields. It is a first net, no web application firewall: bodies are not looked at, and who takes pains gets through. Begin
-    /// with `report`, look at `filter_decisions_total` and the log, exclude what is right for the application, then `deny`.
+    /// traversal (`path`), command and code injection (`command`) and known scanners (`scanner`), in the path, the query, cookies,
+    /// other fields, and the beginning of a body: forms, JSON, XML, other text, and what does not say what it is, but nothing that is
+    /// compressed. It is a first net, no web application firewall: who takes pains gets through. Begin with `report`, look at
+    /// `filter_decisions_total` and the log, exclude what is right for the application, then `deny`.
     pub struct Attacks {
         /// What happens to attacks.
         mode: AttackMode = required,
         /// A request is an attack if the scores of the rules that hold add up to this; a rule that is sure by itself scores 5, others
         /// 3 or 4.
         threshold: u32 = default(5),
+        /// Bytes of a body that are looked at, up to 60Ki; the request waits until they have come. 0: none.
+        body: Size = default(Size(32 << 10)),
         /// What is not looked at.
         exclude: Vec<Exclusion> = default(Vec::new()),
     }
@@ -101,7 +104,7 @@ document! {
         path: Option<PathMatch> = optional,
         /// Rules (as the log calls them, such as `sql-union`) or groups (`sql`) that do not count.
         rules: Vec<String> = default(Vec::new()),
-        /// Query parameters and cookies whose text is not looked at.
+        /// Query parameters, cookies, and names in a form or in JSON, whose text is not looked at.
         parameters: Vec<String> = default(Vec::new()),
     }
 }

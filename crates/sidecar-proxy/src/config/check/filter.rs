@@ -2,7 +2,7 @@
 
 use daemon::config::{Decoder, Seconds};
 use dataplane::filter::cors::Origin;
-use dataplane::filter::{attack, network};
+use dataplane::filter::{BODY, attack, network};
 
 use super::{check_match, check_path, is_token};
 use crate::build;
@@ -187,6 +187,9 @@ fn check_cors(at: &str, cors: &Cors, decoder: &mut Decoder) {
 fn check_attacks(at: &str, attacks: &Attacks, decoder: &mut Decoder) {
     if attacks.threshold == 0 {
         decoder.refuse_at(&format!("{at}.threshold"), "must be at least 1");
+    }
+    if attacks.body.0 > BODY as u64 {
+        decoder.refuse_at(&format!("{at}.body"), "must be at most 60Ki");
     }
     for (index, exclusion) in attacks.exclude.iter().enumerate() {
         let at = format!("{at}.exclude[{index}]");
