@@ -94,6 +94,8 @@ pub struct Settings {
     pub tls: Option<Outward>,
     /// HTTP/2 is spoken from the first byte (over TLS: by ALPN).
     pub http2: bool,
+    /// HTTP/1.1 is spoken, too, even if nothing says so.
+    pub http1: bool,
     /// Every connection begins with where its client comes from; it serves that client only.
     pub announce: Option<Version>,
     /// Connections go where their client wanted to go; the only endpoint stands for all of them.
@@ -118,6 +120,7 @@ impl Default for Settings {
             sticky: None,
             tls: None,
             http2: false,
+            http1: false,
             announce: None,
             original: false,
         }
@@ -128,6 +131,8 @@ impl Default for Settings {
 #[derive(Clone)]
 pub struct Outward {
     pub config: Arc<ClientConfig>,
+    /// For a connection of HTTP/1.1 to a backend that else speaks HTTP/2.
+    pub http1: Option<Arc<ClientConfig>>,
     pub name: ServerName<'static>,
 }
 
@@ -246,6 +251,11 @@ impl Settings {
     /// Whether each connection serves one client only.
     pub fn is_personal(&self) -> bool {
         self.announce.is_some() || self.original
+    }
+
+    /// Whether an endpoint of HTTP/2 may be spoken to in HTTP/1.1: TLS agrees on one of them, without it somebody must know.
+    pub fn may_speak_http1(&self) -> bool {
+        self.http1 || self.tls.as_ref().is_some_and(|tls| tls.http1.is_some())
     }
 }
 

@@ -159,7 +159,10 @@ pub struct Exchange {
     pub minor: u8,
     /// The client's connection is used again afterwards.
     pub keep: bool,
+    /// The client wants to go over to WebSocket.
     pub upgrade: bool,
+    /// The endpoint speaks HTTP/2 and takes no tunnels that way.
+    pub by_http1: bool,
     /// A CONNECT: answered as soon as the backend's connection stands.
     pub connect: bool,
     /// Bytes pass both ways, unread.
@@ -271,6 +274,7 @@ impl Exchange {
             minor: 1,
             keep: false,
             upgrade: false,
+            by_http1: false,
             connect: false,
             tunnel: false,
             request: Body::Done,
@@ -356,9 +360,14 @@ impl Exchange {
         self.tunnel || self.connect
     }
 
-    /// Bytes pass both ways, but the client's are those of a stream.
+    /// Bytes pass both ways, but those of one side, or of both, are a stream's.
     pub fn is_stream_tunnel(&self) -> bool {
-        self.tunnel && self.stream != 0
+        self.tunnel && (self.stream != 0 || self.up_stream != 0)
+    }
+
+    /// It has, or will have, a stream of a connection to this backend that others share.
+    pub fn goes_by_stream(&self, pool: &Pool) -> bool {
+        pool.backend.settings.http2 && !self.is_raw() && !self.by_http1
     }
 
     /// A filter wants to see the body before anybody else does.

@@ -21,6 +21,12 @@ pub fn reason(error: &io::Error) -> Option<String> {
     })
 }
 
+/// Whether the other side speaks nothing of what it was offered (RFC 7301 §3.2).
+pub fn is_no_protocol(error: &io::Error) -> bool {
+    let error = error.get_ref().and_then(|error| error.downcast_ref::<Error>());
+    matches!(error, Some(Error::AlertReceived(rustls::AlertDescription::NoApplicationProtocol)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

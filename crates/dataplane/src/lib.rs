@@ -47,4 +47,5 @@ pub mod sock;
 pub mod spelling;
 pub mod timer;
 pub mod tracing;
+pub mod websocket;
 pub mod worker;

@@ -117,8 +117,10 @@ impl Sock {
         Ok(())
     }
 
-    pub fn connect_tls(&mut self, outward: &Outward) -> Result<(), rustls::Error> {
-        let mut connection = ClientConnection::new(Arc::clone(&outward.config), outward.name.clone())?;
+    /// `http1`: the connection must be one of HTTP/1.1, whatever the backend speaks else.
+    pub fn connect_tls(&mut self, outward: &Outward, http1: bool) -> Result<(), rustls::Error> {
+        let config = outward.http1.as_ref().filter(|_| http1).unwrap_or(&outward.config);
+        let mut connection = ClientConnection::new(Arc::clone(config), outward.name.clone())?;
         connection.set_buffer_limit(None);
         self.tls = Some(Box::new(Connection::Client(connection)));
         Ok(())

@@ -46,6 +46,7 @@ mod tracing;
 mod tunnel;
 mod upstream;
 mod waiting;
+mod websocket;
 
 use client::Down;
 use ebb::Ebb;

@@ -395,6 +395,9 @@ document! {
         endpoints: Vec<String> = default(Vec::new()),
         /// Whether HTTP/2 is spoken: over TLS, or without from the first byte (h2c). gRPC needs it.
         http2: bool = default(false),
+        /// Whether endpoints with `http2` and without `tls` speak HTTP/1.1, too. A WebSocket goes that way to one that has not announced
+        /// that it takes them over HTTP/2 (RFC 8441 §3); over TLS the handshake (ALPN) tells whether it can.
+        http1: bool = default(false),
         /// Endpoints of which there is more to say than where they are.
         members: Vec<Member> = default(Vec::new()),
         /// Endpoints that are found elsewhere.

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::hpack::{self, Decoder, Unreadable};
 use crate::head::{Name, TOKEN, field, is_value};
+use crate::websocket::is_of_handshake;
 
 /// Which head a block is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -259,15 +260,20 @@ pub fn write_response(text: &[u8], out: &mut Vec<u8>) {
     write_fields(text, out);
 }
 
-/// The block of a request, of its HTTP/1.1 head.
-pub fn write_request(text: &[u8], https: bool, out: &mut Vec<u8>) {
+/// The block of a request, of its HTTP/1.1 head. An upgrade to WebSocket becomes a CONNECT with that protocol (RFC 8441 §5).
+pub fn write_request(text: &[u8], https: bool, upgrade: bool, out: &mut Vec<u8>) {
     let end = text.iter().position(|byte| *byte == b'\r').unwrap_or(text.len());
     let mut parts = text[..end].split(|byte| *byte == b' ');
     let (method, path) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     let host = lines(text).find(|(name, _)| name.eq_ignore_ascii_case(b"host")).map_or(&b""[..], |(_, value)| value);
+    let method = if upgrade { b"CONNECT" } else { method };
     hpack::put_request(method, if https { b"https" } else { b"http" }, host, path, out);
+    if upgrade {
+        hpack::put(b":protocol", b"websocket", out);
+    }
     for (name, value) in lines(&text[end..]) {
-        if !is_foreign(name) && !name.eq_ignore_ascii_case(b"host") {
+        let goes = is_foreign(name) || name.eq_ignore_ascii_case(b"host") || upgrade && is_of_handshake(name);
+        if !goes {
             hpack::put(name, value, out);
         }
     }
@@ -377,7 +383,19 @@ mod tests {
         );
         assert_eq!(shown(&block), ":status=200;server=x;x-a=b:c;");
         block.clear();
-        write_request(b"PUT /x HTTP/1.1\r\nHost: h:1\r\nA: b\r\nTransfer-Encoding: chunked\r\n\r\n", false, &mut block);
+        write_request(
+            b"PUT /x HTTP/1.1\r\nHost: h:1\r\nA: b\r\nTransfer-Encoding: chunked\r\n\r\n",
+            false,
+            false,
+            &mut block,
+        );
         assert_eq!(shown(&block), ":method=PUT;:scheme=http;:authority=h:1;:path=/x;a=b;");
+        block.clear();
+        let upgrade = b"GET /chat HTTP/1.1\r\nHost: h\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: k\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+        write_request(upgrade, true, true, &mut block);
+        assert_eq!(
+            shown(&block),
+            ":method=CONNECT;:scheme=https;:authority=h;:path=/chat;:protocol=websocket;sec-websocket-version=13;"
+        );
     }
 }

@@ -16,6 +16,7 @@ use super::hpack::{self, Decoder};
 use crate::purse::Purse;
 
 mod control;
+mod place;
 
 /// Streams a client may have open at once.
 const STREAMS: usize = 100;
@@ -56,6 +57,8 @@ pub enum Event {
     Writable { stream: u32 },
     /// The other side takes no new streams; those above `last` were not looked at.
     Leaving { last: u32 },
+    /// It is known now whether the other side takes tunnels, which some wait for.
+    Settled,
 }
 
 #[derive(Debug)]
@@ -74,6 +77,8 @@ struct Stream {
     headed: bool,
     /// What we have asked for is a head alone.
     asks_for_head: bool,
+    /// What we have asked for is a tunnel.
+    asks_for_tunnel: bool,
     /// Declared, and what has come of it.
     length: Option<u64>,
     received: u64,
@@ -112,6 +117,10 @@ pub struct Session {
     shrinks: bool,
     largest: usize,
     most_streams: usize,
+    /// The other side takes streams that become WebSocket connections.
+    tunnels: bool,
+    /// Places that have been kept.
+    places: u32,
     block: Option<Block>,
     reset: VecDeque<u32>,
     /// The highest of those that had to be forgotten: up to here it is not known which were reset.
@@ -169,6 +178,8 @@ impl Session {
             shrinks: false,
             largest: frame::PAYLOAD,
             most_streams: if role == Role::Client { 100 } else { STREAMS },
+            tunnels: false,
+            places: 0,
             block: None,
             reset: VecDeque::new(),
             forgotten: 0,
@@ -442,8 +453,10 @@ impl Session {
         if interim && end {
             return Ok(self.break_off(id, Code::Protocol));
         }
-        // An answer without a body may say how long it would have been (§8.1.1).
-        let bodiless = interim || kind == Kind::Response && (stream.asks_for_head || matches!(status, 204 | 304));
+        // An answer without a body may say how long it would have been (§8.1.1); what a tunnel's says is not heeded (RFC 9110 §9.3.6).
+        let tunnel = stream.asks_for_tunnel && (200..300).contains(&status);
+        let bodiless = tunnel || stream.asks_for_head || matches!(status, 204 | 304);
+        let bodiless = interim || kind == Kind::Response && bodiless;
         if !bodiless {
             stream.length = length;
             if end && length.is_some_and(|length| length != 0) {
@@ -552,6 +565,9 @@ impl Session {
     /// The stream is over for its owner. One that is not is reset.
     pub fn close(&mut self, id: u32, code: Code) {
         let Some(stream) = self.forget(id) else { return };
+        if Session::is_place(id) {
+            return;
+        }
         if !stream.remote_closed || !stream.local_closed {
             self.put_reset(id, code);
         }
@@ -612,15 +628,25 @@ impl Session {
 
     /// Begins a stream with a request's head; for a client.
     pub fn request(&mut self, owner: u32, text: &[u8], https: bool, end: bool) -> u32 {
+        self.begin(owner, text, https, false, end)
+    }
+
+    /// As [`Session::request`], for a tunnel: `text` asks for an upgrade to WebSocket.
+    pub fn request_tunnel(&mut self, owner: u32, text: &[u8], https: bool) -> u32 {
+        self.begin(owner, text, https, true, false)
+    }
+
+    fn begin(&mut self, owner: u32, text: &[u8], https: bool, upgrade: bool, end: bool) -> u32 {
         let id = self.next;
         self.next += 2;
         let mut stream = Stream::new(id, self.initial);
         stream.owner = Some(owner);
         stream.asks_for_head = text.starts_with(b"HEAD ");
+        stream.asks_for_tunnel = upgrade;
         stream.local_closed = end;
         self.streams.push(stream);
         let mut block = Vec::with_capacity(text.len());
-        head::write_request(text, https, &mut block);
+        head::write_request(text, https, upgrade, &mut block);
         self.put_block(id, &block, end);
         id
     }
@@ -778,7 +804,8 @@ impl Session {
 
     /// Whether payload waits for a window, or too much for the socket.
     pub fn is_blocked(&self, id: u32) -> bool {
-        self.is_full() || self.streams.iter().any(|stream| stream.id == id && !stream.pending.is_empty())
+        let pending = |stream: &Stream| stream.id == id && !stream.pending.is_empty();
+        self.is_full() || Session::is_place(id) || self.streams.iter().any(pending)
     }
 
     /// Too much waits to be written.
@@ -838,6 +865,7 @@ impl Stream {
             ends_by: 0,
             headed: false,
             asks_for_head: false,
+            asks_for_tunnel: false,
             length: None,
             received: 0,
             pending: Vec::new(),

@@ -13,6 +13,7 @@ use crate::filter::wait::{Told, Waiting};
 use crate::filter::{Asked, Decision, Filter, Flow, Notes, Response, Seen, decide};
 use crate::head::{Field, Length, Method, Request};
 use crate::route::{View, port_of, without_port};
+use crate::websocket;
 
 /// An exchange that waits for what a filter has asked, or for the body that it wants to see.
 #[derive(Debug)]
@@ -175,9 +176,13 @@ impl Worker {
                 if head.method == Method::Connect {
                     return self.launch_connect(x, pool);
                 }
+                let http2 = pool.backend.settings.http2;
                 let upgrade = self.local.plan.settings.upgrade && upgrades(head, bytes, fields).is_some();
-                if upgrade && stream != 0 && pool.backend.settings.http2 {
-                    return self.fail_with(x, Failure::Refused, 501, "the backend takes no WebSocket over HTTP/2");
+                // Over HTTP/2 nothing else can be asked for (RFC 6455 §4.1).
+                let upgrade = upgrade && (!http2 || head.method == Method::Get);
+                if upgrade && stream == 0 && http2 && websocket::key(bytes, fields).is_none() {
+                    // The handshake may have to be answered here (RFC 6455 §4.2.1).
+                    return self.fail_with(x, Failure::Refused, 400, "the WebSocket handshake has no good key");
                 }
                 let new_target = new_path.map(|path| match target.query {
                     Some(query) => [&path[..], b"?", query].concat(),

@@ -64,9 +64,10 @@ impl Worker {
         }
         self.book(&exchange);
         let (d, stream) = (exchange.down, exchange.stream);
+        // What RST is to TCP, CANCEL is to a tunnel (RFC 8441 §5).
+        let cancels = exchange.tunnel || matches!(failure, Failure::ClientGone | Failure::ClientTimeout);
         self.keep_spare(exchange);
         if stream != 0 {
-            let cancels = matches!(failure, Failure::ClientGone | Failure::ClientTimeout);
             let code = if cancels { Code::Cancel } else { Code::Internal };
             return self.close_stream(d, stream, code);
         }

@@ -177,8 +177,8 @@ impl Worker {
                 }
             }
             Event::Writable { stream } => self.writable(d, stream),
-            // A client that leaves still wants its answers.
-            Event::Leaving { .. } => {}
+            // A client that leaves still wants its answers; what a client takes matters to nobody (RFC 8441 §3).
+            Event::Leaving { .. } | Event::Settled => {}
         }
     }
 
@@ -269,6 +269,9 @@ impl Worker {
 
     /// Passes on what is held of a stream's body, if the backend takes it; then the client may send as much again.
     pub(super) fn pump_hold(&mut self, x: u32) {
+        if self.tunnel_is_over(x) {
+            return self.finish_tunnel(x);
+        }
         let Some(exchange) = self.exchanges.get_mut(x) else { return };
         let ends = exchange.ends;
         if exchange.hold.is_empty() && !ends || !exchange.sent {
@@ -306,10 +309,9 @@ impl Worker {
         }
         exchange.ends = false;
         let written = up.give(exchange.up_stream, bytes, ends, &exchange.trailers);
-        if ends && tunnel {
+        if ends && tunnel && up.h2.is_none() {
             up.sock.finish_when_flushed();
         }
-        let answered = exchange.response.is_done();
         gather(&mut exchange.copy, bytes, &self.local.purse);
         exchange.hold.clear();
         exchange.count();
@@ -331,9 +333,8 @@ impl Worker {
             return self.pump_response(x);
         }
         if tunnel {
-            let timeout = self.local.plan.settings.tunnel_timeout;
-            self.up_deadline(u, timeout);
-            if done && answered {
+            self.await_rest(x);
+            if self.tunnel_is_over(x) {
                 self.finish_tunnel(x);
             }
         } else {

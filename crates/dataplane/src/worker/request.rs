@@ -2,22 +2,23 @@
 
 use std::rc::Rc;
 
+use super::Worker;
 use super::filter::Target;
 use super::mirror::gather;
-use super::{Worker, tunnel};
 use crate::body::{Body, Passed};
 use crate::clock;
 use crate::edit::Edits;
 use crate::exchange::{Answer, Exchange, Failure};
 use crate::filter::Filter;
 use crate::forward;
-use crate::head::{Field, Length, Method, Name, Refusal, Request};
+use crate::head::{Field, Length, Method, Name, Refusal, Request, field};
 use crate::ledger::Phase;
 use crate::log::AccessLog;
 use crate::plan::{Plan, Serves};
 use crate::route::{Route, View, port_of, without_port};
 use crate::sock::Got;
 use crate::spelling::{Spelling, has_dots, write_plain};
+use crate::websocket;
 
 /// Pieces of a body that one connection may pass on before others have their turn.
 const PIECES: usize = 16;
@@ -192,18 +193,21 @@ impl Worker {
             edits.mark_like(bytes, fields);
             edits.add_to(&mut self.extra);
         }
+        let protocol = if settings.upgrade { upgrades(head, bytes, fields) } else { None };
+        let by_stream = self.downs.get(d).is_some_and(|down| down.h2.is_some());
+        if protocol.is_some() && by_stream {
+            field::leave_out(bytes, fields, websocket::is_of_handshake);
+        }
         forward::kept(bytes, fields, out);
         out.extend_from_slice(&self.extra);
         forward::framing(head.length, out);
-        if settings.upgrade
-            && let Some(protocol) = upgrades(head, bytes, fields)
-        {
+        if let Some(protocol) = protocol {
             out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: ");
             out.extend_from_slice(protocol);
             out.extend_from_slice(b"\r\n");
-            if self.downs.get(d).is_some_and(|down| down.h2.is_some()) {
+            if by_stream {
                 // A stream needs none (RFC 8441 §5), the application's side of it does.
-                tunnel::websocket_key(&mut self.dice, out);
+                websocket::put_key(&mut self.dice, out);
             }
         }
         out.extend_from_slice(b"\r\n");
@@ -213,7 +217,7 @@ impl Worker {
     pub(super) fn launch(&mut self, x: u32, pool: Rc<crate::pool::Pool>, bytes: &[u8], size: usize, upgrade: bool) {
         let head = std::mem::take(&mut self.output);
         let Some(exchange) = self.exchange(x) else { return };
-        exchange.upgrade = upgrade && !pool.backend.settings.http2;
+        exchange.upgrade = upgrade;
         // Frames say where a body ends.
         exchange.request_chunked &= !pool.backend.settings.http2;
         exchange.head_size = head.len();
@@ -287,6 +291,10 @@ impl Worker {
         if exchange.stream != 0 {
             return self.guard_stream(x, request_done);
         }
+        if exchange.tunnel {
+            // Its bound is that of both sides.
+            return;
+        }
         let (d, expires) = (exchange.down, exchange.expires);
         let blocked = self.downs.get(d).is_some_and(|down| down.sock.blocked());
         let body = self.local.plan.settings.body_timeout;
@@ -305,8 +313,10 @@ impl Worker {
 
     /// Passes on more of the request's body.
     pub(super) fn pump_request(&mut self, x: u32) {
-        if self.exchange(x).is_some_and(|exchange| exchange.stream != 0) {
-            return self.pump_hold(x);
+        match self.exchange(x).map(|exchange| (exchange.stream, exchange.is_stream_tunnel())) {
+            Some((1.., _)) => return self.pump_hold(x),
+            Some((0, true)) => return self.pump_tunnel(x),
+            _ => {}
         }
         if self.input.is_empty() {
             return self.later(x);

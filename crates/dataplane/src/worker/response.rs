@@ -42,6 +42,9 @@ pub(super) enum Turn {
 impl Worker {
     /// Passes on what the backend has answered.
     pub(super) fn pump_response(&mut self, x: u32) {
+        if self.tunnel_is_over(x) {
+            return self.finish_tunnel(x);
+        }
         if self.exchange(x).is_some_and(|exchange| exchange.up_stream != 0) {
             return self.pay_back(x);
         }
@@ -108,7 +111,9 @@ impl Worker {
             Err(error) => {
                 let waiting = exchange.answer == Answer::Waiting;
                 up.tell_reason(&error, handled);
-                if waiting {
+                if waiting && exchange.by_http1 && crate::handshake::is_no_protocol(&error) {
+                    self.refuse_tunnel(x);
+                } else if waiting {
                     let failure = if handshaking { Failure::Tls } else { Failure::Closed };
                     self.try_failed(x, failure);
                 } else {
@@ -465,7 +470,7 @@ impl Worker {
     }
 
     /// From here on bytes pass both ways (RFC 9110 §7.8).
-    fn switch(&mut self, x: u32, bytes: &[u8], response: &Response, fields: &mut [Field]) -> Turn {
+    pub(super) fn switch(&mut self, x: u32, bytes: &[u8], response: &Response, fields: &mut [Field]) -> Turn {
         let Some(exchange) = self.exchange(x) else { return Turn::Over };
         if !exchange.upgrade {
             self.try_failed(x, Failure::Malformed);
@@ -503,33 +508,11 @@ impl Worker {
     }
 }
 
-impl Worker {
-    /// As [`Worker::switch`], for a client's stream (RFC 8441 §5).
-    fn switch_stream(&mut self, x: u32, bytes: &[u8], response: &Response, fields: &mut [Field]) -> Turn {
-        let u = self.exchange(x).and_then(|exchange| {
-            exchange.status = 200;
-            exchange.up
-        });
-        head::field::leave_out(bytes, fields, |name| name.eq_ignore_ascii_case(b"sec-websocket-accept"));
-        self.output.clear();
-        self.output.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
-        forward::kept(bytes, fields, &mut self.output);
-        self.output.extend_from_slice(b"\r\n");
-        let head = self.output.len();
-        self.give(x, head, &[], false);
-        if let Some(up) = u.and_then(|u| self.ups.get_mut(u)) {
-            up.sock.left.extend_from_slice(&bytes[response.size..]);
-        }
-        self.open_stream_tunnel(x);
-        Turn::Over
-    }
-}
-
 fn is_blocked(down: &Down, stream: u32) -> bool {
     down.sock.blocked() || down.h2.as_deref().is_some_and(|session| session.is_blocked(stream))
 }
 
-fn status_line(response: &Response, bytes: &[u8], out: &mut Vec<u8>) {
+pub(super) fn status_line(response: &Response, bytes: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(&bytes[9..12]);
     out.push(b' ');

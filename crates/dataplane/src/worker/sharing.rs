@@ -67,17 +67,24 @@ impl Worker {
         if exchange.reused {
             exchange.ledger.note(Phase::Pool, self.tick);
         }
+        if exchange.upgrade && session.takes_tunnels().is_none() {
+            return self.keep_place(x, u);
+        }
         let (head, body) = exchange.replay.split_at(exchange.head_size);
         // What came while the try before was made is still held, and with it the end.
         let held = !exchange.hold.is_empty() || exchange.ends;
         let done = exchange.request.is_done() && !held;
         let trailers = !exchange.trailers.is_empty();
         let bare = done && body.is_empty() && !trailers;
-        let id = session.request(x, head, https, bare);
-        if !bare {
+        let id = if exchange.upgrade {
+            session.request_tunnel(x, head, https)
+        } else {
+            session.request(x, head, https, bare)
+        };
+        if !exchange.upgrade && !bare {
             session.send(id, [body, b""], done && !trailers);
         }
-        if done && trailers {
+        if !exchange.upgrade && done && trailers {
             session.send_trailers(id, &exchange.trailers);
         }
         exchange.up_stream = id;
@@ -102,7 +109,11 @@ impl Worker {
             let Some(x) = self.owner_of(token, stream) else { continue };
             if let Some(exchange) = self.exchange(x) {
                 exchange.ledger.note(Phase::Connect, now);
-                exchange.sent = true;
+                exchange.sent = !Session::is_place(stream);
+            }
+            if Session::is_place(stream) {
+                self.await_settings(x, u);
+                continue;
             }
             self.await_answer(x);
             self.pump_request(x);
@@ -110,7 +121,7 @@ impl Worker {
         self.ups.find(token).into_iter().for_each(|u| self.soil_up(u));
     }
 
-    fn session_up(&mut self, u: u32) -> Option<&mut Session> {
+    pub(super) fn session_up(&mut self, u: u32) -> Option<&mut Session> {
         self.ups.get_mut(u)?.h2.as_deref_mut()
     }
 
@@ -229,18 +240,18 @@ impl Worker {
     }
 
     /// The session of a connection that is still the same.
-    fn session_of(&mut self, token: Token) -> Option<&mut Session> {
+    pub(super) fn session_of(&mut self, token: Token) -> Option<&mut Session> {
         let u = self.ups.find(token)?;
         self.session_up(u)
     }
 
     /// Whose a stream is now.
-    fn owner_of(&mut self, token: Token, stream: u32) -> Option<u32> {
+    pub(super) fn owner_of(&mut self, token: Token, stream: u32) -> Option<u32> {
         self.session_of(token)?.owner(stream)
     }
 
     /// The streams a connection has now; each may have ended when it is its turn.
-    fn streams_of(&mut self, token: Token) -> Vec<u32> {
+    pub(super) fn streams_of(&mut self, token: Token) -> Vec<u32> {
         self.session_of(token).map(|session| session.owned()).unwrap_or_default()
     }
 
@@ -284,6 +295,7 @@ impl Worker {
                     self.writable_up(u, stream);
                 }
             }
+            Event::Settled => self.settled(token),
             Event::Leaving { last } => {
                 // What the backend has not looked at is nobody's failure (RFC 9113 §6.8).
                 for stream in self.streams_of(token).into_iter().filter(|stream| *stream > last) {
@@ -302,6 +314,9 @@ impl Worker {
             exchange.sent &= !unseen;
             exchange.reused |= unseen;
             self.try_failed(x, failure);
+        } else if exchange.tunnel && exchange.response.is_done() {
+            // It has said all it wanted to say, and listens no more.
+            self.finish_tunnel(x);
         } else if exchange.response.is_done() {
             // All that was declared has come.
             self.answer_ended(x, false);
@@ -348,6 +363,9 @@ impl Worker {
                     // Nothing follows, and unless the head says so itself only the frame knows.
                     let known = response.length == head::Length::None;
                     response.length = if known { head::Length::None } else { head::Length::Bytes(0) };
+                }
+                if exchange.upgrade && response.status < 300 {
+                    return self.open_by_stream(x, text, &response, fields);
                 }
                 let status = fields.iter().find(|field| field.name_span.of(text) == b"grpc-status");
                 if let Some(status) = status.map(|field| field.value.of(text)) {
@@ -542,6 +560,8 @@ impl Worker {
                 continue;
             }
             match exchange.answer {
+                _ if exchange.tunnel => self.finish_tunnel(x),
+                Answer::Waiting if Session::is_place(stream) => self.try_failed(x, Failure::ConnectTimeout),
                 Answer::Waiting => self.try_failed(x, Failure::AnswerTimeout),
                 Answer::Begun if exchange.response.is_done() => self.answer_ended(x, false),
                 _ => self.abandon(x, Failure::AnswerTimeout),

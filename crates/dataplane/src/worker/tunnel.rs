@@ -6,7 +6,7 @@ use super::Worker;
 use crate::body::Body;
 use crate::exchange::{Answer, Failure};
 use crate::ledger::Phase;
-use crate::pool::{Dice, Pool, Wish};
+use crate::pool::{Pool, Wish};
 use crate::sock::{Got, Sock};
 
 /// Turns of one direction before others have theirs.
@@ -69,7 +69,6 @@ impl Worker {
 
     /// From here on a stream is bytes both ways; each direction goes the way of a body without end.
     pub(super) fn open_stream_tunnel(&mut self, x: u32) {
-        let timeout = self.local.plan.settings.tunnel_timeout;
         let Some(exchange) = self.exchange(x) else { return };
         exchange.tunnel = true;
         exchange.answer = Answer::Begun;
@@ -78,12 +77,15 @@ impl Worker {
         (exchange.request_chunked, exchange.response_chunked) = (false, false);
         exchange.body_most = u64::MAX;
         (exchange.expires, exchange.client_by) = (u64::MAX, u64::MAX);
-        if let Some(u) = exchange.up {
-            self.up_deadline(u, timeout);
+        let (d, by_stream) = (exchange.down, exchange.stream != 0);
+        if let Some(down) = self.downs.get_mut(d).filter(|_| !by_stream) {
+            down.deadline.clear();
         }
-        self.pump_hold(x);
-        // Behind the head there may be bytes already.
-        let left = self.exchange(x).and_then(|exchange| exchange.up).and_then(|u| self.ups.get_mut(u));
+        self.await_rest(x);
+        self.pump_request(x);
+        // Behind the head there may be bytes already, unless they are frames.
+        let own = self.exchange(x).filter(|exchange| exchange.up_stream == 0);
+        let left = own.and_then(|exchange| exchange.up).and_then(|u| self.ups.get_mut(u));
         if let Some(left) = left.map(|up| std::mem::take(&mut up.sock.left)).filter(|left| !left.is_empty()) {
             self.output.clear();
             self.answer_body(x, 0, &left);
@@ -93,19 +95,33 @@ impl Worker {
 
     /// The backend has ended its direction of a stream's tunnel; true if the client's goes on.
     pub(super) fn half_close_stream(&mut self, x: u32) -> bool {
-        let timeout = self.local.plan.settings.tunnel_timeout;
         let Some(exchange) = self.exchange(x) else { return false };
-        if !exchange.is_stream_tunnel() || exchange.request.is_done() {
+        if !exchange.is_stream_tunnel() || exchange.request.is_done() && !self.withholds(x) {
             return false;
         }
+        let Some(exchange) = self.exchange(x) else { return false };
         exchange.response = Body::Done;
-        let u = exchange.up;
+        let (d, by_stream) = (exchange.down, exchange.stream != 0);
         self.output.clear();
         self.give(x, 0, &[], true);
-        if let Some(u) = u {
-            self.up_deadline(u, timeout);
+        if let Some(down) = self.downs.get_mut(d).filter(|_| !by_stream) {
+            down.sock.finish_when_flushed();
         }
+        self.await_rest(x);
         true
+    }
+
+    /// Whether bytes for the backend wait for the window of its stream.
+    fn withholds(&self, x: u32) -> bool {
+        let Some(exchange) = self.exchanges.get(x) else { return false };
+        let session = exchange.up.and_then(|u| self.ups.get(u)?.h2.as_deref());
+        session.is_some_and(|session| session.is_blocked(exchange.up_stream))
+    }
+
+    /// Whether both directions of a tunnel with a stream have ended, and nothing of either waits here any more.
+    pub(super) fn tunnel_is_over(&self, x: u32) -> bool {
+        let Some(exchange) = self.exchanges.get(x).filter(|exchange| exchange.is_stream_tunnel()) else { return false };
+        exchange.is_whole() && exchange.response.is_done() && !self.withholds(x) && !self.is_blocked(x)
     }
 
     /// Both sides are there.
@@ -136,11 +152,15 @@ impl Worker {
     }
 
     pub(super) fn pump_tunnel(&mut self, x: u32) {
+        if self.tunnel_is_over(x) {
+            return self.finish_tunnel(x);
+        }
         if self.input.is_empty() {
             return self.later(x);
         }
         let mut input = std::mem::take(&mut self.input);
-        let over = self.pump_both(x, &mut input);
+        let by_stream = self.exchange(x).is_some_and(|exchange| exchange.up_stream != 0);
+        let over = if by_stream { self.pump_into_stream(x, &mut input) } else { self.pump_both(x, &mut input) };
         self.input = input;
         match over {
             Some(Way::Ended) => self.finish_tunnel(x),
@@ -194,6 +214,47 @@ impl Worker {
         None
     }
 
+    /// What a client of HTTP/1.1 says, for the backend's stream; what that says comes by itself. `Some` when it is over.
+    fn pump_into_stream(&mut self, x: u32, input: &mut [u8]) -> Option<Way> {
+        self.pay_back(x);
+        for _ in 0..TURNS {
+            let exchange = self.exchanges.get_mut(x)?;
+            if exchange.request.is_done() {
+                return None;
+            }
+            let (d, stream) = (exchange.down, exchange.up_stream);
+            let u = exchange.up?;
+            let (up, down) = (self.ups.get_mut(u)?, self.downs.get_mut(d)?);
+            if !up.takes(stream) {
+                return None;
+            }
+            // What came with the head is there whole.
+            let piece = if down.unread { input.len() } else { self.local.purse.piece(input.len()) };
+            let given = match down.read_on(&mut input[..piece], &mut self.cipher) {
+                Ok(Got::Nothing) => return None,
+                Ok(Got::Bytes(length)) => {
+                    exchange.bytes_in += length as u64;
+                    up.give(stream, &input[..length], false, &[])
+                }
+                Ok(Got::End | Got::Cut) => {
+                    exchange.request = Body::Done;
+                    up.give(stream, &[], true, &[])
+                }
+                Err(_) => return Some(Way::Broken),
+            };
+            self.soil_up(u);
+            if given.is_err() {
+                return Some(Way::Broken);
+            }
+            self.await_rest(x);
+            if self.tunnel_is_over(x) {
+                return Some(Way::Ended);
+            }
+        }
+        self.later(x);
+        None
+    }
+
     pub(super) fn finish_tunnel(&mut self, x: u32) {
         self.release(x, false);
         let now = self.now();
@@ -204,16 +265,6 @@ impl Worker {
         exchange.keep = false;
         self.finish(x);
     }
-}
-
-/// `Sec-WebSocket-Key`: sixteen bytes by chance, in base64 (RFC 6455 §4.1).
-pub(super) fn websocket_key(dice: &mut Dice, out: &mut Vec<u8>) {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    out.extend_from_slice(b"Sec-WebSocket-Key: ");
-    out.extend((0..21).map(|_| DIGITS[dice.below(64)]));
-    // Two bits are left for the last digit.
-    out.push(DIGITS[dice.below(4) << 4]);
-    out.extend_from_slice(b"==\r\n");
 }
 
 /// Moves what there is from one side to the other.

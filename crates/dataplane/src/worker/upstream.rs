@@ -115,9 +115,13 @@ impl Worker {
             Pick::Nobody if exchange.twin_of.is_some() => return self.drop_twin(x),
             Pick::Nobody => return self.fail_with(x, Failure::NoEndpoint, 503, "the backend has no endpoint"),
         };
+        if exchange.upgrade && pool.backend.settings.http2 && !self.find_way(x, &pool, endpoint) {
+            return;
+        }
+        let Some(exchange) = self.exchanges.get_mut(x) else { return };
         let (tunnel, careful) = (exchange.is_raw(), !exchange.method.is_idempotent());
         let client = pool.backend.settings.is_personal().then(|| self.downs.token(exchange.down));
-        let shared = pool.backend.settings.http2 && !tunnel;
+        let shared = exchange.goes_by_stream(&pool);
         let ready = match (shared, tunnel) {
             (true, _) => self.take_shared(&pool, endpoint),
             (_, true) => None,
@@ -244,7 +248,8 @@ impl Worker {
     fn connect(&mut self, x: u32, pool: &Rc<Pool>, endpoint: usize) {
         let Some(exchange) = self.exchange(x) else { return };
         exchange.reused = false;
-        if !exchange.is_raw() && self.takes_none(pool, endpoint) {
+        let shared = exchange.goes_by_stream(pool);
+        if shared && self.takes_none(pool, endpoint) {
             return self.try_failed(x, Failure::RefusedStream);
         }
         let counters = &pool.backend.endpoints[endpoint].counters[self.shared.index];
@@ -297,7 +302,7 @@ impl Worker {
         }
         let until = self.exchange(x).map_or(u64::MAX, |exchange| exchange.try_until);
         self.up_deadline(u, sooner(pool.backend.settings.connect_timeout, until, self.tick));
-        if pool.backend.settings.http2 && !self.exchange(x).is_some_and(|exchange| exchange.is_raw()) {
+        if shared {
             self.share(u);
             self.send_stream(x);
         }
@@ -335,7 +340,8 @@ impl Worker {
         }
         let Some(up) = self.ups.get_mut(u) else { return };
         if let Some(outward) = &up.pool.backend.settings.tls {
-            if let Err(error) = up.sock.connect_tls(outward) {
+            let http1 = x.is_some_and(|x| self.exchanges.get(x).is_some_and(|exchange| exchange.by_http1));
+            if let Err(error) = up.sock.connect_tls(outward, http1) {
                 daemon::warn!("failed to begin TLS", backend = up.pool.backend.name, reason = error);
                 return match x {
                     Some(x) => self.try_failed(x, Failure::Connect),
@@ -460,8 +466,8 @@ impl Worker {
             return;
         };
         let (tunnel, over) = self.exchange(x).map_or((false, false), |exchange| {
-            let by_stream = exchange.stream != 0;
-            (exchange.tunnel && !by_stream, exchange.is_stream_tunnel() && exchange.response.is_done())
+            let by_stream = exchange.is_stream_tunnel();
+            (exchange.tunnel && !by_stream, by_stream && exchange.response.is_done())
         });
         if gone && over {
             return self.finish_tunnel(x);

@@ -204,9 +204,13 @@ pub(super) fn client(tls: &ClientTls, endpoints: &[String], http2: bool) -> Resu
         }
         _ => builder.with_no_client_auth(),
     };
-    config.alpn_protocols = vec![if http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let http1 = http2.then(|| Arc::new(config.clone()));
+    if http2 {
+        config.alpn_protocols = vec![b"h2".to_vec()];
+    }
     let host = endpoints.first().and_then(|endpoint| endpoint.rsplit_once(':')).map_or("", |(host, _)| host);
     let name = tls.server_name.as_deref().unwrap_or_else(|| host.trim_start_matches('[').trim_end_matches(']'));
     let server = ServerName::try_from(name.to_owned()).map_err(|_| TlsError::Name { name: name.to_owned() })?;
-    Ok((Outward { config: Arc::new(config), name: server }, fingerprint))
+    Ok((Outward { config: Arc::new(config), http1, name: server }, fingerprint))
 }

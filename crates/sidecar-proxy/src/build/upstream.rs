@@ -106,6 +106,7 @@ fn settings(one: &config::Backend, tls: Option<backend::Outward>, sticky: Option
         sticky,
         tls,
         http2: one.http2,
+        http1: one.http1,
         announce: one.proxy_protocol.map(|version| match version {
             config::ProxyProtocol::V1 => Version::One,
             config::ProxyProtocol::V2 => Version::Two,

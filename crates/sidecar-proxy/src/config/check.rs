@@ -91,6 +91,12 @@ pub fn check(spec: &Spec, decoder: &mut Decoder) {
                 "is not supported with http2: clients share such connections, and it names only one",
             );
         }
+        if one.http1 && !one.http2 {
+            decoder.refuse_at(&format!("{at}.http1"), "needs http2: without, nothing else is spoken");
+        } else if one.http1 && one.tls.is_some() {
+            decoder
+                .refuse_at(&format!("{at}.http1"), "is of no use with tls: the handshake tells what is spoken (ALPN)");
+        }
         if one.resolve_every.0.is_zero() {
             decoder.refuse_at(&format!("{at}.resolveEvery"), "must be longer than 0s");
         }

@@ -97,6 +97,8 @@ spec:
     backends: [{name: gone}]
   backends:
   - {name: b, endpoints: ['nowhere', 'h:0', 'unix:x']}
+  - {name: c, endpoints: ['h:1'], http1: true}
+  - {name: d, endpoints: ['h:1'], http1: true, http2: true, tls: {}}
   limits: {head: 1Mi}
   filters: {unused: {respond: {status: 99}}}
 ";
@@ -127,9 +129,11 @@ F:20:23: spec.routes[0].backends[0].name: there is no backend `gone`
 F:22:27: spec.backends[0].endpoints[0]: must be `HOST:PORT` or `unix:/PATH`
 F:22:38: spec.backends[0].endpoints[1]: must be `HOST:PORT` or `unix:/PATH`
 F:22:45: spec.backends[0].endpoints[2]: a socket's path must be absolute
-F:23:18: spec.limits.head: must be between 1Ki and 32Ki
-F:24:40: spec.filters.unused.respond.status: must be from 200 to 599
-24 problem(s)
+F:23:42: spec.backends[1].http1: needs http2: without, nothing else is spoken
+F:24:42: spec.backends[2].http1: is of no use with tls: the handshake tells what is spoken (ALPN)
+F:25:18: spec.limits.head: must be between 1Ki and 32Ki
+F:26:40: spec.filters.unused.respond.status: must be from 200 to 599
+26 problem(s)
 "
     );
 }

@@ -35,6 +35,7 @@ mod tcp;
 mod telemetry;
 mod tls;
 mod tls_peers;
+mod websocket;
 mod windows;
 mod wire;
 mod withheld;

@@ -2,7 +2,7 @@
 //! The test is both the client and the backend.
 
 use std::io::Read as _;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use crate::harness::{Client, PATIENCE, Upstream, World, eventually, ok, simple_spec};
 use crate::wire::{Came, DATA, END, HEADERS, PING, PREFACE, RST, WHOLE, Wire, block, frame, get, request, settings};
@@ -95,23 +95,35 @@ impl Backend {
     }
 
     pub(crate) fn accept(&self) -> Side {
+        let mut side = self.accept_silently();
+        side.send(&settings(&[]));
+        side
+    }
+
+    /// As [`Backend::accept`], and nothing is said.
+    pub(crate) fn accept_silently(&self) -> Side {
+        let mut stream = self.accept_bare();
+        let mut preface = [0; PREFACE.len()];
+        stream.read_exact(&mut preface).unwrap();
+        assert_eq!(preface, PREFACE);
+        let mut side = Side::new(Wire::over(Box::new(stream)));
+        side.until("settings", |came| matches!(came, Came::Settings(_)));
+        side
+    }
+
+    /// The next connection, whatever is spoken on it.
+    pub(crate) fn accept_bare(&self) -> TcpStream {
         self.listener.set_nonblocking(true).unwrap();
         let mut accepted = None;
         eventually("a connection", || {
             accepted = self.listener.accept().ok();
             accepted.is_some()
         });
-        let (mut stream, _) = accepted.unwrap();
+        let (stream, _) = accepted.unwrap();
         stream.set_nonblocking(false).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
-        let mut preface = [0; PREFACE.len()];
-        stream.read_exact(&mut preface).unwrap();
-        assert_eq!(preface, PREFACE);
-        let mut side = Side::new(Wire::over(Box::new(stream)));
-        side.send(&settings(&[]));
-        side.until("settings", |came| matches!(came, Came::Settings(_)));
-        side
+        stream
     }
 }
 

@@ -80,6 +80,13 @@ impl Session {
                     opened = true;
                 }
                 5 if !(16_384..=16_777_215).contains(&value) => return Err(Code::Protocol),
+                8 if self.role == Role::Client => {
+                    // What has been offered is not taken back (RFC 8441 §3).
+                    if value > 1 || value == 0 && self.tunnels {
+                        return Err(Code::Protocol);
+                    }
+                    self.tunnels = value == 1;
+                }
                 // Larger frames would only let one stream hold up the others.
                 _ => {}
             }
@@ -88,6 +95,9 @@ impl Session {
         self.patience.answered(frame::HEADER);
         if opened {
             self.push_pending(0);
+        }
+        if self.has_places() {
+            return Ok(Some(Event::Settled));
         }
         Ok(opened.then_some(Event::Writable { stream: 0 }))
     }

@@ -339,3 +339,32 @@ fn streams_are_seen_out() {
     assert_eq!(client.end_late(1000), u64::MAX);
     assert!(client.is_empty() && written(&mut client) == [(3, 0, id, 4)]);
 }
+
+#[test]
+fn tunnels_are_asked_for_when_it_is_known_that_they_are_taken() {
+    let mut client = Session::new(Role::Client, 4096, false);
+    assert_eq!(client.takes_tunnels(), None);
+    let place = client.keep_place(7);
+    assert!(Session::is_place(place) && client.is_blocked(place) && client.owner(place) == Some(7));
+    client.out.clear();
+    assert_eq!(feed(&mut client, &settings(&[(8, 1)])), Ok(vec![Event::Settled]));
+    assert_eq!(client.takes_tunnels(), Some(true));
+    client.close(place, Code::Cancel);
+    assert!(client.is_empty());
+    let text = b"GET /x HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let id = client.request_tunnel(7, text, false);
+    assert_eq!(id, 1);
+    // The answer to SETTINGS and a head that does not end the stream; nothing of the place.
+    let kinds: Vec<_> =
+        written(&mut client).into_iter().map(|(kind, flags, stream, _)| (kind, flags, stream)).collect();
+    assert_eq!(kinds, [(frame::SETTINGS, frame::ACK, 0), (frame::HEADERS, frame::END_HEADERS, 1)]);
+    // Nobody waits: nobody needs to know.
+    assert_eq!(feed(&mut client, &settings(&[(8, 1)])), Ok(vec![]));
+    // What was offered is not taken back (RFC 8441 §3).
+    assert_eq!(feed(&mut client, &settings(&[(8, 0)])), Err(Code::Protocol));
+    let mut client = Session::new(Role::Client, 4096, false);
+    assert_eq!(feed(&mut client, &settings(&[(8, 2)])), Err(Code::Protocol));
+    let mut client = Session::new(Role::Client, 4096, false);
+    assert_eq!(feed(&mut client, &settings(&[(8, 0)])), Ok(vec![]));
+    assert_eq!(client.takes_tunnels(), Some(false));
+}

@@ -138,7 +138,7 @@ impl Owner {
                 assert!(self.session.owner(*stream).is_none());
                 self.lives.insert(*stream, Life::Over);
             }
-            Event::Writable { .. } | Event::Leaving { .. } => {}
+            Event::Writable { .. } | Event::Leaving { .. } | Event::Settled => {}
         }
         self.told.push(event);
     }
