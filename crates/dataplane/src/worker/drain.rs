@@ -101,7 +101,8 @@ impl Worker {
             self.shared.cut.add(self.unfinished());
             return true;
         }
-        if !self.downs.is_empty() || self.stays() {
+        // Without clients only copies of requests are left: others go on counting what they have taken of their backends.
+        if !self.downs.is_empty() || self.stays() || self.leisurely && !self.exchanges.is_empty() {
             return false;
         }
         // Whoever is waiting to be let in is served still.

@@ -1,6 +1,8 @@
 //! Copies of requests for another backend: that they are the same, and that the requests learn nothing of them.
 
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::config::problems;
@@ -127,6 +129,38 @@ fn nobody_waits_for_a_copy() {
     let mut world = world;
     world.signal(rustix::process::Signal::TERM);
     assert_eq!(world.wait().code(), Some(0));
+}
+
+#[test]
+fn a_worker_that_goes_sees_its_copies_out() {
+    let app = Upstream::start(|_| ok("app"));
+    let answers = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&answers);
+    let shadow = Upstream::start(move |_| {
+        eventually("the word to answer", || told.load(Ordering::Relaxed));
+        ok("shadow")
+    });
+    let spec = spec(app.address, shadow.address, ", timeout: 1m", ("", ", maxRequests: 24"));
+    let world = World::with(&spec.replace("workers: 1", "workers: 4"));
+    for _ in 0..3 {
+        answers.store(false, Ordering::Relaxed);
+        let before = (shadow.count(), decisions(&world, "answered"));
+        let mut clients: Vec<_> = (0..24).map(|_| world.client()).collect();
+        for client in &mut clients {
+            client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+        }
+        clients.iter_mut().for_each(|client| assert_eq!(client.answer().status(), 200));
+        eventually("the copies", || shadow.count() == before.0 + 24);
+        drop(clients);
+        // Three of the four workers are superfluous, and have no clients.
+        world.reload(&spec);
+        std::thread::sleep(Duration::from_millis(100));
+        answers.store(true, Ordering::Relaxed);
+        eventually("their answers", || decisions(&world, "answered") == before.1 + 24);
+        let active = format!("_backend_requests_active{{backend=\"shadow\",endpoint=\"{}\"}}", shadow.address);
+        eventually("their end", || world.metric(&format!("outrigger_proxy{active}")) == 0);
+        world.reload(&spec.replace("workers: 1", "workers: 4"));
+    }
 }
 
 #[test]
