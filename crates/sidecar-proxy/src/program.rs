@@ -49,6 +49,8 @@ pub(crate) struct State {
     /// As counted when the document was read: there may be more CPUs now, but counters have no room for them.
     workers: usize,
     kept: Kept,
+    /// What the plan's files were before it was built from them: whatever has changed since then is seen.
+    files: Arc<Files>,
     pub(crate) plan: Arc<Plan>,
 }
 
@@ -70,9 +72,10 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Inner {
     fn build(spec: Spec, mut kept: Kept) -> Result<Inner, BuildError> {
         let workers = build::workers(&spec);
+        let files = Arc::new(Files::default().now(&spec));
         let plan = Arc::new(build::build(&spec, workers, &mut kept)?);
         let spec = Arc::new(spec);
-        let state = Mutex::new(State { spec, workers, kept, plan });
+        let state = Mutex::new(State { spec, workers, kept, files, plan });
         let (server, listening, handed_over) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
         Ok(Inner { state, server, listening, handed_over })
     }
@@ -103,13 +106,21 @@ impl Inner {
             Why::Document(spec) => (spec, build::workers(spec)),
             Why::Files | Why::Endpoints => (&*state.spec, state.workers),
         };
-        let plan = match why {
-            Why::Endpoints => build::refresh(spec, &state.plan, &mut state.kept)?,
-            Why::Document(_) | Why::Files => build::build(spec, workers, &mut state.kept)?,
+        let files = match why {
+            Why::Endpoints => Arc::clone(&state.files),
+            Why::Document(_) | Why::Files => Arc::new(state.files.now(spec)),
         };
-        let plan = Arc::new(plan);
+        let built = match why {
+            Why::Endpoints => build::refresh(spec, &state.plan, &mut state.kept),
+            Why::Document(_) | Why::Files => build::build(spec, workers, &mut state.kept),
+        };
+        if let Why::Files = why {
+            // Also if they are no good: that is said once.
+            state.files = Arc::clone(&files);
+        }
+        let plan = Arc::new(built?);
         if let Why::Document(spec) = why {
-            (state.spec, state.workers) = (Arc::new(spec.clone()), workers);
+            (state.spec, state.workers, state.files) = (Arc::new(spec.clone()), workers, files);
         }
         state.plan = Arc::clone(&plan);
         apply(workers, &plan).map_err(|error| BuildError::new("the workers; some have gone over", error))
@@ -157,6 +168,14 @@ impl Inner {
 
     pub(crate) fn plan(&self) -> Arc<Plan> {
         Arc::clone(&lock(&self.state).plan)
+    }
+
+    /// Whether any of the plan's files is another than the plan was built from.
+    fn have_files_changed(&self) -> bool {
+        let state = lock(&self.state);
+        let (spec, files) = (Arc::clone(&state.spec), Arc::clone(&state.files));
+        drop(state);
+        files.now(&spec) != *files
     }
 }
 
@@ -345,14 +364,12 @@ impl Proxy {
         let inner = Arc::downgrade(&self.inner);
         let builder = thread::Builder::new().name("keeper".to_owned()).stack_size(128 << 10);
         let spawned = builder.spawn(move || {
-            let mut seen = Seen::default();
             let mut found = false;
             loop {
                 let Some(inner) = inner.upgrade().filter(|inner| !inner.handed_over.load(Ordering::Relaxed)) else {
                     return;
                 };
-                let spec = Arc::clone(&lock(&inner.state).spec);
-                let files = seen.has_changed(&spec);
+                let files = inner.have_files_changed();
                 // One does not hold the other back.
                 if found {
                     match inner.renew(Why::Endpoints) {
@@ -373,10 +390,13 @@ impl Proxy {
                         }
                     }
                 }
-                let bell = Arc::clone(&lock(&inner.state).kept.watches.bell);
-                drop(inner);
+                let state = lock(&inner.state);
+                let bell = Arc::clone(&state.kept.watches.bell);
                 // Without files only a reload can change that, and it reads everything itself.
-                found = bell.wait(if build::files(&spec).is_empty() { 10 * LOOK } else { LOOK });
+                let pause = if build::files(&state.spec).is_empty() { 10 * LOOK } else { LOOK };
+                drop(state);
+                drop(inner);
+                found = bell.wait(pause);
             }
         });
         if let Err(error) = spawned {
@@ -385,33 +405,60 @@ impl Proxy {
     }
 }
 
-/// What files were when they were last looked at.
-#[derive(Debug, Default)]
-struct Seen {
-    files: HashMap<PathBuf, Option<Vec<u8>>>,
-}
+/// What files say.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Files(HashMap<PathBuf, Vec<u8>>);
 
-impl Seen {
-    /// The first look at something new changes nothing: the plan was built from it a moment ago.
-    fn has_changed(&mut self, spec: &Spec) -> bool {
-        let mut changed = false;
-        let files = build::files(spec);
-        self.files.retain(|path, _| files.contains(path));
-        for path in files {
-            // Missing for a moment, in the middle of a swap: the next look brings it.
-            let text = std::fs::read(&path).ok();
-            if text.is_some() {
-                let before = self.files.insert(path, text.clone());
-                changed |= before.is_some_and(|before| before != text);
-            }
-        }
-        changed
+impl Files {
+    /// The document's files as they are now. One that is missing for a moment, in the middle of a swap, is what it was.
+    fn now(&self, spec: &Spec) -> Files {
+        let text = |path: &PathBuf| std::fs::read(path).ok().or_else(|| self.0.get(path).cloned());
+        Files(build::files(spec).into_iter().filter_map(|path| text(&path).map(|text| (path, text))).collect())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_changes_behind_the_plan_is_seen() {
+        let directory = tempfile::tempdir().unwrap();
+        let list = directory.path().join("list");
+        std::fs::write(&list, "192.0.2.0/24").unwrap();
+        let text = format!(
+            "apiVersion: outrigger.dev/v1alpha1
+kind: Proxy
+spec:
+  listeners: [{{name: http, address: '127.0.0.1:0'}}]
+  routes:
+  - name: all
+    backends: [{{name: app}}]
+    filters: [{{rules: [{{name: a, action: deny, networksFile: {}}}]}}]
+  backends: [{{name: app, endpoints: ['127.0.0.1:1']}}]
+",
+            list.display()
+        );
+        let spec = daemon::config::load::<Spec>(&text, "Proxy", check).unwrap().spec;
+        let inner = Inner::build(spec.clone(), Kept::new(None, Vec::new())).unwrap();
+        let changed = |list: &PathBuf, text: &str| {
+            std::fs::write(list, text).unwrap();
+            inner.have_files_changed()
+        };
+        assert!(!inner.have_files_changed() && changed(&list, "198.51.100.0/24"));
+        inner.renew_by(Why::Document(&spec), |_, _| Ok(())).unwrap();
+        assert!(!inner.have_files_changed() && changed(&list, "192.0.2.0/24"));
+        inner.renew_by(Why::Endpoints, |_, _| Ok(())).unwrap();
+        assert!(inner.have_files_changed(), "nothing was read again");
+        inner.renew_by(Why::Files, |_, _| Ok(())).unwrap();
+        assert!(!inner.have_files_changed());
+        // What is no good is said once, and what is not there is what it was.
+        assert!(changed(&list, "nobody"));
+        let _ = inner.renew_by(Why::Files, |_, _| Ok(()));
+        assert!(!inner.have_files_changed());
+        std::fs::remove_file(&list).unwrap();
+        assert!(!inner.have_files_changed());
+    }
 
     #[test]
     fn no_plan_is_made_before_the_last_has_been_applied() {
