@@ -110,12 +110,14 @@ impl Match {
 
 /// `wanted` as in [`Match::host`].
 pub(crate) fn host_matches(wanted: &[u8], host: &[u8]) -> bool {
+    // The dot that ends a name says that nothing is to be appended to it (RFC 1034 §3.1); it is the same name.
+    let host = host.strip_suffix(b".").unwrap_or(host);
     match wanted {
         [] => true,
         [b'*', suffix @ ..] => {
             host.len() > suffix.len() && host[host.len() - suffix.len()..].eq_ignore_ascii_case(suffix)
         }
-        exact => host.strip_suffix(b".").unwrap_or(host).eq_ignore_ascii_case(exact),
+        exact => host.eq_ignore_ascii_case(exact),
     }
 }
 

@@ -27,6 +27,21 @@ fn found(table: &Table, text: &str) -> Option<usize> {
     })
 }
 
+#[test]
+fn a_name_with_a_dot_at_its_end_is_the_same_name() {
+    for (wanted, asked, matches) in [
+        ("a.example", "a.example.", true),
+        ("*.example", "A.example.", true),
+        ("*.example", "b.a.example.:80", true),
+        ("*.example", ".example.", false),
+        ("*.example", "example.", false),
+        ("a.example", "a.example..", false),
+    ] {
+        let table = Table::new(vec![(host(wanted), 0)]);
+        assert_eq!(get(&table, asked, "/").is_some(), matches, "{wanted} {asked}");
+    }
+}
+
 fn get(table: &Table, host: &str, path: &str) -> Option<usize> {
     found(table, &format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nX-Env: blue\r\n\r\n"))
 }
