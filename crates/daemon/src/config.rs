@@ -16,4 +16,4 @@ pub use decode::{Decoder, Document, Problem};
 pub use envelope::{Loaded, load};
 pub use quantity::{Seconds, Size};
 pub use schema::Schema;
-pub use source::Source;
+pub use source::{ReadError, Source};

@@ -45,7 +45,7 @@ impl Watch {
                 None => tokio::time::sleep(POLL).await,
             }
             // Missing for a moment, in the middle of a swap: the next event brings it.
-            let Ok(source) = Source::read(&self.paths) else { continue };
+            let Ok(source) = Source::read_again(&self.paths) else { continue };
             if self.seen != source {
                 self.seen = source.clone();
                 return source;

@@ -21,7 +21,7 @@ use tokio::task::{JoinHandle, LocalSet};
 use crate::admin::{self, Command, Endpoints};
 use crate::args::{self, Args, Verb};
 use crate::config::schema::{Presence, Schema, Shape};
-use crate::config::{Document as _, Loaded, Problem, Source, envelope, print};
+use crate::config::{Document as _, Loaded, Problem, ReadError, Source, envelope, print};
 use crate::drain::{Drain, Trigger};
 use crate::exit::{Exit, termination_message};
 use crate::hand_over::{self, Inherited, READY};
@@ -69,10 +69,10 @@ fn say(out: &mut dyn std::io::Write, text: &str) {
     let _ = out.flush();
 }
 
-/// The configuration's text.
-fn text_of<P: Program>(args: &Args) -> Result<Source, String> {
+/// The configuration's text, as `read` gets it from files.
+fn text_of<P: Program>(args: &Args, read: fn(&[PathBuf]) -> Result<Source, ReadError>) -> Result<Source, String> {
     if !args.config.is_empty() {
-        return Source::read(&args.config).map_err(|error| chain(&error));
+        return read(&args.config).map_err(|error| chain(&error));
     }
     if args.flags.is_empty() {
         return Err("needs --config FILE or flags; see --help".to_owned());
@@ -87,7 +87,7 @@ fn shown(source: &Source, problems: &[Problem]) -> Vec<String> {
 }
 
 fn with_config<P: Program>(args: &Args) -> Exit {
-    let source = match text_of::<P>(args) {
+    let source = match text_of::<P>(args, Source::read) {
         Ok(found) => found,
         Err(message) => {
             say(&mut std::io::stderr(), &format!("{}: {message}\n", P::NAME));
@@ -347,7 +347,7 @@ async fn change(watch: &mut Option<Watch>) -> Source {
 }
 
 fn reread<P: Program>(program: &P, args: &Args, context: &Context, reloads: &Reloads, walls: Option<&Walls>) {
-    match text_of::<P>(args) {
+    match text_of::<P>(args, Source::read_again) {
         Ok(source) => apply(program, &source, context, reloads, walls),
         Err(message) => {
             reloads.last_good.store(false, Ordering::Relaxed);
