@@ -1,6 +1,7 @@
 //! `/livez /readyz /healthz /metrics` for everybody; what changes something only on a Unix socket, because the
 //! application shares the pod's loopback.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fs::Permissions;
@@ -66,6 +67,8 @@ pub struct Endpoints {
     pub streams: Streams,
     /// For a new process that takes over; `None`: this program does not hand over.
     pub sockets: Option<Sockets>,
+    /// Somebody has been given the sockets and is not ready yet, or has taken over.
+    pub taken: Cell<bool>,
     pub prefix: &'static str,
     pub commands: mpsc::Sender<Command>,
 }
@@ -159,13 +162,24 @@ async fn asks_for_sockets(stream: &UnixStream) -> bool {
     }
 }
 
-/// Gives all sockets away and waits for the word that the new process serves.
+/// Hands over to one process at a time: two that both serve would each think that it is the only one.
 async fn hand_over(mut stream: UnixStream, endpoints: &Endpoints) -> io::Result<()> {
+    let mut asking = [0; ASKING.len()];
+    // Also before a refusal, which would not arrive where something is left unread.
+    stream.read_exact(&mut asking).await?;
     let Some(sockets) = &endpoints.sockets else {
         return stream.write_all(b"this program does not hand over\n").await;
     };
-    let mut asking = [0; ASKING.len()];
-    stream.read_exact(&mut asking).await?;
+    if endpoints.taken.replace(true) {
+        return stream.write_all(b"another process is taking over\n").await;
+    }
+    let outcome = hand_over_to(stream, sockets, endpoints).await;
+    endpoints.taken.set(outcome.is_ok());
+    outcome
+}
+
+/// Gives all sockets away and waits for the word that the new process serves.
+async fn hand_over_to(stream: UnixStream, sockets: &Sockets, endpoints: &Endpoints) -> io::Result<()> {
     let successor = stream.peer_cred().ok().and_then(|credentials| credentials.pid());
     let all = sockets();
     info!("handing over", sockets = all.len(), to = successor.unwrap_or_default());

@@ -1,6 +1,6 @@
 //! The story of a program's life.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
@@ -416,6 +416,7 @@ async fn start_admin<P: Program>(
         pages: Box::new(move |path| for_pages.page(path)),
         streams: Box::new(move |path, query| for_streams.stream(path, query)),
         sockets: P::HANDS_OVER.then_some(sockets),
+        taken: Cell::new(false),
         prefix: P::METRICS,
         commands,
     });

@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::process::{Child, ExitStatus};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::{Client, Does, Upstream, World, eventually, ok, simple_spec};
+use crate::harness::{Client, Does, PATIENCE, Upstream, World, eventually, ok, simple_spec};
 
 /// Clients that ask all the time: some keep their connection, some make a new one each time. Every request must be answered.
 struct Load {
@@ -146,6 +147,32 @@ fn a_successor_that_fails_changes_nothing() {
     load.go_on();
     assert_eq!(ended(&mut old).code(), Some(0));
     load.end();
+}
+
+#[test]
+fn only_one_takes_over_at_a_time() {
+    let upstream = Upstream::start(|_| ok("hello"));
+    let mut world = World::simple(&[upstream.address]);
+    // It has the sockets, and is not ready yet.
+    let mut first = UnixStream::connect(world.path("sock")).unwrap();
+    first.set_read_timeout(Some(PATIENCE)).unwrap();
+    first.write_all(b"hand-over 1\n").unwrap();
+    let mut said = Vec::new();
+    while !said.ends_with(b"done\n") {
+        let mut piece = [0; 1024];
+        let length = first.read(&mut piece).unwrap();
+        assert!(length > 0, "{}", world.log());
+        said.extend_from_slice(&piece[..length]);
+    }
+    let (status, log) = world.fail_to_take_over();
+    assert!(status.code() == Some(1) && log.contains("another process is taking over"), "{log}");
+    assert_eq!(world.client().get("/").status(), 200);
+    // It never became ready: whoever comes next may try.
+    drop(first);
+    eventually("the end of the first try", || world.log().contains("not handed over"));
+    let (mut old, _) = world.take_over();
+    assert_eq!(ended(&mut old).code(), Some(0));
+    assert_eq!(world.client().get("/").status(), 200);
 }
 
 #[test]
