@@ -28,8 +28,10 @@ pub(super) fn log(spec: &Spec, kept: &Kept) -> Result<Option<AccessLog>, BuildEr
             writer.reopen();
             writer.clone()
         }
-        _ => Writer::open(log.path.as_deref().map(Path::new))
-            .map_err(|error| BuildError::new("the access log", error))?,
+        _ => Writer::open(log.path.as_deref().map(Path::new)).map_err(|error| {
+            let path = log.path.as_deref().unwrap_or("standard output");
+            BuildError::new(format!("the access log {path}"), error)
+        })?,
     };
     // The document's fields have the short names of the data plane's.
     let bit = |field: &LogField| {

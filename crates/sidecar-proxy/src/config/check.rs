@@ -80,6 +80,9 @@ pub fn check(spec: &Spec, decoder: &mut Decoder) {
             if health.path.as_ref().is_some_and(|path| !is_path(path)) {
                 decoder.refuse_at(&format!("{at}.activeHealth.path"), "must begin with `/` and have no blanks");
             }
+            if health.failures == 0 || health.successes == 0 {
+                decoder.refuse_at(&format!("{at}.activeHealth"), "failures and successes must be at least 1");
+            }
             upstream::check_health(&at, one, health, decoder);
         }
         if one.tls.as_ref().is_some_and(|tls| tls.cert_file.is_some() != tls.key_file.is_some()) {
@@ -169,12 +172,15 @@ fn check_route(at: &str, route: &Route, spec: &Spec, decoder: &mut Decoder) {
     }
     for (index, host) in route.hosts.iter().enumerate() {
         let name = host.strip_prefix("*.").unwrap_or(host);
+        let labels = dataplane::route::without_port(name.as_bytes());
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-._:[]".contains(c);
-        if name.is_empty() || !name.chars().all(plain) {
+        // The dot that ends a name is not there when names are compared.
+        let empty = labels.is_empty() || labels.split(|byte| *byte == b'.').any(<[u8]>::is_empty);
+        if empty || !name.chars().all(plain) {
             decoder.refuse_at(&format!("{at}.hosts[{index}]"), "must be a lower-case host name, or `*.` and one");
             continue;
         }
-        let port = &name[dataplane::route::without_port(name.as_bytes()).len()..];
+        let port = &name[labels.len()..];
         let number = port.strip_prefix(':').and_then(|digits| digits.parse::<u16>().ok().filter(|port| *port != 0));
         if !port.is_empty() && !route.connect {
             decoder.refuse_at(&format!("{at}.hosts[{index}]"), "a port is only for routes with connect: true");
@@ -284,11 +290,11 @@ fn check_mirrored(at: &str, name: &str, spec: &Spec, decoder: &mut Decoder) {
 
 fn check_path(at: &str, path: Option<&PathMatch>, decoder: &mut Decoder) {
     match path {
-        Some(PathMatch::Exact(Text(path))) if !is_path(path) => {
-            decoder.refuse_at(&format!("{at}.exact"), "must begin with `/` and have no blanks");
+        Some(PathMatch::Exact(Text(path))) if !is_path(path) || path.contains('?') => {
+            decoder.refuse_at(&format!("{at}.exact"), "must begin with `/` and have neither blanks nor a query");
         }
-        Some(PathMatch::Prefix(Text(path))) if !is_path(path) => {
-            decoder.refuse_at(&format!("{at}.prefix"), "must begin with `/` and have no blanks");
+        Some(PathMatch::Prefix(Text(path))) if !is_path(path) || path.contains('?') => {
+            decoder.refuse_at(&format!("{at}.prefix"), "must begin with `/` and have neither blanks nor a query");
         }
         Some(PathMatch::Regex(Text(pattern))) => regex(&format!("{at}.regex"), pattern, decoder),
         _ => {}
@@ -344,6 +350,9 @@ fn check_redirect(at: &str, redirect: &Redirect, matches: &[Match], decoder: &mu
     }
     if redirect.scheme.as_ref().is_some_and(|scheme| !matches!(scheme.as_str(), "http" | "https")) {
         decoder.refuse_at(&format!("{at}.scheme"), "must be http or https");
+    }
+    if redirect.port == Some(0) {
+        decoder.refuse_at(&format!("{at}.port"), "must be from 1 to 65535");
     }
     if redirect.host.as_ref().is_some_and(|host| !is_host(host)) {
         decoder.refuse_at(&format!("{at}.host"), "must be a host");

@@ -114,7 +114,7 @@ F:9:17: spec.routes[0].listeners[0]: there is no listener `b`
 F:10:13: spec.routes[0].hosts[0]: must be a lower-case host name, or `*.` and one
 F:10:20: spec.routes[0].hosts[1]: a port is only for routes with connect: true
 F:10:28: spec.routes[0].hosts[2]: a port is only for routes with connect: true
-F:12:14: spec.routes[0].matches[0].path.prefix: must begin with `/` and have no blanks
+F:12:14: spec.routes[0].matches[0].path.prefix: must begin with `/` and have neither blanks nor a query
 F:13:15: spec.routes[0].matches[0].method: must be a method other than CONNECT
 F:14:24: spec.routes[0].matches[0].headers.a b: is no field name
 F:15:14: spec.routes[0].matches[1].path.regex: not a regular expression: unclosed group
@@ -147,6 +147,48 @@ pub(crate) fn problems(spec: &str) -> Vec<String> {
     let output = run(&["--check", "--config", path.to_str().unwrap()]);
     let said = text(&output.stderr).replace(&format!("{}:", path.display()), "");
     said.lines().filter(|line| !line.ends_with("problem(s)")).map(str::to_owned).collect()
+}
+
+#[test]
+fn what_could_never_hold_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("bad.yaml");
+    let bad = "apiVersion: outrigger.dev/v1alpha1
+kind: Proxy
+spec:
+  listeners:
+  - {name: a, address: ':80'}
+  routes:
+  - name: r
+    hosts: [a.example., a..example, '*.example.', .example]
+    matches:
+    - path: {exact: '/a?b'}
+    - path: {prefix: '/a?b'}
+    filters:
+    - redirect: {port: 0}
+  backends:
+  - {name: a, endpoints: ['h:1'], activeHealth: {failures: 0}}
+  - {name: b, endpoints: ['h:1'], activeHealth: {successes: 0}}
+  - {name: c, discover: [{kubernetes: {service: ''}}, {consul: {service: ''}}]}
+";
+    std::fs::write(&path, bad).unwrap();
+    let output = run(&["--check", "--config", path.to_str().unwrap()]);
+    assert_eq!(
+        text(&output.stderr).replace(path.to_str().unwrap(), "F"),
+        "F:8:13: spec.routes[0].hosts[0]: must be a lower-case host name, or `*.` and one
+F:8:25: spec.routes[0].hosts[1]: must be a lower-case host name, or `*.` and one
+F:8:37: spec.routes[0].hosts[2]: must be a lower-case host name, or `*.` and one
+F:8:51: spec.routes[0].hosts[3]: must be a lower-case host name, or `*.` and one
+F:10:14: spec.routes[0].matches[0].path.exact: must begin with `/` and have neither blanks nor a query
+F:11:14: spec.routes[0].matches[1].path.prefix: must begin with `/` and have neither blanks nor a query
+F:13:24: spec.routes[0].filters[0].redirect.port: must be from 1 to 65535
+F:15:35: spec.backends[0].activeHealth: failures and successes must be at least 1
+F:16:35: spec.backends[1].activeHealth: failures and successes must be at least 1
+F:17:49: spec.backends[2].discover[0].kubernetes.service: must not be empty
+F:17:74: spec.backends[2].discover[1].consul.service: must not be empty
+11 problem(s)
+"
+    );
 }
 
 #[test]

@@ -80,6 +80,12 @@ fn check_source(at: &str, source: &Discover, decoder: &mut Decoder) {
         Discover::Srv(Text(name)) if name.is_empty() || name.split('.').any(|label| label.len() > 63) => {
             decoder.refuse_at(&format!("{at}.srv"), "is no name");
         }
+        Discover::Kubernetes(from) if from.service.is_empty() => {
+            decoder.refuse_at(&format!("{at}.kubernetes.service"), "must not be empty");
+        }
+        Discover::Consul(from) if from.service.is_empty() => {
+            decoder.refuse_at(&format!("{at}.consul.service"), "must not be empty");
+        }
         Discover::Kubernetes(from) if from.api.as_ref().is_some_and(|api| !url(api)) => {
             decoder.refuse_at(&format!("{at}.kubernetes.api"), "must be `http://HOST:PORT` or `https://HOST:PORT`");
         }
