@@ -108,7 +108,8 @@ impl Inner {
         };
         let files = match why {
             Why::Endpoints => Arc::clone(&state.files),
-            Why::Document(_) | Why::Files => Arc::new(state.files.now(spec)),
+            // What is missing cannot be built from, and is a change when it is back.
+            Why::Document(_) | Why::Files => Arc::new(Files::default().now(spec)),
         };
         let built = match why {
             Why::Endpoints => build::refresh(spec, &state.plan, &mut state.kept),

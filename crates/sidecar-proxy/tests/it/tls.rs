@@ -186,29 +186,6 @@ fn a_swapped_secret_is_taken_over_and_open_connections_go_on() {
 }
 
 #[test]
-fn a_certificate_that_changes_right_after_the_document_is_taken_over() {
-    let authority = Authority::new();
-    let [first, old, new] = [(); 3].map(|()| authority.issue(&["a.test"], None));
-    let upstream = Upstream::start(|_| ok("fine."));
-    let mut world = World::new();
-    write_pair(&world.path(""), "first", &first);
-    write_pair(&world.path(""), "second", &old);
-    let with = |name: &str| {
-        spec(upstream.address, &format!("{{certificates: [{{certFile: ROOT/{name}.crt, keyFile: ROOT/{name}.key}}]}}"))
-    };
-    world.start(&with("first"));
-    world.reload(&with("second"));
-    // Before anybody has looked at these files again.
-    write_pair(&world.path(""), "second", &new);
-    eventually("the new certificate", || {
-        let fresh = config(&authority, None, rustls::ALL_VERSIONS);
-        let mut stream = connect(world.address(), "a.test", &fresh);
-        get(&mut stream, "").unwrap();
-        shown(&stream) == der(&new)
-    });
-}
-
-#[test]
 fn a_key_that_was_gone_for_a_moment_is_taken_over_when_it_is_back() {
     let authority = Authority::new();
     let old = authority.issue(&["a.test"], None);
