@@ -392,8 +392,17 @@ fn build_route(
     }
 }
 
+/// The host in an endpoint's address; `None`: it is a socket of the file system.
+pub fn host_of(endpoint: &str) -> Option<&str> {
+    if endpoint.starts_with("unix:") {
+        return None;
+    }
+    let host = endpoint.rsplit_once(':').map_or(endpoint, |(host, _)| host);
+    Some(host.trim_start_matches('[').trim_end_matches(']'))
+}
+
 /// Whatever the document names as an endpoint.
-fn hosts(one: &config::Backend) -> Vec<String> {
+pub fn hosts(one: &config::Backend) -> Vec<String> {
     one.endpoints.iter().chain(one.members.iter().map(|member| &member.address)).cloned().collect()
 }
 

@@ -209,8 +209,9 @@ pub(super) fn client(tls: &ClientTls, endpoints: &[String], http2: bool) -> Resu
     if http2 {
         config.alpn_protocols = vec![b"h2".to_vec()];
     }
-    let host = endpoints.first().and_then(|endpoint| endpoint.rsplit_once(':')).map_or("", |(host, _)| host);
-    let name = tls.server_name.as_deref().unwrap_or_else(|| host.trim_start_matches('[').trim_end_matches(']'));
+    // The check has seen that all have one host.
+    let host = endpoints.first().and_then(|endpoint| super::host_of(endpoint)).unwrap_or_default();
+    let name = tls.server_name.as_deref().unwrap_or(host);
     let server = ServerName::try_from(name.to_owned()).map_err(|_| TlsError::Name { name: name.to_owned() })?;
     Ok((Outward { config: Arc::new(config), http1, name: server }, fingerprint))
 }

@@ -192,6 +192,33 @@ F:17:74: spec.backends[2].discover[1].consul.service: must not be empty
 }
 
 #[test]
+fn where_endpoints_have_not_one_host_a_server_name_is_needed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("bad.yaml");
+    let bad = "apiVersion: outrigger.dev/v1alpha1
+kind: Proxy
+spec:
+  listeners: [{name: a, address: ':80', tcp: a}]
+  backends:
+  - {name: a, endpoints: ['h:1', 'h:2'], members: [{address: 'h:3'}], tls: {}}
+  - {name: b, endpoints: ['h:1'], members: [{address: 'g:1'}], tls: {}}
+  - {name: c, endpoints: ['unix:/h'], tls: {}}
+  - {name: d, endpoints: ['h:1'], discover: [{srv: h}], tls: {}}
+  - {name: e, endpoints: ['h:1', 'g:1'], tls: {serverName: h}}
+";
+    std::fs::write(&path, bad).unwrap();
+    let output = run(&["--check", "--config", path.to_str().unwrap()]);
+    assert_eq!(
+        text(&output.stderr).replace(path.to_str().unwrap(), "F"),
+        "F:7:64: spec.backends[1].tls: needs a serverName, since the endpoints have different hosts
+F:8:39: spec.backends[2].tls: needs a serverName, since a socket has none
+F:9:57: spec.backends[3].tls: needs a serverName, since endpoints are discovered
+3 problem(s)
+"
+    );
+}
+
+#[test]
 fn hosts_of_tunnels_may_name_ports() {
     let spec = |host: &str| {
         format!(

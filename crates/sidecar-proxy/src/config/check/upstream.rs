@@ -10,11 +10,8 @@ pub(super) fn check(at: &str, one: &Backend, decoder: &mut Decoder) {
     if one.endpoints.is_empty() && one.members.is_empty() && one.discover.is_empty() {
         decoder.refuse_at(&format!("{at}.endpoints"), "needs at least one endpoint, or discover");
     }
-    if one.endpoints.is_empty()
-        && one.tls.as_ref().is_some_and(|tls| tls.server_name.is_none())
-        && one.members.is_empty()
-    {
-        decoder.refuse_at(&format!("{at}.tls"), "needs a serverName, since endpoints are only discovered");
+    if one.tls.as_ref().is_some_and(|tls| tls.server_name.is_none()) {
+        check_nameless(&format!("{at}.tls"), one, decoder);
     }
     for (index, source) in one.discover.iter().enumerate() {
         check_source(&format!("{at}.discover[{index}]"), source, decoder);
@@ -54,6 +51,19 @@ pub(super) fn check(at: &str, one: &Backend, decoder: &mut Decoder) {
     }
     if one.limits.pending > 0 && one.limits.pending_timeout.0.is_zero() {
         decoder.refuse_at(&format!("{at}.limits.pendingTimeout"), "must be longer than 0s");
+    }
+}
+
+/// All endpoints of a backend are asked for one name.
+fn check_nameless(at: &str, one: &Backend, decoder: &mut Decoder) {
+    let hosts: Vec<_> =
+        build::hosts(one).into_iter().map(|address| build::host_of(&address).map(str::to_owned)).collect();
+    if !one.discover.is_empty() {
+        decoder.refuse_at(at, "needs a serverName, since endpoints are discovered");
+    } else if hosts.iter().any(Option::is_none) {
+        decoder.refuse_at(at, "needs a serverName, since a socket has none");
+    } else if hosts.windows(2).any(|pair| pair[0] != pair[1]) {
+        decoder.refuse_at(at, "needs a serverName, since the endpoints have different hosts");
     }
 }
 
