@@ -415,7 +415,10 @@ impl Worker {
         self.answer(x, status, lines, body.as_bytes(), "text/plain; charset=utf-8");
     }
 
+    /// An answer of our own, whole; `lines` are further fields.
     pub(super) fn answer(&mut self, x: u32, status: u16, lines: &[u8], body: &[u8], content_type: &str) {
+        // Whatever it has waited for must not happen any more: the client may take long to read this.
+        self.unqueue(x);
         let goodbye = self.draining && self.exchange(x).map(|one| one.down).is_some_and(|d| self.says_goodbye(d));
         let mut out = std::mem::take(&mut self.output);
         out.clear();
@@ -425,6 +428,8 @@ impl Worker {
         exchange.status = status;
         exchange.answer = Answer::Read;
         exchange.parked = None;
+        // It may just be over; whoever is told so has a body's time to read it.
+        exchange.expires = u64::MAX;
         let bodiless = status == 204 || status == 304 || status < 200;
         out.extend_from_slice(b"HTTP/1.1 ");
         forward::decimal(u64::from(status), &mut out);

@@ -27,6 +27,7 @@ use crate::sock;
 
 mod ends;
 mod gathering;
+mod late;
 mod parking;
 mod replaced;
 mod sharing;
@@ -538,6 +539,17 @@ impl World {
     fn turn(&mut self) {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         assert!(self.worker.turn(&mut self.events, Some(&now)).unwrap());
+    }
+
+    /// As many rounds as one thing needs to come through.
+    fn turns(&mut self) {
+        (0..6).for_each(|_| self.turn());
+    }
+
+    /// What happens because so much time has passed.
+    fn wait(&mut self, nanos: u64) {
+        clock::hold(clock::now() + nanos);
+        self.turns();
     }
 
     fn accept(&mut self) -> bool {

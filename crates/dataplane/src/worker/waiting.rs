@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use super::Worker;
 use crate::clock::MILLISECOND;
-use crate::exchange::Failure;
+use crate::exchange::{Answer, Failure};
 use crate::pool::Pool;
 use crate::slab::Token;
 
@@ -90,7 +90,12 @@ impl Worker {
 
     fn retry(&mut self, x: u32) {
         let now = self.tick;
-        if self.exchange(x).is_some_and(|exchange| exchange.expires <= now) {
+        let Some(exchange) = self.exchange(x) else { return };
+        // It may have been answered meanwhile, and last until its client has read that.
+        if exchange.answer != Answer::Waiting {
+            return;
+        }
+        if exchange.expires <= now {
             return self.fail_with(x, Failure::RequestTimeout, 504, "the request took too long");
         }
         self.send_out(x);

@@ -41,11 +41,6 @@ fn world(gates: &[&Arc<Silent>]) -> World {
     World::with(&[], &Layout { change: &change, ..Layout::simple(false) })
 }
 
-fn pass(world: &mut World, nanos: u64) {
-    clock::hold(clock::now() + nanos);
-    (0..6).for_each(|_| world.turn());
-}
-
 #[test]
 fn a_filter_that_is_told_nothing_is_decided_about_in_time() {
     let gate = Arc::new(Silent::default());
@@ -53,18 +48,18 @@ fn a_filter_that_is_told_nothing_is_decided_about_in_time() {
     let mut hand = Hand::new(&world);
     assert_eq!(hand.say(&mut world, b"GET /0/x HTTP/1.1\r\nHost: h\r\n\r\n"), (vec![], false));
     // Longer than any of the client's own deadlines: it has done its part.
-    pass(&mut world, PATIENCE - SECOND);
+    world.wait(PATIENCE - SECOND);
     assert_eq!(hand.hear(&mut world), (vec![], false));
-    pass(&mut world, 2 * SECOND);
+    world.wait(2 * SECOND);
     assert_eq!(hand.hear(&mut world), (vec![418], false));
     // What it is told later is too late, also for the next request.
     let late = std::mem::take(&mut *gate.asked.lock().unwrap());
     assert_eq!(hand.say(&mut world, b"GET /0/x HTTP/1.1\r\nHost: h\r\n\r\n"), (vec![], false));
     late.into_iter().for_each(|waiter| waiter.tell(Flow::Continue, Vec::new()));
-    pass(&mut world, SECOND);
+    world.wait(SECOND);
     assert_eq!(hand.hear(&mut world), (vec![], false));
     assert!(world.apps[0].accept().is_err(), "nothing has gone on");
-    pass(&mut world, PATIENCE);
+    world.wait(PATIENCE);
     assert_eq!(hand.hear(&mut world), (vec![418], false));
 }
 
@@ -74,15 +69,15 @@ fn each_filter_has_its_own_patience() {
     let mut world = world(&[&first, &second]);
     let mut hand = Hand::new(&world);
     hand.say(&mut world, b"GET /0/x HTTP/1.1\r\nHost: h\r\n\r\n");
-    pass(&mut world, PATIENCE / 2);
+    world.wait(PATIENCE / 2);
     let told = std::mem::take(&mut *first.asked.lock().unwrap());
     told.into_iter().for_each(|waiter| waiter.tell(Flow::Continue, Vec::new()));
-    pass(&mut world, 0);
+    world.wait(0);
     // The first's time comes while the second is waited for.
-    pass(&mut world, PATIENCE / 2 + SECOND);
+    world.wait(PATIENCE / 2 + SECOND);
     assert_eq!(hand.hear(&mut world), (vec![], false));
     assert!(world.apps[0].accept().is_err(), "the second has time left");
-    pass(&mut world, PATIENCE / 2);
+    world.wait(PATIENCE / 2);
     assert!(world.apps[0].accept().is_ok(), "it lets go on what it is not told about");
 }
 
@@ -94,9 +89,9 @@ fn streams_are_decided_about_in_time() {
     let session = client.h2.as_mut().unwrap();
     session.request(0, b"GET /0/x HTTP/1.1\r\nHost: h\r\n\r\n", true, false);
     client.write(usize::MAX);
-    pass(&mut world, 0);
-    pass(&mut world, PATIENCE - SECOND);
+    world.wait(0);
+    world.wait(PATIENCE - SECOND);
     assert!(world.apps[0].accept().is_err(), "it is still waited for");
-    pass(&mut world, 2 * SECOND);
+    world.wait(2 * SECOND);
     assert!(world.apps[0].accept().is_ok());
 }

@@ -80,17 +80,6 @@ impl Peer {
     }
 }
 
-impl World {
-    fn turns(&mut self) {
-        (0..6).for_each(|_| self.turn());
-    }
-
-    fn wait(&mut self, nanos: u64) {
-        clock::hold(clock::now() + nanos);
-        self.turns();
-    }
-}
-
 impl Hand {
     /// Sends, while nobody else does anything.
     fn ask(&mut self, world: &mut World, bytes: &str) {
