@@ -492,7 +492,9 @@ impl Worker {
                 if let Some(down) = self.downs.get_mut(d) {
                     down.exchange = Some(x);
                 }
+                let now = self.tick;
                 if let Some(exchange) = self.exchange(x) {
+                    exchange.ledger.note(Phase::Parse, now);
                     exchange.failure = Some(Failure::ClientTimeout);
                 }
                 self.respond(x, 408, "the request's head did not come in time", &[]);

@@ -54,6 +54,7 @@ impl Worker {
         if self.exchange(x).is_some_and(|exchange| exchange.shadow.is_some()) {
             return self.end_shadow(x, false);
         }
+        self.note_waited(x);
         self.release(x, false);
         let now = self.now();
         let Some(mut exchange) = self.end_exchange(x) else { return };
@@ -98,7 +99,10 @@ impl Worker {
         }
         if let Some(notes) = &exchange.notes {
             let failed = exchange.is_backends_failure(self.tick);
-            let took = exchange.ledger.spent[Phase::App as usize];
+            // How long the answer would have taken nobody knows if its client did not wait for it.
+            let unheard =
+                exchange.failure == Some(Failure::ClientGone) && exchange.status == Failure::ClientGone.status();
+            let took = if unheard { 0 } else { exchange.ledger.spent[Phase::App as usize] };
             notes.permits.iter().for_each(|permit| permit.learn(took, failed, self.tick));
         }
         // A tunnel lasts as long as its users like: that says nothing about where time is lost.

@@ -395,7 +395,9 @@ impl Worker {
             } else if blocked || self.exchange(x).is_some_and(|exchange| exchange.answer != Answer::Waiting) {
                 self.abandon(x, Failure::ClientTimeout);
             } else {
-                self.fail_with(x, Failure::ClientTimeout, 408, "the request's body did not come in time");
+                self.body_timeout(x);
+                let client_by = self.exchange(x).map_or(u64::MAX, |exchange| exchange.client_by);
+                next = next.min(if client_by > now { client_by } else { u64::MAX });
             }
         }
         if next != u64::MAX {

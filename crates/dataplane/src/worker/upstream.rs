@@ -626,7 +626,11 @@ impl Worker {
             return self.adopt(x);
         }
         // What the time went into, up to now.
-        let phase = if unsent { Phase::Connect } else { Phase::App };
+        let phase = match (unsent, exchange.is_whole()) {
+            (true, _) => Phase::Connect,
+            (false, true) => Phase::App,
+            (false, false) => Phase::Send,
+        };
         exchange.ledger.note(phase, now);
         let route = exchange.route.and_then(|route| exchange.local.plan.routes.get(route));
         let times = route.map_or(1, |route| route.retry.times);
@@ -688,6 +692,7 @@ impl Worker {
             return self.abandon(x, failure);
         }
         exchange.failure = Some(failure);
+        self.note_waited(x);
         self.release(x, false);
         let mut lines = Vec::new();
         if status >= 500 {
@@ -714,7 +719,43 @@ impl Worker {
             // The client does not read.
             return self.abandon(x, Failure::ClientTimeout);
         }
-        self.fail_with(x, Failure::ClientTimeout, 408, "the request's body did not come in time");
+        self.body_timeout(x);
+    }
+
+    /// Nothing of the request's body has been passed on for too long.
+    pub(super) fn body_timeout(&mut self, x: u32) {
+        let Some(exchange) = self.exchanges.get_mut(x) else { return };
+        let waits = exchange.answer == Answer::Waiting && !exchange.gathers();
+        let up = exchange.up.and_then(|u| self.ups.get(u));
+        match up {
+            // What is waited for has its own time, and the client's begins after it.
+            _ if waits && (up.is_none() || !exchange.sent) => self.guard(x, false),
+            Some(up) if waits && !up.takes(exchange.up_stream) => self.try_failed(x, Failure::AnswerTimeout),
+            _ => self.fail_with(x, Failure::ClientTimeout, 408, "the request's body did not come in time"),
+        }
+    }
+
+    /// What the time since the last note was, for an exchange that ends before its time.
+    pub(super) fn note_waited(&mut self, x: u32) {
+        let (now, blocked) = (self.tick, self.is_blocked(x));
+        let Some(exchange) = self.exchanges.get_mut(x) else { return };
+        let up = exchange.up.and_then(|u| self.ups.get(u));
+        let phase = match exchange.answer {
+            Answer::Begun if !blocked => Phase::Body,
+            Answer::Begun | Answer::Read => Phase::Write,
+            Answer::Waiting if exchange.gathers() => Phase::Send,
+            Answer::Waiting if exchange.parked.is_some() => Phase::Route,
+            Answer::Waiting => match up {
+                // Between two tries, or there is no room.
+                None if exchange.pool.is_some() => Phase::Pool,
+                None => return,
+                Some(up) if up.connecting => Phase::Connect,
+                Some(up) if up.sock.is_handshaking() => Phase::TlsOut,
+                Some(_) if !exchange.is_whole() => Phase::Send,
+                Some(_) => Phase::App,
+            },
+        };
+        exchange.ledger.note(phase, now);
     }
 
     /// Whether it is the client that must go on: the backend takes more of the request, and there is nothing to give. A call of

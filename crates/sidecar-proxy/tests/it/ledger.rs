@@ -2,11 +2,12 @@
 //! ledger is shown.
 
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
 use crate::harness::{Client, World, eventually, simple_spec};
+use crate::wire::{Came, DATA, HEADERS, WHOLE, Wire, frame, get, post, request};
 
 const DELAY: Duration = Duration::from_millis(60);
 
@@ -141,6 +142,123 @@ fn a_delay_shows_up_where_it_was() {
             ((total * 1000.0 - proved).abs() <= 2.0).then_some(phases)
         });
         assert!(row.is_some_and(|phases| phases.starts_with(phase)), "{proved} us in {slowest}");
+    }
+}
+
+/// The only line of the log, and the phase that took the most.
+fn line_of(world: &World) -> (serde_json::Value, &'static str) {
+    let mut line = None;
+    eventually("the line", || {
+        let text = std::fs::read_to_string(world.path("log")).unwrap_or_default();
+        line = text.lines().next_back().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        line.is_some()
+    });
+    let line = line.unwrap();
+    let of = |name: &str| line.get(format!("{name}_us")).and_then(serde_json::Value::as_f64).unwrap_or(0.0);
+    let names = dataplane::ledger::NAMES;
+    let most = names.into_iter().max_by(|a, b| of(a).total_cmp(&of(b))).unwrap();
+    (line, most)
+}
+
+/// Says half of an answer to `/half`, and nothing else to anybody, nor reads on.
+fn dead_end() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        let mut streams = Vec::new();
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut head = [0; 512];
+            if matches!(stream.read(&mut head), Ok(5..)) && head[4..].starts_with(b"/half") {
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbo");
+            }
+            streams.push(stream);
+        }
+    });
+    address
+}
+
+#[test]
+fn what_never_came_was_waited_for_where_it_was_missing() {
+    let app = dead_end();
+    let refused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let spec = simple_spec(&[app], "").replace("endpoints:", "maxRequests: 2\n  limits: {pending: 9}\n  endpoints:");
+    let bounded = spec.replace("- name: all\n", "- name: all\n  timeouts: {request: 600ms}\n");
+    let again = "  retries: {backoff: 1m, maxBackoff: 1m}\n  timeouts: {request: 600ms}\n";
+    let again = simple_spec(&[refused], "").replace("- name: all\n", &format!("- name: all\n{again}"));
+    let body = "timeouts: {body: 600ms, head: 600ms}\n";
+    let rows: &[(&str, &str, &str, &str, u16)] = &[
+        ("app", &bounded, "", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", 504),
+        ("body", &bounded, "", "GET /half HTTP/1.1\r\nHost: a\r\n\r\n", 200),
+        ("pool", &again, "", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", 504),
+        ("send", &bounded, "", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbo", 408),
+        ("send", &spec, body, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbo", 408),
+        ("parse", &spec, body, "GET / HTTP/1.1\r\nHost: a\r\n", 408),
+    ];
+    for (phase, spec, more, request, status) in rows {
+        let world = World::with(&format!("{spec}{more}accessLog: {{path: ROOT/log}}\n"));
+        let mut client = world.client();
+        client.send(request);
+        let (line, most) = line_of(&world);
+        assert_eq!((most, line["http.response.status_code"].as_u64()), (*phase, Some(u64::from(*status))), "{request}");
+    }
+    // The same of a stream.
+    for (phase, request, status) in [("app", get(1), 504), ("send", post(1), 408)] {
+        let world = World::with(&format!("{bounded}accessLog: {{path: ROOT/log}}\n"));
+        let mut wire = Wire::connect(world.address(), &[]);
+        wire.send(&request);
+        let (line, most) = line_of(&world);
+        assert_eq!((most, line["http.response.status_code"].as_u64()), (phase, Some(status)));
+    }
+    // Two are in flight, the third waits for room; then a client that does not wait for its answer.
+    let world =
+        World::with(&format!("{spec}accessLog: {{path: ROOT/log}}\n").replace("9}", "9, pendingTimeout: 600ms}"));
+    let ask = |_| {
+        let mut client = world.client();
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        thread::sleep(DELAY);
+        client
+    };
+    let mut clients: Vec<Client> = (0..3).map(ask).collect();
+    assert_eq!(line_of(&world).1, "pool");
+    std::fs::write(world.path("log"), "").unwrap();
+    drop(clients.remove(0));
+    assert_eq!(line_of(&world).1, "app");
+}
+
+#[test]
+fn a_backend_that_does_not_take_the_body_is_the_one_that_failed() {
+    let app = dead_end();
+    for multiplexed in [false, true] {
+        let world = World::with(&simple_spec(&[app], "timeouts: {body: 500ms}\naccessLog: {path: ROOT/log}\n"));
+        if multiplexed {
+            let mut wire = Wire::connect(world.address(), &[]);
+            wire.send(&frame(HEADERS, WHOLE, 1, &request("POST", "/", &[])));
+            // Until the kernel takes no more of it.
+            loop {
+                for _ in 0..3 {
+                    wire.send(&frame(DATA, 0, 1, &[b'x'; 16_000]));
+                }
+                let came = wire.until("a window or an answer", |came| {
+                    matches!(came, Came::Window(1, _)) || came.status().is_some()
+                });
+                if let Came::Head(_, text, _) = came {
+                    assert!(text.contains(":status: 504\n") && text.contains("backend_timeout"), "{text}");
+                    break;
+                }
+            }
+        } else {
+            let mut client = world.client();
+            client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n");
+            let mut writer = client.stream.get_ref().try_clone().unwrap();
+            let pushes = thread::spawn(move || while writer.write_all(&[b'x'; 16_000]).is_ok() {});
+            let answer = client.answer();
+            assert_eq!((answer.status(), answer.field("x-outrigger-failure")), (504, Some("backend_timeout")));
+            drop(client);
+            pushes.join().unwrap();
+        }
+        assert_eq!(line_of(&world).1, "send");
+        let failures = format!("outrigger_proxy_backend_failures_total{{backend=\"app\",endpoint=\"{app}\"}}");
+        assert_eq!(world.metric(&failures), 1);
     }
 }
 
