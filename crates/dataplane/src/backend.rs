@@ -20,9 +20,11 @@ use crate::pool::Wish;
 
 mod affinity;
 mod health;
+mod session;
 
 pub use affinity::{Affinity, Sticky};
 pub use health::{Health, Passive, State};
+pub use session::{Carrier, Session};
 
 /// Where a socket is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -244,6 +246,8 @@ pub struct Backend {
     pub table: Option<Table>,
     /// What clients' cookies say, by endpoint.
     marks: Vec<[u8; 16]>,
+    /// What routes' sessions say, by endpoint.
+    sessions: Vec<session::Mark>,
     workers: usize,
 }
 
@@ -301,6 +305,7 @@ impl Backend {
         };
         let sticky = settings.sticky.as_ref();
         let marks = endpoints.iter().filter_map(|endpoint| Some(sticky?.mark(&endpoint.address))).collect();
+        let sessions = endpoints.iter().map(|one| Session::mark(&one.address)).collect();
         Backend {
             name: name.to_owned(),
             uneven: seats.iter().any(|seat| seat.weight != seats[0].weight),
@@ -313,6 +318,7 @@ impl Backend {
             identity,
             table,
             marks,
+            sessions,
             workers,
         }
     }
@@ -351,6 +357,18 @@ impl Backend {
         let (Some(sticky), Some(mark)) = (&self.settings.sticky, self.marks.get(endpoint)) else { return };
         for part in [b"Set-Cookie: ", &sticky.cookie[..], b"=", mark, &sticky.attributes, b"\r\n"] {
             out.extend_from_slice(part);
+        }
+    }
+
+    /// The endpoint a session's mark speaks of.
+    pub fn session_at(&self, mark: &[u8]) -> Option<usize> {
+        self.sessions.iter().position(|one| one == mark)
+    }
+
+    /// The line that begins a session with the endpoint.
+    pub fn begin_session(&self, session: &Session, endpoint: usize, wall: u64, out: &mut Vec<u8>) {
+        if let Some(mark) = self.sessions.get(endpoint) {
+            session.put(mark, wall, out);
         }
     }
 

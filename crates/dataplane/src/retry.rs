@@ -30,7 +30,9 @@ pub struct Retry {
     pub on: Conditions,
     /// Statuses from 500 to 599 that are tried again, by bits.
     pub statuses: u128,
-    /// Nanoseconds before the second try at most; doubles with each. 0: at once.
+    /// Nanoseconds before every try after the first at least.
+    pub least: u64,
+    /// Nanoseconds beyond that before the second try at most; doubles with each. 0: none.
     pub backoff: u64,
     pub backoff_most: u64,
     /// Nanoseconds from the choice of an endpoint to the answer's head; 0: no bound.
@@ -61,14 +63,15 @@ impl Retry {
         }
     }
 
-    /// Nanoseconds to wait before the `n`-th try after the first: anything up to a bound that doubles, so that those who
-    /// failed together do not come back together.
+    /// Nanoseconds to wait before the `n`-th try after the first: beyond the least anything up to a bound that doubles, so that
+    /// those who failed together do not come back together.
     pub fn wait(&self, n: u32, dice: &mut Dice) -> u64 {
         let bound = self.backoff.saturating_mul(1 << n.saturating_sub(1).min(20));
-        match bound.min(self.backoff_most.max(self.backoff)) {
+        let more = match bound.min(self.backoff_most.max(self.backoff)) {
             0 => 0,
             bound => dice.up_to(bound),
-        }
+        };
+        self.least.saturating_add(more)
     }
 }
 
@@ -87,6 +90,8 @@ mod tests {
             assert!((bound * 9 / 20..=bound * 11 / 20).contains(&mean), "{n}: {mean}");
         }
         assert_eq!(Retry::default().wait(3, &mut dice), 0);
+        let retry = Retry { least: 700, ..retry };
+        assert!((1..50).all(|n| (700..=5700).contains(&retry.wait(n, &mut dice))));
     }
 
     #[test]

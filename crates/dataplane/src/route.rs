@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use regex::bytes::Regex;
 
+use crate::backend::Session;
 use crate::count::{Counter, Exemplars, Histogram};
 use crate::edit::Edits;
 use crate::filter::Filter;
@@ -131,6 +132,8 @@ pub struct Route {
     /// Nanoseconds from the request's end to the answer's head, for each try; 0: no bound.
     pub backend_timeout: u64,
     pub retry: crate::retry::Retry,
+    /// Whether clients come back to their endpoint, whatever the backends' own cookies and weights say.
+    pub session: Option<Session>,
     /// Bytes of a request's body; `u64::MAX`: no bound.
     pub body_most: u64,
     /// CONNECT becomes a tunnel to one of the backends; else it is refused.
@@ -171,6 +174,15 @@ pub struct Target {
 pub struct Changes {
     pub request: Edits,
     pub response: Edits,
+    /// Asked after the route's: such as answer at once, whatever they say.
+    pub filters: Vec<Filter>,
+}
+
+impl Target {
+    /// Those that are asked only if it is chosen.
+    pub fn filters(&self) -> &[Filter] {
+        self.changes.as_deref().map_or(&[], |changes| &changes.filters)
+    }
 }
 
 /// Backends, each with its share.
@@ -179,6 +191,8 @@ pub struct Targets {
     list: Vec<Target>,
     /// The sum of weights up to and including each.
     sums: Vec<usize>,
+    /// Some have filters of their own.
+    filtered: bool,
 }
 
 impl Targets {
@@ -188,7 +202,8 @@ impl Targets {
             sum += target.weight;
             sum
         });
-        Targets { sums: sums.collect(), list }
+        let filtered = list.iter().any(|target| !target.filters().is_empty());
+        Targets { sums: sums.collect(), list, filtered }
     }
 
     /// Of backends' numbers with their weights.
@@ -208,6 +223,16 @@ impl Targets {
                 sums.iter().position(|sum| drawn < *sum)
             }
         }
+    }
+
+    /// Whether some have filters of their own.
+    pub fn are_filtered(&self) -> bool {
+        self.filtered
+    }
+
+    /// All of them.
+    pub fn all(&self) -> &[Target] {
+        &self.list
     }
 
     /// The one at this place.

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use daemon::BuildError;
-use dataplane::backend::{Address, Backend};
+use dataplane::backend::{Address, Backend, Carrier, Session};
 use dataplane::crowd::Crowd;
+use dataplane::filter::Filter;
 use dataplane::head::Bounds;
 use dataplane::log::Writer;
 use dataplane::passage::Passages;
@@ -150,8 +151,9 @@ pub fn build(spec: &Spec, workers: usize, kept: &mut Kept) -> Result<Plan, Build
         let known = kept.counters.get(&one.name).filter(|own| own.len() >= kept.workers);
         let own = known.map_or_else(fresh, Arc::clone);
         counters.insert(one.name.clone(), Arc::clone(&own));
-        let filters = filter::build(spec, one, &kept.gates, &mut gates)?;
-        routes.push(Arc::new(build_route(spec, one, filters, own)));
+        let (filters, by_target) = filter::build(spec, one, &kept.gates, &mut gates)?;
+        let targets = targets(spec, &one.backends, by_target);
+        routes.push(Arc::new(build_route(one, filters, targets, own)));
     }
     let log = telemetry::log(spec, kept)?;
     let trusted = filter::checked_networks(&spec.trusted_proxies);
@@ -307,10 +309,9 @@ fn table(spec: &Spec, listener: &str) -> Result<Table, BuildError> {
 /// Where the connections of a listener go that does not speak HTTP.
 fn passages(spec: &Spec, listener: &config::Listener) -> Passages {
     let whole = listener.tcp.iter().map(|name| (Vec::new(), Targets::plain([(number(spec, name), 1)])));
-    let routes = listener
-        .tcp_routes
-        .iter()
-        .map(|one| (one.hosts.iter().map(|host| host.as_bytes().to_vec()).collect(), targets(spec, &one.backends)));
+    let routes = listener.tcp_routes.iter().map(|one| {
+        (one.hosts.iter().map(|host| host.as_bytes().to_vec()).collect(), targets(spec, &one.backends, Vec::new()))
+    });
     Passages::new(whole.chain(routes))
 }
 
@@ -354,6 +355,7 @@ fn build_retry(one: &config::Retries) -> Retry {
             timeout: on(config::RetryOn::Timeout),
         },
         statuses: one.statuses.iter().fold(0, |bits, status| bits | Retry::bit(*status)),
+        least: nanos(one.min_backoff),
         backoff: nanos(one.backoff),
         backoff_most: nanos(one.max_backoff),
         per_try: nanos(one.per_try_timeout),
@@ -361,11 +363,35 @@ fn build_retry(one: &config::Retries) -> Retry {
     }
 }
 
-fn targets(spec: &Spec, list: &[config::Target]) -> Targets {
+fn session(one: &config::Session) -> Session {
+    match one {
+        config::Session::Cookie(cookie) => {
+            let age = if cookie.permanent { cookie.lifetime.0.as_secs() } else { 0 };
+            Session {
+                carrier: Carrier::Cookie,
+                name: cookie.name.as_bytes().to_vec(),
+                attributes: upstream::attributes(&cookie.path, age, cookie.secure),
+                lifetime: cookie.lifetime.0.as_secs(),
+            }
+        }
+        config::Session::Header(header) => Session {
+            carrier: Carrier::Header,
+            name: header.name.to_ascii_lowercase().into_bytes(),
+            attributes: Vec::new(),
+            lifetime: header.lifetime.0.as_secs(),
+        },
+    }
+}
+
+/// `filters`: of each that has any, in the same order.
+fn targets(spec: &Spec, list: &[config::Target], filters: Vec<Vec<Filter>>) -> Targets {
+    let mut filters = filters.into_iter();
     let list = list.iter().map(|one| {
         let edits = |headers: &Option<config::Headers>| headers.as_ref().map(filter::edits).unwrap_or_default();
-        let changes = (one.request_headers.is_some() || one.response_headers.is_some()).then(|| {
-            Box::new(Changes { request: edits(&one.request_headers), response: edits(&one.response_headers) })
+        let filters = filters.next().unwrap_or_default();
+        let changed = one.request_headers.is_some() || one.response_headers.is_some() || !filters.is_empty();
+        let changes = changed.then(|| {
+            Box::new(Changes { request: edits(&one.request_headers), response: edits(&one.response_headers), filters })
         });
         Target { backend: number(spec, &one.name), weight: one.weight as usize, changes }
     });
@@ -373,18 +399,19 @@ fn targets(spec: &Spec, list: &[config::Target]) -> Targets {
 }
 
 fn build_route(
-    spec: &Spec,
     one: &config::Route,
-    filters: Vec<dataplane::filter::Filter>,
+    filters: Vec<Filter>,
+    targets: Targets,
     counters: Arc<[RouteCounters]>,
 ) -> route::Route {
     route::Route {
         name: one.name.clone(),
         filters,
-        targets: targets(spec, &one.backends),
+        targets,
         request_timeout: nanos(one.timeouts.request),
         backend_timeout: nanos(one.timeouts.backend),
         retry: build_retry(&one.retries),
+        session: one.session.as_ref().map(session),
         body_most: if one.max_body.0 == 0 { u64::MAX } else { one.max_body.0 },
         connect: one.connect,
         always_timing: one.server_timing,

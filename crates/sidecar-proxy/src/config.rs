@@ -167,6 +167,9 @@ document! {
         timeouts: RouteTimeouts = default(RouteTimeouts::default()),
         /// What is tried again.
         retries: Retries = default(Retries::default()),
+        /// What brings a client back to its endpoint as long as that is well and there, whichever of `backends` has it: before
+        /// weights, also one of 0, and in place of the backends' `sticky`.
+        session: Option<Session> = optional,
         /// A request's body may have this many bytes; 0: any number.
         max_body: Size = default(Size(0)),
         /// Takes `CONNECT`, and nothing else: a request for one of `hosts`, of any port if it names none, becomes a tunnel
@@ -334,6 +337,21 @@ document! {
         request_headers: Option<Headers> = optional,
         /// Changes the header of its answers, before the route's filters.
         response_headers: Option<Headers> = optional,
+        /// Changes what it is asked for, in place of what the route's filters say.
+        rewrite: Option<Rewrite> = optional,
+        /// Sends those clients elsewhere who would go there; it gets no requests.
+        redirect: Option<Redirect> = optional,
+        /// Copies of requests that go there, for other backends.
+        mirrors: Vec<filter::Mirror> = default(Vec::new()),
+    }
+}
+
+impl Target {
+    /// What is asked if it is chosen, in this order.
+    pub fn filters(&self) -> impl Iterator<Item = Filter> {
+        let redirect = self.redirect.iter().cloned().map(Filter::Redirect);
+        let rewrite = self.rewrite.iter().cloned().map(Filter::Rewrite);
+        redirect.chain(rewrite).chain(self.mirrors.iter().cloned().map(Filter::Mirror))
     }
 }
 
@@ -358,8 +376,10 @@ document! {
         on: Vec<RetryOn> = default(vec![RetryOn::Connect, RetryOn::Refused, RetryOn::Reset]),
         /// Answers that are tried again, from 500 to 599. 504 is also an answer that takes too long.
         statuses: Vec<u16> = default(Vec::new()),
-        /// Before the second try any time up to this passes, twice as much before each further one. Where no byte was sent, another
-        /// endpoint is tried at once. 0s: no waiting.
+        /// Before every further try at least this passes.
+        min_backoff: Seconds = default(Seconds::new(0)),
+        /// Beyond that, any time up to this passes before the second try, twice as much before each further one. Where no byte was
+        /// sent, another endpoint is tried without it. 0s: none.
         backoff: Seconds = default(Seconds(Duration::from_millis(25))),
         /// The longest such time.
         max_backoff: Seconds = default(Seconds(Duration::from_millis(500))),
@@ -369,6 +389,42 @@ document! {
         /// After this time without an answer a second endpoint is asked, too; the first answer is taken, the other given up. Only
         /// what may be done twice, and paid for like a retry. 0s: never.
         hedge_after: Seconds = default(Seconds::new(0)),
+    }
+}
+
+one_of! {
+    /// What carries a session.
+    pub enum Session {
+        /// A cookie.
+        Cookie(SessionCookie) = "cookie",
+        /// A field of the answer, which the client must put into its next requests.
+        Header(SessionHeader) = "header",
+    }
+}
+
+document! {
+    /// A cookie. Its value is a digest of the endpoint's address, with the time at which the session ends if it does.
+    pub struct SessionCookie {
+        /// The cookie's name.
+        name: String = required,
+        /// For which paths.
+        path: String = default("/".to_owned()),
+        /// Whole seconds after which the client is anybody again, by this proxy's clock; 0s: never.
+        lifetime: Seconds = default(Seconds::new(0)),
+        /// Whether the client keeps it for its `lifetime` (`Max-Age`); else until the client ends.
+        permanent: bool = default(false),
+        /// Only over TLS.
+        secure: bool = default(false),
+    }
+}
+
+document! {
+    /// A field. Its value is that of a cookie.
+    pub struct SessionHeader {
+        /// The field's name.
+        name: String = required,
+        /// As a cookie's.
+        lifetime: Seconds = default(Seconds::new(0)),
     }
 }
 

@@ -13,6 +13,7 @@ use crate::config::{self, Backend, Filter, PathEdit, PathMatch, Route, RouteTime
 
 mod document;
 mod passage;
+mod persistence;
 
 use document::{
     BackendRef, Comparison, ExtensionRef, FilterType, GrpcMatch, GrpcRoute, HeaderModifier, HttpMatch, HttpRoute,
@@ -107,19 +108,24 @@ impl Taking<'_> {
             let matches: Vec<config::Match> = matches.iter().map(http_match).collect();
             let filters = self.filters(&at, &rule.filters, found.namespace.as_deref(), false);
             let targets = self.targets(&at, &rule.backend_refs, found.namespace.as_deref(), false);
+            let retries = rule.retry.as_ref().map(|one| self.retry(&format!("{at}.retry"), one));
+            let whole = format!("{}/{name}", found.name);
+            let session = rule.session_persistence.as_ref();
+            let session = session.and_then(|one| self.session(&format!("{at}.sessionPersistence"), one, &whole));
             // What replaces a prefix must know which: then every match is a route.
-            let parted = matches.len() > 1 && filters.iter().any(replaces_prefix);
+            let mut all = filters.iter().cloned().chain(targets.iter().flat_map(config::Target::filters));
+            let parted = matches.len() > 1 && all.any(|filter| replaces_prefix(&filter));
             let size = if parted { 1 } else { matches.len() };
             for (part, matches) in matches.chunks(size).enumerate() {
-                let name =
-                    if parted { format!("{}/{name}/{part}", found.name) } else { format!("{}/{name}", found.name) };
                 let mut route = Route {
-                    name,
+                    name: if parted { format!("{whole}/{part}") } else { whole.clone() },
                     listeners: listeners.clone(),
                     hosts: found.spec.hostnames.clone(),
                     matches: matches.to_vec(),
                     filters: filters.clone(),
                     backends: targets.clone(),
+                    retries: retries.clone().unwrap_or_default(),
+                    session: session.clone(),
                     ..Route::default()
                 };
                 if let Some(timeouts) = &rule.timeouts {
@@ -152,13 +158,17 @@ impl Taking<'_> {
                 }
             }
             let targets = self.targets(&at, &rule.backend_refs, found.namespace.as_deref(), true);
+            let whole = format!("{}/{name}", found.name);
+            let session = rule.session_persistence.as_ref();
+            let session = session.and_then(|one| self.session(&format!("{at}.sessionPersistence"), one, &whole));
             let route = Route {
-                name: format!("{}/{name}", found.name),
+                name: whole,
                 listeners: listeners.clone(),
                 hosts: found.spec.hostnames.clone(),
                 matches,
                 filters,
                 backends: targets,
+                session,
                 // A stream may last as long as it likes.
                 timeouts: RouteTimeouts { backend: Seconds::new(0), ..RouteTimeouts::default() },
                 ..Route::default()
@@ -226,32 +236,50 @@ impl Taking<'_> {
             let at = format!("{at}.backendRefs[{index}]");
             let Some(name) = self.backend(&at, one, namespace, http2) else { continue };
             let mut target = config::Target { name, weight: one.weight, ..config::Target::default() };
-            self.changes(&at, &one.filters, &mut target);
+            self.changes(&at, &one.filters, (namespace, http2), &mut target);
             targets.push(target);
         }
         targets
     }
 
     /// What is changed for one backend only.
-    fn changes(&mut self, at: &str, filters: &[RouteFilter], target: &mut config::Target) {
+    fn changes(
+        &mut self,
+        at: &str,
+        filters: &[RouteFilter],
+        (namespace, http2): (Option<&str>, bool),
+        target: &mut config::Target,
+    ) {
         for (index, filter) in filters.iter().enumerate() {
             let at = format!("{at}.filters[{index}]");
-            let (place, made) = match filter.r#type {
-                FilterType::RequestHeaderModifier => (&mut target.request_headers, &filter.request_header_modifier),
-                FilterType::ResponseHeaderModifier => (&mut target.response_headers, &filter.response_header_modifier),
-                _ => {
-                    self.refuse(
-                        &format!("{at}.type"),
-                        "is no filter of a single backendRef here: it belongs to the rule",
-                    );
-                    continue;
-                }
-            };
-            match made {
-                Some(_) if place.is_some() => self.refuse(&at, "is there twice"),
-                Some(one) => *place = headers(one),
-                None => self.refuse(&at, "has not what its type needs"),
+            if let FilterType::Cors | FilterType::ExtensionRef = filter.r#type {
+                let message = "is no filter of a single backendRef here: it belongs to the rule";
+                self.refuse(&format!("{at}.type"), message);
+                continue;
             }
+            if http2 && matches!(filter.r#type, FilterType::RequestRedirect | FilterType::UrlRewrite) {
+                self.refuse(&format!("{at}.type"), "is no filter of a GRPCRoute");
+                continue;
+            }
+            let made = self.filter(&at, filter, namespace, http2);
+            let there = match made {
+                Some(Filter::RequestHeaders(one)) => target.request_headers.replace(one).is_some(),
+                Some(Filter::ResponseHeaders(one)) => target.response_headers.replace(one).is_some(),
+                Some(Filter::Redirect(one)) => target.redirect.replace(one).is_some(),
+                Some(Filter::Rewrite(one)) => target.rewrite.replace(one).is_some(),
+                Some(Filter::Mirror(one)) => {
+                    target.mirrors.push(one);
+                    false
+                }
+                // What is wrong with it has been said.
+                _ => continue,
+            };
+            if there {
+                self.refuse(&at, "is there twice");
+            }
+        }
+        if target.redirect.is_some() && target.rewrite.is_some() {
+            self.refuse(&format!("{at}.filters"), "URLRewrite and RequestRedirect exclude each other");
         }
     }
 
@@ -336,58 +364,58 @@ impl Taking<'_> {
     }
 
     fn filters(&mut self, at: &str, filters: &[RouteFilter], namespace: Option<&str>, http2: bool) -> Vec<Filter> {
-        let mut out = Vec::new();
-        for (index, filter) in filters.iter().enumerate() {
-            let at = format!("{at}.filters[{index}]");
-            let made = match filter.r#type {
-                FilterType::RequestHeaderModifier => {
-                    filter.request_header_modifier.as_ref().and_then(headers).map(Filter::RequestHeaders)
-                }
-                FilterType::ResponseHeaderModifier => {
-                    filter.response_header_modifier.as_ref().and_then(headers).map(Filter::ResponseHeaders)
-                }
-                FilterType::RequestRedirect => filter.request_redirect.as_ref().map(|one| {
-                    Filter::Redirect(config::Redirect {
-                        scheme: one.scheme.clone(),
-                        host: one.hostname.clone(),
-                        port: one.port,
-                        path: one.path.as_ref().and_then(path_edit),
-                        status: one.status_code,
-                    })
-                }),
-                FilterType::UrlRewrite => filter.url_rewrite.as_ref().map(|one| {
-                    let path = one.path.as_ref().and_then(path_edit);
-                    Filter::Rewrite(config::Rewrite { host: one.hostname.clone(), path })
-                }),
-                FilterType::RequestMirror => {
-                    let at = format!("{at}.requestMirror");
-                    filter.request_mirror.as_ref().map(|one| self.mirror(&at, one, namespace, http2))
-                }
-                FilterType::ExtensionRef => match &filter.extension_ref {
-                    Some(one) => match self.extension(&format!("{at}.extensionRef"), one) {
-                        Some(found) => Some(found),
-                        // What is wrong with it has been said.
-                        None => continue,
-                    },
-                    None => None,
-                },
-                FilterType::Cors => filter.cors.as_ref().map(|one| {
-                    Filter::Cors(config::filter::Cors {
-                        allow_origins: one.allow_origins.clone(),
-                        allow_methods: one.allow_methods.clone(),
-                        allow_headers: one.allow_headers.clone(),
-                        expose_headers: one.expose_headers.clone(),
-                        allow_credentials: one.allow_credentials,
-                        max_age: Seconds::new(u64::from(one.max_age)),
-                    })
-                }),
-            };
-            match made {
-                Some(filter) => out.push(filter),
-                None => self.refuse(&at, "has not what its type needs"),
+        let places = (0..filters.len()).map(|index| format!("{at}.filters[{index}]"));
+        filters.iter().zip(places).filter_map(|(one, at)| self.filter(&at, one, namespace, http2)).collect()
+    }
+
+    fn filter(&mut self, at: &str, filter: &RouteFilter, namespace: Option<&str>, http2: bool) -> Option<Filter> {
+        let made = match filter.r#type {
+            FilterType::RequestHeaderModifier => {
+                filter.request_header_modifier.as_ref().and_then(headers).map(Filter::RequestHeaders)
             }
+            FilterType::ResponseHeaderModifier => {
+                filter.response_header_modifier.as_ref().and_then(headers).map(Filter::ResponseHeaders)
+            }
+            FilterType::RequestRedirect => filter.request_redirect.as_ref().map(|one| {
+                Filter::Redirect(config::Redirect {
+                    scheme: one.scheme.clone(),
+                    host: one.hostname.clone(),
+                    port: one.port,
+                    path: one.path.as_ref().and_then(path_edit),
+                    status: one.status_code,
+                })
+            }),
+            FilterType::UrlRewrite => filter.url_rewrite.as_ref().map(|one| {
+                let path = one.path.as_ref().and_then(path_edit);
+                Filter::Rewrite(config::Rewrite { host: one.hostname.clone(), path })
+            }),
+            FilterType::RequestMirror => {
+                let at = format!("{at}.requestMirror");
+                filter.request_mirror.as_ref().map(|one| self.mirror(&at, one, namespace, http2))
+            }
+            FilterType::ExtensionRef => match &filter.extension_ref {
+                Some(one) => match self.extension(&format!("{at}.extensionRef"), one) {
+                    Some(found) => Some(found),
+                    // What is wrong with it has been said.
+                    None => return None,
+                },
+                None => None,
+            },
+            FilterType::Cors => filter.cors.as_ref().map(|one| {
+                Filter::Cors(config::filter::Cors {
+                    allow_origins: one.allow_origins.clone(),
+                    allow_methods: one.allow_methods.clone(),
+                    allow_headers: one.allow_headers.clone(),
+                    expose_headers: one.expose_headers.clone(),
+                    allow_credentials: one.allow_credentials,
+                    max_age: Seconds::new(u64::from(one.max_age)),
+                })
+            }),
+        };
+        if made.is_none() {
+            self.refuse(at, "has not what its type needs");
         }
-        out
+        made
     }
 }
 

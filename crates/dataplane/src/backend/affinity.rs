@@ -30,14 +30,18 @@ pub struct Sticky {
 impl Sticky {
     /// An endpoint's mark: the same for the same address and secret, and of no use to whoever wants to know the address.
     pub fn mark(&self, address: &Address) -> [u8; 16] {
-        let mut digest = Sha256::new();
-        digest.update((self.secret.len() as u64).to_be_bytes());
-        digest.update(&self.secret);
-        digest.update(address.to_string());
-        // Hashed again, so that nothing can be appended to what the secret was hashed with.
-        let digest: [u8; 32] = Sha256::digest(digest.finalize()).into();
-        hex::sixteen(std::array::from_fn(|index| digest[index]))
+        mark(&self.secret, address)
     }
+}
+
+pub(super) fn mark(secret: &[u8], address: &Address) -> [u8; 16] {
+    let mut digest = Sha256::new();
+    digest.update((secret.len() as u64).to_be_bytes());
+    digest.update(secret);
+    digest.update(address.to_string());
+    // Hashed again, so that nothing can be appended to what the secret was hashed with.
+    let digest: [u8; 32] = Sha256::digest(digest.finalize()).into();
+    hex::sixteen(std::array::from_fn(|index| digest[index]))
 }
 
 impl Affinity {

@@ -8,11 +8,13 @@ use super::gather::Gathered;
 use super::request::upgrades;
 use super::waiting::Due;
 use super::{Shared, Worker};
-use crate::exchange::Failure;
+use crate::clock;
+use crate::exchange::{Failure, Local};
 use crate::filter::wait::{Told, Waiting};
 use crate::filter::{Asked, Decision, Filter, Flow, Notes, Response, Seen, decide};
 use crate::head::{Field, Length, Method, Request};
-use crate::route::{View, port_of, without_port};
+use crate::pool::Dice;
+use crate::route::{self, Route, View, port_of, without_port};
 use crate::websocket;
 
 /// An exchange that waits for what a filter has asked, or for the body that it wants to see.
@@ -84,7 +86,8 @@ impl Worker {
         let Some(exchange) = self.exchange(x) else { return };
         let (d, stream, local) = (exchange.down, exchange.stream, Rc::clone(&exchange.local));
         let Some(route) = exchange.route.map(|number| &local.plan.routes[number]) else { return };
-        let decision = if route.filters.is_empty() {
+        let mut chosen = None;
+        let decision = if route.filters.is_empty() && !route.targets.are_filtered() {
             Decision::Forward { path: None, host: None }
         } else {
             let mut notes = exchange.notes.take();
@@ -116,7 +119,21 @@ impl Worker {
                     (_, gathered) => gathered.map(|gathered| gathered.seen(&bytes[head.size..])),
                 },
             };
-            let decision = decide(&route.filters, from, &asked, &mut notes);
+            let mut decision = decide(&route.filters, from, &asked, &mut notes);
+            if route.targets.are_filtered()
+                && let Decision::Forward { path, host } = decision
+            {
+                chosen = choose(route, &local, (bytes, fields), asked.now, &mut self.dice);
+                let own = chosen.map_or(&[][..], |(_, target, _)| target.filters());
+                decision = match decide(own, 0, &asked, &mut notes) {
+                    Decision::Respond(response) => Decision::Respond(response),
+                    Decision::Forward { path: new_path, host: new_host } => {
+                        Decision::Forward { path: new_path.or(path), host: new_host.or(host) }
+                    }
+                    // None of them asks anybody else.
+                    Decision::Wait { .. } | Decision::Gather { .. } => Decision::Forward { path, host },
+                };
+            }
             if let Some(exchange) = self.exchange(x) {
                 (exchange.notes, exchange.hold) = (notes, hold);
             }
@@ -155,8 +172,8 @@ impl Worker {
                 self.answer_by_filter(x, response);
             }
             Decision::Forward { path: new_path, host: new_host } => {
-                let place = route.targets.draw(&mut self.dice);
-                let Some((place, chosen)) = place.and_then(|place| Some((place, route.targets.get(place)?))) else {
+                let chosen = chosen.or_else(|| choose(route, &local, (bytes, fields), self.tick, &mut self.dice));
+                let Some((place, chosen, stuck)) = chosen else {
                     if let Some(exchange) = self.exchange(x) {
                         exchange.failure = Some(Failure::NoEndpoint);
                     }
@@ -172,6 +189,9 @@ impl Worker {
                     if let Some(exchange) = self.exchange(x) {
                         exchange.wish = wish;
                     }
+                }
+                if let Some(exchange) = self.exchange(x).filter(|_| route.session.is_some()) {
+                    exchange.wish.stuck = stuck;
                 }
                 if head.method == Method::Connect {
                     return self.launch_connect(x, pool);
@@ -253,6 +273,29 @@ impl Worker {
             }
         }
     }
+}
+
+/// Which of a route's targets a request goes to, with its place, and the endpoint there if it has a session with one that
+/// is well: that counts more than any weight.
+fn choose<'a>(
+    route: &'a Route,
+    local: &Local,
+    (bytes, fields): (&[u8], &[Field]),
+    now: u64,
+    dice: &mut Dice,
+) -> Option<(usize, &'a route::Target, Option<usize>)> {
+    let mark = route.session.as_ref().and_then(|session| session.mark_of(bytes, fields, clock::wall()));
+    let of_session = mark.and_then(|mark| {
+        route.targets.all().iter().enumerate().find_map(|(place, target)| {
+            let backend = &local.pools.get(target.backend)?.backend;
+            let endpoint = backend.session_at(mark)?;
+            (backend.endpoints[endpoint].health.is_good(now)).then_some((place, target, Some(endpoint)))
+        })
+    });
+    of_session.or_else(|| {
+        let place = route.targets.draw(dice)?;
+        Some((place, route.targets.get(place)?, None))
+    })
 }
 
 impl Shared {

@@ -6,6 +6,7 @@ use super::client::Down;
 use super::sharing::ENDING;
 use super::upstream::sooner;
 use super::{TURNS, Worker};
+use crate::backend::Carrier;
 use crate::body::{Body, last_chunk};
 use crate::clock;
 use crate::clock::{MILLISECOND, SECOND};
@@ -251,7 +252,7 @@ impl Worker {
                 exchange.end_attempt(now, response.status, None);
                 exchange.wish = Wish { avoid: Some(endpoint), stuck: None, ..exchange.wish };
                 self.release(x, false);
-                self.try_again(x, false);
+                self.try_again(x, None);
                 return Turn::Over;
             }
         }
@@ -290,10 +291,16 @@ impl Worker {
             notes.mark(bytes, fields);
             self.extra.extend_from_slice(&notes.lines);
         }
-        if let Some(pool) = exchange.pool.as_ref().filter(|pool| pool.backend.settings.sticky.is_some())
-            && exchange.wish.stuck != Some(endpoint)
-        {
-            pool.backend.stick(endpoint, &mut self.extra);
+        if let Some(pool) = exchange.pool.as_ref().filter(|_| exchange.wish.stuck != Some(endpoint)) {
+            match route.and_then(|route| route.session.as_ref()) {
+                Some(session) => {
+                    if session.carrier == Carrier::Header {
+                        head::field::leave_out(bytes, fields, |name| name.eq_ignore_ascii_case(&session.name));
+                    }
+                    pool.backend.begin_session(session, endpoint, clock::wall(), &mut self.extra);
+                }
+                None => pool.backend.stick(endpoint, &mut self.extra),
+            }
         }
         forward::kept(bytes, fields, out);
         out.extend_from_slice(&self.extra);

@@ -70,6 +70,7 @@ fn plan(directory: &std::path::Path, socket: &Arc<OwnedFd>, layout: &Layout<'_>)
             request_timeout: 0,
             backend_timeout: 60 * SECOND,
             retry: crate::retry::Retry { times: 2, ..crate::retry::Retry::default() },
+            session: None,
             body_most: u64::MAX,
             connect: false,
             always_timing: false,

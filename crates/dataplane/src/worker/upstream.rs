@@ -652,9 +652,10 @@ impl Worker {
         if again && let Some(counters) = counters {
             counters.retries.add(1);
         }
+        let least = route.map_or(0, |route| route.retry.least);
         self.release(x, false);
         if again {
-            return self.try_again(x, at_once);
+            return self.try_again(x, at_once.then_some(if replaces { 0 } else { least }));
         }
         let text = match failure {
             Failure::Connect => "the backend cannot be reached",
@@ -671,13 +672,13 @@ impl Worker {
         self.fail_with(x, failure, failure.status(), text);
     }
 
-    /// The next try: at once, or after a while.
-    pub(super) fn try_again(&mut self, x: u32, at_once: bool) {
+    /// The next try: after so many nanoseconds, or as long as its route says.
+    pub(super) fn try_again(&mut self, x: u32, wait: Option<u64>) {
         let now = self.tick;
         let Some(exchange) = self.exchanges.get_mut(x) else { return };
         let route = exchange.route.and_then(|route| exchange.local.plan.routes.get(route));
-        let wait =
-            route.filter(|_| !at_once).map_or(0, |route| route.retry.wait(exchange.counted_tries(), &mut self.dice));
+        let by_route = || route.map_or(0, |route| route.retry.wait(exchange.counted_tries(), &mut self.dice));
+        let wait = wait.unwrap_or_else(by_route);
         if wait == 0 {
             return self.send_out(x);
         }

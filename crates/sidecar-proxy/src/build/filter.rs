@@ -42,19 +42,25 @@ enum FilterError {
     Start(#[source] io::Error),
 }
 
-/// The filters of one route; gates come from `before` if they have not changed, and are put into `now`.
+/// The filters of one route, and those of each of its targets; gates come from `before` if they have not changed, and are put
+/// into `now`.
 pub(super) fn build(
     spec: &Spec,
     route: &config::Route,
     before: &Gates,
     now: &mut Gates,
-) -> Result<Vec<Filter>, BuildError> {
-    let mut filters = Vec::new();
-    for (index, filter) in route.filters.iter().enumerate() {
+) -> Result<(Vec<Filter>, Vec<Vec<Filter>>), BuildError> {
+    let mut index = 0;
+    let mut next = |filter: &config::Filter| {
         let part = || format!("filter {} of the route `{}`", index + 1, route.name);
-        filters.push(one(spec, filter, index, route, before, now).map_err(|error| BuildError::new(part(), error))?);
-    }
-    Ok(filters)
+        let built = one(spec, filter, index, route, before, now).map_err(|error| BuildError::new(part(), error));
+        index += 1;
+        built
+    };
+    let filters = route.filters.iter().map(&mut next).collect::<Result<_, _>>()?;
+    // They are numbered on.
+    let by_target = route.backends.iter().map(|target| target.filters().map(|filter| next(&filter)).collect());
+    Ok((filters, by_target.collect::<Result<_, _>>()?))
 }
 
 fn one(
@@ -312,10 +318,11 @@ pub(super) fn files(spec: &Spec) -> impl Iterator<Item = PathBuf> {
     files.map(PathBuf::from)
 }
 
-/// Every gate of a plan with its route and its place there, counted from 1, for the metrics.
+/// Every gate of a plan with its route and its place there, counted from 1, for the metrics. Those of targets are counted on.
 pub(crate) fn gates(routes: &[Arc<route::Route>]) -> impl Iterator<Item = (&str, usize, &Arc<dyn Gate>)> {
     routes.iter().flat_map(|route| {
-        route.filters.iter().enumerate().filter_map(|(index, filter)| match filter {
+        let of_targets = route.targets.all().iter().flat_map(route::Target::filters);
+        route.filters.iter().chain(of_targets).enumerate().filter_map(|(index, filter)| match filter {
             Filter::Gate(gate) => Some((route.name.as_str(), index + 1, gate)),
             _ => None,
         })

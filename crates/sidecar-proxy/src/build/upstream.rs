@@ -129,12 +129,19 @@ fn affinity(one: &config::Backend) -> Affinity {
 
 fn sticky(one: &config::Sticky) -> std::io::Result<Sticky> {
     let secret = one.secret_file.as_ref().map(std::fs::read).transpose()?.unwrap_or_default();
-    let mut attributes = format!("; Path={}; HttpOnly; SameSite=Lax", one.path);
-    if !one.max_age.0.is_zero() {
-        attributes.push_str(&format!("; Max-Age={}", one.max_age.0.as_secs().max(1)));
+    let age = if one.max_age.0.is_zero() { 0 } else { one.max_age.0.as_secs().max(1) };
+    let attributes = attributes(&one.path, age, one.secure);
+    Ok(Sticky { cookie: one.cookie.as_bytes().to_vec(), attributes, secret })
+}
+
+/// What follows a cookie's value; `age`: seconds, 0: until the client ends.
+pub(super) fn attributes(path: &str, age: u64, secure: bool) -> Vec<u8> {
+    let mut attributes = format!("; Path={path}; HttpOnly; SameSite=Lax");
+    if age != 0 {
+        attributes.push_str(&format!("; Max-Age={age}"));
     }
-    if one.secure {
+    if secure {
         attributes.push_str("; Secure");
     }
-    Ok(Sticky { cookie: one.cookie.as_bytes().to_vec(), attributes: attributes.into_bytes(), secret })
+    attributes.into_bytes()
 }

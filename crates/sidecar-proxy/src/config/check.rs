@@ -4,8 +4,8 @@ use daemon::config::Decoder;
 use regex::Regex;
 
 use super::{
-    AccessLog, Backend, Filter, Headers, Listener, LogFormat, LogNames, Match, PathEdit, PathMatch, Redirect, Route,
-    Spec, Target, Text, TextMatch,
+    AccessLog, Backend, Filter, Headers, Listener, LogFormat, LogNames, Match, PathEdit, PathMatch, Redirect, Rewrite,
+    Route, Session, Spec, Target, Text, TextMatch,
 };
 use crate::build;
 
@@ -211,6 +211,20 @@ fn check_route(at: &str, route: &Route, spec: &Spec, decoder: &mut Decoder) {
         decoder.refuse_at(&format!("{at}.backends"), "all weights are 0");
     }
     check_targets(at, (&route.backends, !route.connect), spec, decoder);
+    for (index, target) in route.backends.iter().enumerate() {
+        let at = format!("{at}.backends[{index}]");
+        if let Some(redirect) = &target.redirect {
+            check_redirect(&format!("{at}.redirect"), redirect, &route.matches, decoder);
+        }
+        if let Some(rewrite) = &target.rewrite {
+            check_rewrite(&format!("{at}.rewrite"), rewrite, &route.matches, decoder);
+        }
+        for (number, mirror) in target.mirrors.iter().enumerate() {
+            let at = format!("{at}.mirrors[{number}]");
+            check_mirrored(&format!("{at}.backend"), &mirror.backend, spec, decoder);
+            filter::mirror(&at, mirror, decoder);
+        }
+    }
     for (index, status) in route.retries.statuses.iter().enumerate() {
         if !(500..=599).contains(status) {
             decoder.refuse_at(&format!("{at}.retries.statuses[{index}]"), "must be from 500 to 599");
@@ -219,8 +233,47 @@ fn check_route(at: &str, route: &Route, spec: &Spec, decoder: &mut Decoder) {
     if route.retries.attempts > 10 {
         decoder.refuse_at(&format!("{at}.retries.attempts"), "must be at most 10");
     }
+    if let Some(session) = &route.session {
+        check_session(&format!("{at}.session"), session, route, decoder);
+    }
     for (index, filter) in route.filters.iter().enumerate() {
         check_filter(&format!("{at}.filters[{index}]"), filter, &route.matches, spec, decoder);
+    }
+}
+
+fn check_session(at: &str, session: &Session, route: &Route, decoder: &mut Decoder) {
+    if route.connect {
+        decoder.refuse_at(at, "is of no use with connect: true");
+    }
+    let (at, name, lifetime) = match session {
+        Session::Cookie(cookie) => (format!("{at}.cookie"), &cookie.name, cookie.lifetime),
+        Session::Header(header) => (format!("{at}.header"), &header.name, header.lifetime),
+    };
+    if !is_token(name) {
+        decoder.refuse_at(&format!("{at}.name"), "is no name");
+    }
+    if lifetime.0.subsec_nanos() != 0 {
+        decoder.refuse_at(&format!("{at}.lifetime"), "must be whole seconds");
+    }
+    match session {
+        Session::Cookie(cookie) => {
+            check_cookie_path(&format!("{at}.path"), &cookie.path, decoder);
+            if cookie.permanent && cookie.lifetime.0.is_zero() {
+                decoder.refuse_at(&format!("{at}.permanent"), "needs a lifetime");
+            }
+        }
+        Session::Header(header) if OURS.contains(&header.name.to_ascii_lowercase().as_str()) => {
+            decoder.refuse_at(&format!("{at}.name"), "belongs to the connection and cannot be set");
+        }
+        Session::Header(_) => {}
+    }
+}
+
+/// The attribute of a cookie.
+fn check_cookie_path(at: &str, path: &str, decoder: &mut Decoder) {
+    let plain = path.bytes().all(|byte| (0x21..0x7f).contains(&byte) && byte != b';');
+    if !plain || !path.starts_with('/') {
+        decoder.refuse_at(at, "must begin with `/` and have no blanks or semicolons");
     }
 }
 
@@ -230,13 +283,7 @@ fn check_filter(at: &str, filter: &Filter, matches: &[Match], spec: &Spec, decod
         Filter::RequestHeaders(headers) => check_headers(&format!("{at}.requestHeaders"), headers, decoder),
         Filter::ResponseHeaders(headers) => check_headers(&format!("{at}.responseHeaders"), headers, decoder),
         Filter::Redirect(redirect) => check_redirect(&format!("{at}.redirect"), redirect, matches, decoder),
-        Filter::Rewrite(rewrite) => {
-            let at = format!("{at}.rewrite");
-            check_edit(&at, rewrite.path.as_ref(), matches, decoder);
-            if rewrite.host.as_ref().is_some_and(|host| !is_host(host)) {
-                decoder.refuse_at(&format!("{at}.host"), "must be a host");
-            }
-        }
+        Filter::Rewrite(rewrite) => check_rewrite(&format!("{at}.rewrite"), rewrite, matches, decoder),
         Filter::Respond(respond) => {
             if !(200..=599).contains(&respond.status) {
                 decoder.refuse_at(&format!("{at}.respond.status"), "must be from 200 to 599");
@@ -272,6 +319,16 @@ fn check_targets(at: &str, (targets, with_heads): (&[Target], bool), spec: &Spec
                 Some(_) if !with_heads => decoder.refuse_at(&at, "is of no use here: what is passed on is not HTTP"),
                 Some(headers) => check_headers(&at, headers, decoder),
                 None => {}
+            }
+        }
+        for (field, is_there) in [
+            ("rewrite", target.rewrite.is_some()),
+            ("redirect", target.redirect.is_some()),
+            ("mirrors", !target.mirrors.is_empty()),
+        ] {
+            if is_there && !with_heads {
+                let at = format!("{at}.backends[{index}].{field}");
+                decoder.refuse_at(&at, "is of no use here: what is passed on is not HTTP");
             }
         }
     }
@@ -358,6 +415,13 @@ fn check_redirect(at: &str, redirect: &Redirect, matches: &[Match], decoder: &mu
         decoder.refuse_at(&format!("{at}.host"), "must be a host");
     }
     check_edit(at, redirect.path.as_ref(), matches, decoder);
+}
+
+fn check_rewrite(at: &str, rewrite: &Rewrite, matches: &[Match], decoder: &mut Decoder) {
+    check_edit(at, rewrite.path.as_ref(), matches, decoder);
+    if rewrite.host.as_ref().is_some_and(|host| !is_host(host)) {
+        decoder.refuse_at(&format!("{at}.host"), "must be a host");
+    }
 }
 
 fn check_edit(at: &str, edit: Option<&PathEdit>, matches: &[Match], decoder: &mut Decoder) {

@@ -80,6 +80,10 @@ document! {
         backend_refs: Vec<BackendRef> = default(Vec::new()),
         /// How long it may take.
         timeouts: Option<RuleTimeouts> = optional,
+        /// What is tried again (GEP-1731).
+        retry: Option<RuleRetry> = optional,
+        /// Who comes back to the same endpoint (GEP-1619).
+        session_persistence: Option<SessionPersistence> = optional,
     }
 }
 
@@ -94,6 +98,8 @@ document! {
         filters: Vec<RouteFilter> = default(Vec::new()),
         /// Where requests go.
         backend_refs: Vec<BackendRef> = default(Vec::new()),
+        /// Who comes back to the same endpoint (GEP-1619).
+        session_persistence: Option<SessionPersistence> = optional,
     }
 }
 
@@ -394,5 +400,77 @@ document! {
         request: Option<Seconds> = optional,
         /// One try.
         backend_request: Option<Seconds> = optional,
+    }
+}
+
+document! {
+    /// What is tried again.
+    pub struct RuleRetry {
+        /// Answers.
+        codes: Vec<u16> = default(Vec::new()),
+        /// Tries after the first.
+        attempts: Option<u32> = optional,
+        /// What passes before each at least.
+        backoff: Option<Seconds> = optional,
+    }
+}
+
+document! {
+    /// Who comes back to the same endpoint. Its form was changed once; both are taken.
+    pub struct SessionPersistence {
+        /// What carries the session.
+        r#type: SessionType = default(SessionType::Cookie),
+        /// How long it lasts.
+        absolute_timeout: Option<Seconds> = optional,
+        /// How long it lasts unused.
+        idle_timeout: Option<Seconds> = optional,
+        /// The cookie's or the field's name, until v1.6.
+        session_name: Option<String> = optional,
+        /// More of the cookie, until v1.6.
+        cookie_config: Option<CookieConfig> = optional,
+        /// The cookie.
+        cookie: Option<CookieConfig> = optional,
+        /// The field.
+        header: Option<HeaderConfig> = optional,
+    }
+}
+
+choice! {
+    /// What carries a session.
+    pub enum SessionType {
+        /// A cookie.
+        Cookie = "Cookie",
+        /// A field.
+        Header = "Header",
+    }
+}
+
+document! {
+    /// A session's cookie.
+    pub struct CookieConfig {
+        /// Its name.
+        name: Option<String> = optional,
+        /// For which paths.
+        path: String = default("/".to_owned()),
+        /// How long the client keeps it.
+        lifetime_type: CookieLifetime = default(CookieLifetime::Session),
+    }
+}
+
+choice! {
+    /// How long a client keeps a cookie.
+    pub enum CookieLifetime {
+        /// Until it ends.
+        Session = "Session",
+        /// For the absolute timeout.
+        Permanent = "Permanent",
+    }
+}
+
+document! {
+    /// A session's field.
+    pub struct HeaderConfig {
+        /// Its name.
+        name: String = required,
     }
 }

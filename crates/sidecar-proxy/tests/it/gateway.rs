@@ -139,9 +139,38 @@ fn what_is_not_understood_is_refused_at_its_place() {
         ))
     };
     for (text, expected) in [
+        ("  rules: [{else: {}}]\n", "F:15:12: document[2].spec.rules[0]: unknown field `else`"),
         (
-            "  rules: [{sessionPersistence: {}}]\n",
-            "F:15:12: document[2].spec.rules[0]: unknown field `sessionPersistence`",
+            "  rules:\n  - retry: {codes: [503, 429, 200], attempts: 0}\n    backendRefs: [{name: app}]\n",
+            "F:16:26: document[2].spec.rules[0].retry.codes[1]: is the client's fault, and would be the next time: only 5xx is tried again\nF:16:31: document[2].spec.rules[0].retry.codes[2]: must be from 500 to 599\nF:16:47: document[2].spec.rules[0].retry.attempts: must be from 1 to 10",
+        ),
+        (
+            "  rules:\n  - sessionPersistence: {idleTimeout: 1h, absoluteTimeout: 10ms}\n    backendRefs: [{name: app}]\n",
+            "F:16:39: document[2].spec.rules[0].sessionPersistence.idleTimeout: is not supported: nobody keeps count of when a session was last used\nF:16:60: document[2].spec.rules[0].sessionPersistence.absoluteTimeout: must be whole seconds, at least one",
+        ),
+        (
+            "  rules:\n  - sessionPersistence: {type: Header, cookie: {name: x}}\n    backendRefs: [{name: app}]\n",
+            "F:16:40: document[2].spec.rules[0].sessionPersistence.cookie: is not for this type of session",
+        ),
+        (
+            "  rules:\n  - sessionPersistence: {header: {name: x}}\n    backendRefs: [{name: app}]\n",
+            "F:16:26: document[2].spec.rules[0].sessionPersistence.header: is not for this type of session",
+        ),
+        (
+            "  rules:\n  - sessionPersistence: {sessionName: a, cookie: {name: x}}\n    backendRefs: [{name: app}]\n",
+            "F:16:42: document[2].spec.rules[0].sessionPersistence.cookie: excludes sessionName and cookieConfig, which it has replaced",
+        ),
+        (
+            "  rules:\n  - sessionPersistence: {cookieConfig: {lifetimeType: Permanent}}\n    backendRefs: [{name: app}]\n",
+            "F:16:55: document[2].spec.rules[0].sessionPersistence.cookieConfig.lifetimeType: needs an absoluteTimeout",
+        ),
+        (
+            "  rules:\n  - sessionPersistence: {type: Header, header: {name: Host}}\n    backendRefs: [{name: app}]\n",
+            "F:16:5: spec.routes[0].session.header.name: belongs to the connection and cannot be set",
+        ),
+        (
+            "  rules:\n  - sessionPersistence: {cookie: {name: 'a b', path: x}}\n    backendRefs: [{name: app}]\n",
+            "F:16:5: spec.routes[0].session.cookie.name: is no name\nF:16:5: spec.routes[0].session.cookie.path: must begin with `/`",
         ),
         (
             "  rules:\n  - filters: [{type: ExtensionRef}]\n",
@@ -168,8 +197,20 @@ fn what_is_not_understood_is_refused_at_its_place() {
             ": document[2].spec.rules[0].filters[0].requestMirror.backendRef: the Proxy has no backend of this name",
         ),
         (
-            "  rules:\n  - backendRefs: [{name: app, filters: [{type: URLRewrite, urlRewrite: {hostname: x}}]}]\n",
+            "  rules:\n  - backendRefs: [{name: app, filters: [{type: CORS, cors: {}}]}]\n",
             "F:16:48: document[2].spec.rules[0].backendRefs[0].filters[0].type: is no filter of a single backendRef here",
+        ),
+        (
+            "  rules:\n  - backendRefs: [{name: app, filters: [{type: URLRewrite, urlRewrite: {}}, {type: RequestRedirect, requestRedirect: {}}]}]\n",
+            "F:16:31: document[2].spec.rules[0].backendRefs[0].filters: URLRewrite and RequestRedirect exclude each other",
+        ),
+        (
+            "  rules:\n  - backendRefs: [{name: app, filters: [{type: URLRewrite, urlRewrite: {path: {type: ReplacePrefixMatch, replacePrefixMatch: x}}}]}]\n    matches: [{path: {type: Exact, value: /a}}]\n",
+            "F:16:5: spec.routes[0].backends[0].rewrite.path: must begin with `/` and have no blanks",
+        ),
+        (
+            "  rules:\n  - backendRefs: [{name: app, filters: [{type: RequestMirror, requestMirror: {backendRef: {name: gone}}}]}]\n",
+            ": document[2].spec.rules[0].backendRefs[0].filters[0].requestMirror.backendRef: the Proxy has no backend of this name",
         ),
         (
             "  rules:\n  - backendRefs: [{name: app, filters: [{type: RequestHeaderModifier, requestHeaderModifier: {}}, {type: RequestHeaderModifier, requestHeaderModifier: {}}]}]\n",
@@ -419,4 +460,71 @@ spec:
     let mut answer = [0; 15];
     stream.read_exact(&mut answer).unwrap();
     assert_eq!((&answer, two.last().line()), (b"HTTP/1.1 200 OK", "GET /raw HTTP/1.1"));
+}
+
+#[test]
+fn a_backend_of_its_own_kind_is_rewritten_redirected_and_copied() {
+    let (one, two) = (Upstream::start(|_| ok("one")), Upstream::start(|_| ok("two")));
+    let copies = Upstream::start(|_| ok("copy"));
+    let world = World::with(&format!(
+        "listeners: [{{name: http, address: \"127.0.0.1:0\"}}]
+backends:
+- {{name: one, endpoints: [\"{}\"]}}
+- {{name: two, endpoints: [\"{}\"]}}
+- {{name: copies, endpoints: [\"{}\"]}}
+workers: 1
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: r}}
+spec:
+  rules:
+  - matches: [{{path: {{value: /a}}}}, {{path: {{value: /b}}}}]
+    filters: [{{type: URLRewrite, urlRewrite: {{hostname: rule.test, path: {{type: ReplaceFullPath, replaceFullPath: /rule}}}}}}]
+    backendRefs:
+    - name: one
+      filters:
+      - {{type: URLRewrite, urlRewrite: {{path: {{type: ReplacePrefixMatch, replacePrefixMatch: /new}}}}}}
+      - {{type: RequestMirror, requestMirror: {{backendRef: {{name: copies}}}}}}
+    - name: two
+      filters: [{{type: URLRewrite, urlRewrite: {{hostname: two.test}}}}]
+  - matches: [{{path: {{value: /c}}}}]
+    backendRefs:
+    - name: one
+      filters: [{{type: RequestRedirect, requestRedirect: {{hostname: new.test, port: 80, path: {{type: ReplacePrefixMatch, replacePrefixMatch: /d}}}}}}]
+    - name: two
+",
+        one.address, two.address, copies.address
+    ));
+    let mut client = world.client();
+    let mut came = [0, 0];
+    for n in 0..40 {
+        let path = ["/a/x?q=1", "/b/x?q=1"][n % 2];
+        let answer = client.get(path);
+        let whose = usize::from(answer.body == "two");
+        came[whose] += 1;
+        let seen = [&one, &two][whose].last();
+        let expected = [("GET /new/x?q=1 HTTP/1.1", "rule.test"), ("GET /rule?q=1 HTTP/1.1", "two.test")][whose];
+        assert_eq!((seen.line(), seen.field("host").unwrap()), expected);
+    }
+    assert!(came.iter().all(|count| *count > 5), "{came:?}");
+    crate::harness::eventually("the copies", || copies.count() == came[0]);
+    assert_eq!(copies.last().line(), "GET /new/x?q=1 HTTP/1.1");
+    let counted = "outrigger_proxy_filter_decisions_total{route=\"default/r/0/0\",filter=\"3\",rule=\"mirror\",decision=\"answered\"}";
+    crate::harness::eventually("the count", || world.ask("/metrics").contains(counted));
+    let mut came = [0, 0];
+    for _ in 0..40 {
+        let answer = client.get("/c/x?q=1");
+        if answer.status() == 302 {
+            assert_eq!(answer.field("location"), Some("http://new.test/d/x?q=1"));
+            came[0] += 1;
+        } else {
+            assert_eq!((answer.body.as_str(), two.last().line()), ("two", "GET /c/x?q=1 HTTP/1.1"));
+            came[1] += 1;
+        }
+    }
+    assert!(came.iter().all(|count| *count > 5), "{came:?}");
+    // A request's body is read to its end before the next request.
+    client.send("POST /c/x HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc");
+    assert!(matches!(client.answer().status(), 200 | 302));
 }

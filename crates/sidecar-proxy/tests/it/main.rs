@@ -23,6 +23,7 @@ mod mirror;
 mod multiplex;
 mod operate;
 mod passage;
+mod persistence;
 mod redirect;
 mod restart;
 mod retry;

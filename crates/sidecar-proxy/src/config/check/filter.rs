@@ -6,7 +6,7 @@ use dataplane::filter::{BODY, attack, network};
 
 use super::{check_match, check_path, is_token};
 use crate::build;
-use crate::config::filter::{Attacks, Concurrency, Cors, Identities, Per, Rule};
+use crate::config::filter::{Attacks, Concurrency, Cors, Identities, Mirror, Per, Rule};
 use crate::config::{Filter, Match};
 
 /// Checks one of the filters that decide; `at` is its place.
@@ -43,27 +43,29 @@ pub(super) fn check(at: &str, filter: &Filter, decoder: &mut Decoder) {
         Filter::Identities(identities) => check_identities(&format!("{at}.identities"), identities, decoder),
         Filter::Cors(cors) => check_cors(&format!("{at}.cors"), cors, decoder),
         // Its backend has been looked at.
-        Filter::Mirror(mirror) => {
-            let at = format!("{at}.mirror");
-            if !(0.0..=100.0).contains(&mirror.percent) {
-                decoder.refuse_at(&format!("{at}.percent"), "must be from 0 to 100");
-            }
-            if mirror.max_body.0 > 16 << 20 {
-                decoder.refuse_at(&format!("{at}.maxBody"), "must be at most 16Mi");
-            }
-            if mirror.in_flight == 0 {
-                decoder.refuse_at(&format!("{at}.inFlight"), "must be at least 1");
-            }
-            if mirror.timeout.0.is_zero() || mirror.timeout.0.as_secs() > 3600 {
-                decoder.refuse_at(&format!("{at}.timeout"), "must be longer than 0s and at most 1h");
-            }
-        }
+        Filter::Mirror(one) => mirror(&format!("{at}.mirror"), one, decoder),
         Filter::Sizes(_)
         | Filter::RequestHeaders(_)
         | Filter::ResponseHeaders(_)
         | Filter::Redirect(_)
         | Filter::Rewrite(_)
         | Filter::Respond(_) => {}
+    }
+}
+
+/// A copy whose backend has been looked at.
+pub(super) fn mirror(at: &str, mirror: &Mirror, decoder: &mut Decoder) {
+    if !(0.0..=100.0).contains(&mirror.percent) {
+        decoder.refuse_at(&format!("{at}.percent"), "must be from 0 to 100");
+    }
+    if mirror.max_body.0 > 16 << 20 {
+        decoder.refuse_at(&format!("{at}.maxBody"), "must be at most 16Mi");
+    }
+    if mirror.in_flight == 0 {
+        decoder.refuse_at(&format!("{at}.inFlight"), "must be at least 1");
+    }
+    if mirror.timeout.0.is_zero() || mirror.timeout.0.as_secs() > 3600 {
+        decoder.refuse_at(&format!("{at}.timeout"), "must be longer than 0s and at most 1h");
     }
 }
 

@@ -39,10 +39,7 @@ pub(super) fn check(at: &str, one: &Backend, decoder: &mut Decoder) {
         if !is_token(&sticky.cookie) {
             decoder.refuse_at(&format!("{at}.sticky.cookie"), "is no name");
         }
-        let plain = sticky.path.bytes().all(|byte| (0x21..0x7f).contains(&byte) && byte != b';');
-        if !plain || !sticky.path.starts_with('/') {
-            decoder.refuse_at(&format!("{at}.sticky.path"), "must begin with `/` and have no blanks or semicolons");
-        }
+        super::check_cookie_path(&format!("{at}.sticky.path"), &sticky.path, decoder);
     }
     for (field, percent) in [("zoneOverflowPercent", one.zone_overflow_percent), ("panicPercent", one.panic_percent)] {
         if percent > 100 {
