@@ -45,6 +45,7 @@ pub mod slab;
 pub mod slowest;
 pub mod sock;
 pub mod spelling;
+pub mod timed;
 pub mod timer;
 pub mod tracing;
 pub mod websocket;

@@ -691,9 +691,9 @@ document! {
 }
 
 document! {
-    /// TLS towards a backend.
-    pub struct ClientTls {
-        /// The name that must be in its certificate, and that is sent as SNI; without, the host of the endpoints, which must all have
+    /// TLS towards others.
+    pub struct ClientTls : Default {
+        /// The name that must be in the certificate, and that is sent as SNI; without, the host of the endpoints, which must all have
         /// the same one.
         server_name: Option<String> = optional,
         /// PEM certificates to trust instead of the machine's.

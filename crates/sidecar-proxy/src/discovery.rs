@@ -18,9 +18,9 @@ mod dns;
 mod file;
 mod http;
 mod kubernetes;
-mod timed;
 mod watch;
 
+pub use dns::Machine;
 use dns::What;
 pub use watch::{Bell, Watch};
 
@@ -171,9 +171,13 @@ fn bracketed(host: &str) -> String {
     if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
 }
 
-fn dns_source(what: What, one: &config::Backend, spec: &Spec) -> dns::Names {
-    let servers = spec.name_servers.iter().filter_map(|text| name_server(text));
-    dns::Names { servers: servers.collect(), what, every: one.resolve_every.0 }
+fn dns_source(what: What, one: &config::Backend, spec: &Spec) -> dns::Asked {
+    dns::Asked { servers: name_servers(spec), what, every: one.resolve_every.0 }
+}
+
+/// The name servers of the document.
+pub fn name_servers(spec: &Spec) -> Vec<SocketAddr> {
+    spec.name_servers.iter().filter_map(|text| name_server(text)).collect()
 }
 
 /// A name server's address; the port is 53 if none is given.

@@ -19,7 +19,7 @@ use dataplane::filter::mirror::Mirror;
 use dataplane::filter::network::{self, Networks};
 use dataplane::filter::rate::{self, Allowance, Per, RateLimit};
 use dataplane::filter::rule::{self, Rules};
-use dataplane::filter::shared_rate::redis::Server;
+use dataplane::filter::shared_rate::redis::{Place, Server};
 use dataplane::filter::shared_rate::{self, SharedRate};
 use dataplane::filter::size::Sizes;
 use dataplane::filter::{Filter, Gate};
@@ -27,6 +27,7 @@ use dataplane::route;
 
 use crate::config::filter::{AttackMode, OnFailure, Rule, RuleAction, SharedRateLimit};
 use crate::config::{self, Spec, Text};
+use crate::discovery;
 
 /// Gates by where they stand and what made them.
 pub(super) type Gates = HashMap<String, Arc<dyn Gate>>;
@@ -38,6 +39,10 @@ enum FilterError {
     Read { path: String, source: io::Error },
     #[error("{path} is no list of networks: {reason}")]
     List { path: String, reason: String },
+    #[error("{0}")]
+    Address(String),
+    #[error(transparent)]
+    Tls(#[from] super::tls::TlsError),
     #[error("failed to start the thread that asks for limits")]
     Start(#[source] io::Error),
 }
@@ -111,9 +116,9 @@ fn one(
             })
         }),
         config::Filter::SharedRateLimit(limit) => {
-            let settings = shared_settings(limit)?;
+            let (settings, files) = shared_settings(spec, limit)?;
             // The thread is started before the plan is known to be good; it ends with the gate.
-            let key = format!("{}\n{index}\n{settings:?}", route.name);
+            let key = format!("{}\n{index}\n{settings:?}\n{files}", route.name);
             let gate = match before.get(&key) {
                 Some(same) => Arc::clone(same),
                 None => Arc::new(SharedRate::start(settings).map_err(FilterError::Start)?),
@@ -208,18 +213,38 @@ fn allowance(requests: u32, period: Seconds, burst: u32) -> Allowance {
     Allowance { requests: u64::from(requests), period: super::nanos(period), burst: u64::from(burst) }
 }
 
-fn shared_settings(limit: &SharedRateLimit) -> Result<shared_rate::Settings, FilterError> {
+/// With a text that changes when the files of TLS do.
+fn shared_settings(spec: &Spec, limit: &SharedRateLimit) -> Result<(shared_rate::Settings, String), FilterError> {
     let read = |path: &String| {
         let text = std::fs::read_to_string(path);
         let text = text.map_err(|source| FilterError::Read { path: path.clone(), source })?;
-        Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+        Ok::<_, FilterError>(text.trim_end_matches(['\r', '\n']).to_owned())
     };
-    Ok(shared_rate::Settings {
+    let redis = &limit.redis;
+    let (address, secure) = redis.place().map_err(FilterError::Address)?;
+    let (mut tls, mut files) = (None, String::new());
+    if secure {
+        let settings = redis.tls.clone().unwrap_or_default();
+        let (mut outward, fingerprint) = super::tls::client(&settings, std::slice::from_ref(&address), false)?;
+        // It is not HTTP that is spoken.
+        Arc::make_mut(&mut outward.config).alpn_protocols.clear();
+        (tls, files) = (Some(outward), fingerprint);
+    }
+    let place = match (address.strip_prefix("unix:"), address.rsplit_once(':')) {
+        (None, Some((host, port))) => {
+            // It has been checked.
+            Place::Tcp { host: host.to_owned(), port: port.parse().unwrap_or_default(), tls }
+        }
+        (path, _) => Place::Unix(path.unwrap_or_default().to_owned()),
+    };
+    let settings = shared_rate::Settings {
         server: Server {
-            address: limit.redis.address.clone(),
-            user: limit.redis.user.clone(),
-            password: limit.redis.password_file.as_ref().map(read).transpose()?,
-            database: limit.redis.database,
+            name: redis.address.clone(),
+            place,
+            user: redis.user.clone(),
+            password: redis.password_file.as_ref().map(read).transpose()?,
+            database: redis.database,
+            names: Arc::new(discovery::Machine { servers: discovery::name_servers(spec) }),
         },
         per: per(limit.per, limit.header.as_deref()),
         allowance: allowance(limit.requests, limit.period, limit.burst),
@@ -227,7 +252,8 @@ fn shared_settings(limit: &SharedRateLimit) -> Result<shared_rate::Settings, Fil
         open: limit.on_failure == OnFailure::Allow,
         timeout: limit.redis.timeout.0,
         prefix: limit.key_prefix.clone(),
-    })
+    };
+    Ok((settings, files))
 }
 
 /// The checked identities of the document.
@@ -312,7 +338,10 @@ pub(super) fn files(spec: &Spec) -> impl Iterator<Item = PathBuf> {
     let filters = spec.routes.iter().flat_map(|route| &route.filters);
     let files = filters.flat_map(|filter| match filter {
         config::Filter::Rules(rules) => rules.iter().filter_map(|rule| rule.networks_file.clone()).collect(),
-        config::Filter::SharedRateLimit(limit) => limit.redis.password_file.iter().cloned().collect(),
+        config::Filter::SharedRateLimit(limit) => {
+            let tls = limit.redis.tls.iter().flat_map(|tls| [&tls.ca_file, &tls.cert_file, &tls.key_file]);
+            tls.flatten().chain(&limit.redis.password_file).cloned().collect()
+        }
         _ => Vec::new(),
     });
     files.map(PathBuf::from)

@@ -4,8 +4,8 @@ use daemon::config::Decoder;
 use regex::Regex;
 
 use super::{
-    AccessLog, Backend, Filter, Headers, Listener, LogFormat, LogNames, Match, PathEdit, PathMatch, Redirect, Rewrite,
-    Route, Session, Spec, Target, Text, TextMatch,
+    AccessLog, Backend, ClientTls, Filter, Headers, Listener, LogFormat, LogNames, Match, PathEdit, PathMatch,
+    Redirect, Rewrite, Route, Session, Spec, Target, Text, TextMatch,
 };
 use crate::build;
 
@@ -85,8 +85,8 @@ pub fn check(spec: &Spec, decoder: &mut Decoder) {
             }
             upstream::check_health(&at, one, health, decoder);
         }
-        if one.tls.as_ref().is_some_and(|tls| tls.cert_file.is_some() != tls.key_file.is_some()) {
-            decoder.refuse_at(&format!("{at}.tls"), "certFile and keyFile belong together");
+        if let Some(tls) = &one.tls {
+            check_client_tls(&format!("{at}.tls"), tls, decoder);
         }
         if one.proxy_protocol.is_some() && one.http2 {
             decoder.refuse_at(
@@ -129,6 +129,12 @@ pub fn check(spec: &Spec, decoder: &mut Decoder) {
     }
     if spec.workers > 256 {
         decoder.refuse_at("spec.workers", "must be at most 256");
+    }
+}
+
+fn check_client_tls(at: &str, tls: &ClientTls, decoder: &mut Decoder) {
+    if tls.cert_file.is_some() != tls.key_file.is_some() {
+        decoder.refuse_at(at, "certFile and keyFile belong together");
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use daemon::config::{Seconds, Size};
 use daemon::{choice, document};
 
-use super::{PathMatch, TextMatch};
+use super::{ClientTls, PathMatch, TextMatch};
 
 document! {
     /// A rule holds if all that is given holds. The first that allows or denies decides; if none does, the request goes on.
@@ -170,18 +170,51 @@ document! {
 }
 
 document! {
-    /// A Redis server, without TLS.
+    /// A Redis server, version 5 or later, which may not be one of a Redis Cluster.
     pub struct Redis {
-        /// `host:port` or `unix:/path`.
+        /// `host:port`, `unix:/path`, `redis://host:port`, or `rediss://host:port`, which is with TLS; in the last two the port may be
+        /// left out (6379).
         address: String = required,
+        /// TLS, and what it goes by; without, `rediss://` trusts the machine's certificates.
+        tls: Option<ClientTls> = optional,
         /// The ACL user; without, the default one.
         user: Option<String> = optional,
         /// A file with the password. Read again when it changes.
         password_file: Option<String> = optional,
         /// The database.
         database: u32 = default(0),
-        /// For an answer. After a failure the server is left alone for half a second.
+        /// For an answer. After a failure no request waits: the server is looked for beside them, twice a second while somebody
+        /// would ask it, with two seconds for connecting.
         timeout: Seconds = default(Seconds(std::time::Duration::from_millis(50))),
+    }
+}
+
+impl Redis {
+    /// Where it is, as an endpoint is written, and whether it speaks TLS.
+    pub fn place(&self) -> Result<(String, bool), String> {
+        let whole = |rest: &str| {
+            let rest = rest.strip_suffix('/').unwrap_or(rest);
+            if rest.contains(['@', '/', '?']) {
+                return Err(
+                    "must not say who asks or which database: that is in user, passwordFile and database".to_owned()
+                );
+            }
+            let has_port = rest.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
+            Ok(if has_port { rest.to_owned() } else { format!("{rest}:6379") })
+        };
+        let (place, secure) = match (self.address.strip_prefix("rediss://"), self.address.strip_prefix("redis://")) {
+            (Some(rest), _) => (whole(rest)?, true),
+            (_, Some(_)) if self.tls.is_some() => {
+                return Err("is without TLS: say `rediss://`, or leave tls out".to_owned());
+            }
+            (_, Some(rest)) => (whole(rest)?, false),
+            _ if self.address.starts_with("unix:") && self.tls.is_some() => {
+                return Err("a socket on the same machine is without TLS: leave tls out".to_owned());
+            }
+            _ => (self.address.clone(), self.tls.is_some()),
+        };
+        crate::build::endpoint_name(&place)?;
+        Ok((place, secure))
     }
 }
 

@@ -6,9 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use dataplane::backend::Address;
+use dataplane::timed::{self, Names, Timed};
 
 use super::Instance;
-use super::timed::Timed;
 use super::watch::{Said, Source};
 
 pub(super) mod message;
@@ -29,9 +29,25 @@ pub(super) struct Resolver {
     ndots: usize,
     timeout: Duration,
     attempts: u32,
+    /// Whatever is asked, nothing is waited for beyond this.
+    until: Option<Instant>,
 }
 
 impl Resolver {
+    /// What resolv.conf(5) says now, which is small, and may change; other servers in place of those there, if there are any.
+    pub(super) fn now(servers: &[SocketAddr]) -> Resolver {
+        let mut resolver = Resolver::parse(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
+        if !servers.is_empty() {
+            resolver.servers = servers.to_vec();
+        }
+        resolver
+    }
+
+    /// The same, with an end.
+    pub(super) fn until(self, until: Instant) -> Resolver {
+        Resolver { until: Some(until), ..self }
+    }
+
     pub(super) fn parse(text: &str) -> Resolver {
         let mut resolver = Resolver {
             servers: Vec::new(),
@@ -39,6 +55,7 @@ impl Resolver {
             ndots: 1,
             timeout: Duration::from_secs(2),
             attempts: 2,
+            until: None,
         };
         for line in text.lines() {
             let mut words = line.split_whitespace();
@@ -112,6 +129,9 @@ impl Resolver {
         let mut last = io::Error::other("there is no name server");
         for _ in 0..attempts {
             for server in &self.servers {
+                if self.until.is_some_and(|until| until <= Instant::now()) {
+                    return Err(timed::late());
+                }
                 match self.ask(*server, name, kind) {
                     Ok(reply) if matches!(reply.code, 0 | 3) => return Ok(reply),
                     Ok(reply) => last = io::Error::other(format!("{server} answered with code {}", reply.code)),
@@ -135,14 +155,10 @@ impl Resolver {
         let socket = UdpSocket::bind(any)?;
         socket.connect(server)?;
         socket.send(&query)?;
-        let until = Instant::now() + self.timeout;
+        let until = self.bound();
         let mut room = vec![0; 4096];
         loop {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            socket.set_read_timeout(Some(left))?;
+            socket.set_read_timeout(Some(timed::left(until)?))?;
             let length = socket.recv(&mut room)?;
             // Whatever does not answer this question was not meant for us.
             match message::reply(&room[..length], id, name, kind) {
@@ -153,9 +169,15 @@ impl Resolver {
         }
     }
 
+    /// When one question must have its answer.
+    fn bound(&self) -> Instant {
+        let until = Instant::now() + self.timeout;
+        self.until.map_or(until, |end| end.min(until))
+    }
+
     fn ask_by_tcp(&self, server: SocketAddr, query: &[u8], id: u16, name: &str, kind: u16) -> io::Result<Reply> {
         use std::io::{Read as _, Write as _};
-        let mut stream = Timed::connect(server, self.timeout, Instant::now() + self.timeout)?;
+        let mut stream = Timed::connect(server, self.timeout, self.bound())?;
         let length = u16::try_from(query.len()).map_err(io::Error::other)?;
         stream.write_all(&[&length.to_be_bytes()[..], query].concat())?;
         let mut length = [0; 2];
@@ -194,9 +216,26 @@ fn hosts(text: &str, name: &str) -> Vec<IpAddr> {
     found
 }
 
+/// Names as the machine knows them, within a time.
+#[derive(Debug)]
+pub struct Machine {
+    /// In place of those of resolv.conf(5), if there are any.
+    pub servers: Vec<SocketAddr>,
+}
+
+impl Names for Machine {
+    fn addresses(&self, host: &str, until: Instant) -> io::Result<Vec<IpAddr>> {
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        match bare.parse() {
+            Ok(address) => Ok(vec![address]),
+            Err(_) => Ok(Resolver::now(&self.servers).until(until).addresses(host)?.0),
+        }
+    }
+}
+
 /// A host's addresses, or a service's instances.
 #[derive(Debug)]
-pub(super) struct Names {
+pub(super) struct Asked {
     pub(super) servers: Vec<SocketAddr>,
     pub(super) what: What,
     /// However long the time to live is.
@@ -209,13 +248,9 @@ pub(super) enum What {
     Service(String),
 }
 
-impl Source for Names {
+impl Source for Asked {
     fn ask(&mut self) -> io::Result<Said> {
-        // Read each time: it is small, and may change.
-        let mut resolver = Resolver::parse(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
-        if !self.servers.is_empty() {
-            resolver.servers.clone_from(&self.servers);
-        }
+        let resolver = Resolver::now(&self.servers);
         let (list, ttl) = match &self.what {
             What::Host { host, port } => {
                 let (found, ttl) = resolver.addresses(host)?;
@@ -336,6 +371,17 @@ mod tests {
         let mut resolver = Resolver::parse("");
         resolver.servers.push(name_server(Does::HasNone, Does::HasNone));
         assert_eq!(resolver.addresses("app.test.").unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_silent_name_server_is_not_waited_for_beyond_the_end() {
+        let names = Machine { servers: vec![name_server(Does::IsSilent, Does::IsSilent)] };
+        let begun = Instant::now();
+        let error = names.addresses("app.test.", begun + Duration::from_millis(100)).unwrap_err();
+        assert!(matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock), "{error:?}");
+        // resolv.conf(5) allows for some seconds, again and again.
+        assert!(begun.elapsed() < Duration::from_millis(900), "{:?}", begun.elapsed());
+        assert_eq!(names.addresses("[fd00::1]", begun).unwrap(), [IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 1])]);
     }
 
     #[test]

@@ -2,15 +2,16 @@
 //! is done in short steps, so that whoever asks can see in between whether anybody still wants to know.
 
 use std::io::{self, BufRead as _, BufReader, Read, Write};
-use std::net::ToSocketAddrs as _;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dataplane::timed::{Names as _, Timed};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use super::timed::Timed;
+use super::dns::Machine;
 
 /// A server may be silent for this long.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -75,18 +76,8 @@ impl Server {
     fn get_within(&self, target: &str, fields: &str, whole: Duration) -> io::Result<Response> {
         let until = Instant::now() + whole;
         let bare = self.host.trim_start_matches('[').trim_end_matches(']');
-        let mut last = io::Error::new(io::ErrorKind::NotFound, format!("`{bare}` has no address"));
-        let mut connected = None;
-        for address in (bare, self.port).to_socket_addrs()? {
-            match Timed::connect(address, TIMEOUT, until) {
-                Ok(stream) => {
-                    connected = Some(stream);
-                    break;
-                }
-                Err(error) => last = error,
-            }
-        }
-        let stream = connected.ok_or(last)?;
+        let found = Machine { servers: Vec::new() }.addresses(bare, until)?;
+        let stream = Timed::connect_any(found.into_iter().map(|ip| SocketAddr::new(ip, self.port)), TIMEOUT, until)?;
         let mut wire: Box<dyn Wire> = if self.https {
             let name = ServerName::try_from(bare.to_owned()).map_err(io::Error::other)?;
             let connection = ClientConnection::new(Arc::new(self.tls()?), name).map_err(io::Error::other)?;

@@ -28,6 +28,7 @@ mod redirect;
 mod restart;
 mod retry;
 mod sections;
+mod shared;
 mod silence;
 mod smuggling;
 mod spelling;

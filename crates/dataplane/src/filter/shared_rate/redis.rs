@@ -1,22 +1,33 @@
-//! As much of Redis' protocol as a limit needs (RESP 2), over TCP or a Unix socket, with a deadline for everything.
+//! As much of Redis' protocol as a limit needs (RESP 2), over TCP, TLS or a Unix socket, with a deadline for everything.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{TcpStream, ToSocketAddrs as _};
-use std::os::unix::net::UnixStream;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with, sockopt};
+use rustls::{ClientConnection, StreamOwned};
+
+use crate::backend::Outward;
+use crate::timed::{Names, Timed, late};
+
+/// Where it is.
+#[derive(Clone, Debug)]
+pub enum Place {
+    Unix(String),
+    Tcp { host: String, port: u16, tls: Option<Outward> },
+}
 
 /// Where it is, and who we are.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Server {
-    /// `host:port` or `unix:/path`.
-    pub address: String,
+    /// As people are shown it.
+    pub name: String,
+    pub place: Place,
     /// ACL user; without: the default one.
     pub user: Option<String>,
     pub password: Option<String>,
     pub database: u32,
+    pub names: Arc<dyn Names>,
 }
 
 /// What it says.
@@ -31,8 +42,17 @@ pub enum Value {
 
 #[derive(Debug)]
 enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
+    Plain(Timed),
+    Tls(Box<StreamOwned<ClientConnection, Timed>>),
+}
+
+impl Stream {
+    fn set_until(&mut self, until: Instant) {
+        match self {
+            Stream::Plain(stream) => stream.set_until(until),
+            Stream::Tls(stream) => stream.sock.set_until(until),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -46,43 +66,25 @@ pub struct Connection {
 /// Bytes of an answer; what we ask is answered in a hundred.
 const LONGEST: usize = 64 << 10;
 
-fn late() -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, "no answer in time")
-}
-
-fn left(until: Instant) -> io::Result<Duration> {
-    let left = until.saturating_duration_since(Instant::now());
-    if left.is_zero() { Err(late()) } else { Ok(left) }
-}
-
-/// Connects, unless the server lets nobody in until then: unix(7) blocks while its backlog is full, for as long as the socket's
-/// time for sending says.
-fn connect(path: &str, until: Instant) -> io::Result<UnixStream> {
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(left(until)?))?;
-    match rustix::net::connect(&socket, &SocketAddrUnix::new(path)?) {
-        Ok(()) => Ok(socket.into()),
-        Err(Errno::AGAIN) => Err(late()),
-        Err(error) => Err(error.into()),
-    }
-}
-
 impl Connection {
-    /// Connects and says who we are.
-    pub fn open(server: &Server, until: Instant) -> io::Result<Connection> {
-        let stream = match server.address.strip_prefix("unix:") {
-            Some(path) => Stream::Unix(connect(path, until)?),
-            None => {
-                let mut found = Err(io::Error::new(io::ErrorKind::NotFound, "the name is not known"));
-                for address in server.address.to_socket_addrs()? {
-                    found = TcpStream::connect_timeout(&address, left(until)?);
-                    if found.is_ok() {
-                        break;
+    /// Connects and says who we are. `known` are the addresses of the last time, for when the name cannot be looked up.
+    pub fn open(server: &Server, known: &mut Vec<SocketAddr>, until: Instant) -> io::Result<Connection> {
+        let stream = match &server.place {
+            Place::Unix(path) => Stream::Plain(Timed::connect_unix(path, until)?),
+            Place::Tcp { host, port, tls } => {
+                match server.names.addresses(host, until) {
+                    Ok(found) => *known = found.into_iter().map(|ip| SocketAddr::new(ip, *port)).collect(),
+                    Err(error) if known.is_empty() => return Err(error),
+                    Err(_) => {}
+                }
+                let stream = Timed::connect_any(known.iter().copied(), Duration::MAX, until)?;
+                match tls {
+                    None => Stream::Plain(stream),
+                    Some(tls) => {
+                        let connection = ClientConnection::new(Arc::clone(&tls.config), tls.name.clone());
+                        Stream::Tls(Box::new(StreamOwned::new(connection.map_err(io::Error::other)?, stream)))
                     }
                 }
-                let stream = found?;
-                stream.set_nodelay(true)?;
-                Stream::Tcp(stream)
             }
         };
         let mut connection = Connection { stream, out: Vec::new(), input: Vec::new(), at: 0 };
@@ -110,19 +112,13 @@ impl Connection {
     }
 
     pub fn send(&mut self, until: Instant) -> io::Result<()> {
-        let time = Some(left(until)?);
-        match &mut self.stream {
-            Stream::Tcp(stream) => {
-                stream.set_write_timeout(time)?;
-                stream.write_all(&self.out)?;
-            }
-            Stream::Unix(stream) => {
-                stream.set_write_timeout(time)?;
-                stream.write_all(&self.out)?;
-            }
-        }
+        self.stream.set_until(until);
+        let sent = match &mut self.stream {
+            Stream::Plain(stream) => stream.write_all(&self.out),
+            Stream::Tls(stream) => stream.write_all(&self.out).and_then(|()| stream.flush()),
+        };
         self.out.clear();
-        Ok(())
+        sent.map_err(timely)
     }
 
     pub fn ask(&mut self, words: &[&[u8]], until: Instant) -> io::Result<Value> {
@@ -145,27 +141,25 @@ impl Connection {
             if self.input.len() - self.at > LONGEST {
                 return Err(io::Error::other("an answer is too long"));
             }
-            let time = Some(left(until)?);
+            self.stream.set_until(until);
             let mut buffer = [0; 4096];
             let read = match &mut self.stream {
-                Stream::Tcp(stream) => {
-                    stream.set_read_timeout(time)?;
-                    stream.read(&mut buffer)
-                }
-                Stream::Unix(stream) => {
-                    stream.set_read_timeout(time)?;
-                    stream.read(&mut buffer)
-                }
+                Stream::Plain(stream) => stream.read(&mut buffer),
+                Stream::Tls(stream) => stream.read(&mut buffer),
             };
             match read {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(length) => self.input.extend_from_slice(&buffer[..length]),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(late()),
-                Err(error) => return Err(error),
+                Err(error) => return Err(timely(error)),
             }
         }
     }
+}
+
+/// What the kernel says at the end of a socket's time, in our words.
+fn timely(error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::WouldBlock { late() } else { error }
 }
 
 fn accepted(answer: Value) -> io::Result<()> {
@@ -242,21 +236,6 @@ mod tests {
         for text in ["x\r\n", ":a\r\n", "$99999999\r\n", "$1\r\nab\r\n", "*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n:1\r\n"] {
             assert!(parse(text.as_bytes(), 0).is_err(), "{text:?}");
         }
-    }
-
-    #[test]
-    fn a_server_that_lets_nobody_in_is_not_waited_for() {
-        let path = std::env::temp_dir().join(format!("outrigger-redis-{}.sock", std::process::id()));
-        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
-        rustix::net::listen(&listener, 0).unwrap();
-        let _first = UnixStream::connect(&path).unwrap();
-        let server = Server { address: format!("unix:{}", path.display()), ..Server::default() };
-        let (told, is_told) = std::sync::mpsc::channel();
-        std::thread::spawn(move || told.send(Connection::open(&server, Instant::now() + Duration::from_millis(100))));
-        let result = is_told.recv_timeout(Duration::from_secs(10));
-        std::fs::remove_file(&path).unwrap();
-        assert_eq!(result.expect("a result").unwrap_err().kind(), io::ErrorKind::TimedOut);
-        drop(listener);
     }
 
     proptest::proptest! {

@@ -5,7 +5,6 @@ use dataplane::filter::cors::Origin;
 use dataplane::filter::{BODY, attack, network};
 
 use super::{check_match, check_path, is_token};
-use crate::build;
 use crate::config::filter::{Attacks, Concurrency, Cors, Identities, Mirror, Per, Rule};
 use crate::config::{Filter, Match};
 
@@ -26,8 +25,11 @@ pub(super) fn check(at: &str, filter: &Filter, decoder: &mut Decoder) {
             let at = format!("{at}.sharedRateLimit");
             check_rate(&at, limit.requests, limit.period, decoder);
             check_per(&at, limit.per, limit.header.as_deref(), decoder);
-            if let Err(message) = build::endpoint_name(&limit.redis.address) {
+            if let Err(message) = limit.redis.place() {
                 decoder.refuse_at(&format!("{at}.redis.address"), message);
+            }
+            if let Some(tls) = &limit.redis.tls {
+                super::check_client_tls(&format!("{at}.redis.tls"), tls, decoder);
             }
             if limit.redis.user.is_some() && limit.redis.password_file.is_none() {
                 decoder.refuse_at(&format!("{at}.redis.user"), "needs a passwordFile");
