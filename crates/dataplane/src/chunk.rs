@@ -225,6 +225,7 @@ mod tests {
             ("5\r\nhello\r\n0\r\n\r\nGET", "hello", "", 3),
             ("00005;a=b;c=\"d\"\r\nhello\r\n1\r\n \r\n0;x\r\n\r\n", "hello ", "", 0),
             ("1\r\na\r\n0\r\nX-Sum: 1\r\nContent-Length: 5\r\nY:\r\n\r\n", "a", "X-Sum: 1\r\nY:\r\n", 0),
+            ("0\r\nX_Forwarded-Anything: 1\r\nCookie: a\r\nX-Forward: 1\r\n\r\n", "", "X-Forward: 1\r\n", 0),
         ] {
             for step in [1, 2, 3, 7, 1000] {
                 let expected = (payload.as_bytes().to_vec(), trailers.as_bytes().to_vec());
@@ -262,6 +263,19 @@ mod tests {
         ] {
             assert_eq!(read(text.as_bytes(), 1000).err(), Some(Refusal::Chunk), "{text:?}");
         }
+    }
+
+    #[test]
+    fn what_nobody_needs_is_bounded() {
+        let extended = |length: usize| format!("1;{}\r\na\r\n0\r\n\r\n", "x".repeat(length));
+        assert!(read(extended(4096).as_bytes(), 100_000).is_ok());
+        assert_eq!(read(extended(4097).as_bytes(), 100_000).err(), Some(Refusal::Chunk));
+        // Of all chunks together.
+        let many = "1;xxxx\r\na\r\n".repeat(1025) + "0\r\n\r\n";
+        assert_eq!(read(many.as_bytes(), 100_000).err(), Some(Refusal::Chunk));
+        let trailing = |length: usize| format!("0\r\nX: {}\r\n\r\n", "y".repeat(length));
+        assert!(read(trailing(8189).as_bytes(), 100_000).is_ok());
+        assert_eq!(read(trailing(8190).as_bytes(), 100_000).err(), Some(Refusal::Chunk));
     }
 
     #[test]

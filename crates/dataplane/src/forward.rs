@@ -199,6 +199,12 @@ mod tests {
             "Host: h\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: e\r\nX-Forwarded-For: 1.1.1.1\r\nX-Forwarded-For: 2.2.2.2, 10.0.0.9\r\n"
         );
         assert_eq!(pass(sent, Forwarded::Replace), format!("Host: h\r\n{added}"));
+        // What an application may take for one of them, and the field that means all of them.
+        let like = "GET / HTTP/1.1\r\nHost: h\r\nX_Forwarded_For: 1.1.1.1\r\nForwarded: for=1.1.1.1\r\n\r\n";
+        assert_eq!(pass(like, Forwarded::Replace), format!("Host: h\r\n{added}"));
+        assert_eq!(pass(like, Forwarded::Append), format!("Host: h\r\nForwarded: for=1.1.1.1\r\n{added}"));
+        let named = "GET / HTTP/1.1\r\nHost: h\r\nConnection: x_forwarded_for\r\nX_Forwarded_For: 1.1.1.1\r\n\r\n";
+        assert_eq!(pass(named, Forwarded::Pass), "Host: h\r\n");
     }
 
     #[test]

@@ -96,7 +96,9 @@ mod tests {
         assert_eq!(timers.pop(250), Some(token));
         assert!(timers.passed(&mut deadline, token, 250));
         // The later entry comes up for nothing.
+        timers.set(&mut deadline, token, 400);
         assert_eq!(timers.pop(300), Some(token));
         assert!(!timers.passed(&mut deadline, token, 300));
+        assert_eq!(timers.heap.len(), 1);
     }
 }

@@ -187,6 +187,29 @@ mod tests {
     }
 
     #[test]
+    fn no_ejection_is_longer_than_ten_of_the_first() {
+        let health = Health::default();
+        for round in 1..30 {
+            let now = round * 11 * SECOND;
+            health.eject(&PASSIVE, now);
+            let longest = round.min(10) * SECOND;
+            assert!(health.is_ejected(now + longest - 1) && !health.is_ejected(now + longest), "{round}");
+        }
+    }
+
+    #[test]
+    fn a_little_less_than_the_shortest_that_was_seen() {
+        let health = Health::default();
+        assert_eq!(health.bears_idle(), u64::MAX);
+        for (idle, bears) in
+            [(SECOND, u64::MAX), (16 * SECOND, 14 * SECOND), (24 * SECOND, 14 * SECOND), (8 * SECOND, 7 * SECOND)]
+        {
+            health.note_idle_close(idle);
+            assert_eq!(health.bears_idle(), bears);
+        }
+    }
+
+    #[test]
     fn a_check_ends_an_ejection() {
         let health = Health::default();
         health.eject(&PASSIVE, SECOND);

@@ -238,4 +238,53 @@ mod tests {
         }
         assert_eq!(limit(), 5);
     }
+
+    /// What a limit of 100 is after so many samples of so many milliseconds with all places taken, a second apart.
+    fn after(samples: &[(u64, u64)]) -> u64 {
+        let gate = Concurrency::new(100, Some(Adaptive { least: 1, most: 1000, tolerance: 1.0 }));
+        let permit = Permit { state: Arc::clone(&gate.state) };
+        gate.state.active.store(100, Ordering::Relaxed);
+        let mut now = SECOND;
+        for (count, took) in samples {
+            for _ in 0..*count {
+                permit.learn(took * MILLISECOND, false, now);
+            }
+            now += SECOND;
+            permit.learn(took * MILLISECOND, false, now);
+        }
+        gate.state.active.store(1, Ordering::Relaxed);
+        gate.state.limit.load(Ordering::Relaxed)
+    }
+
+    #[test]
+    fn a_limit_moves_by_averages() {
+        assert_eq!(after(&[(5, 10)]), 100, "so few say nothing");
+        assert_eq!(after(&[(30, 10)]), 102);
+        // An answer that needed no backend says nothing of it.
+        assert_eq!(after(&[(30, 0)]), 100);
+        // However slow it has become, it falls by a tenth at most: half the way to half.
+        let slow = after(&[(30, 10), (30, 10_000)]);
+        assert!((90..=94).contains(&slow), "{slow}");
+    }
+
+    #[test]
+    fn what_was_quick_long_ago_is_forgotten() {
+        let gate = Concurrency::new(100, Some(Adaptive { least: 1, most: 1000, tolerance: 1.0 }));
+        let permit = Permit { state: Arc::clone(&gate.state) };
+        gate.state.active.store(100, Ordering::Relaxed);
+        let limit = || gate.state.limit.load(Ordering::Relaxed);
+        let learn = |took: u64, seconds: std::ops::Range<u64>| {
+            for second in seconds {
+                (0..30).for_each(|_| permit.learn(took * MILLISECOND, false, second * SECOND));
+            }
+        };
+        learn(10, 30..40);
+        let before = limit();
+        learn(40, 40..59);
+        let slow = limit();
+        assert!(slow < before / 2, "{before} {slow}");
+        // Its epoch and the next have passed: so it is now, and the limit grows again.
+        learn(40, 59..130);
+        assert!(limit() > slow, "{slow} {}", limit());
+    }
 }

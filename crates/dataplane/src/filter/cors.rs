@@ -198,6 +198,7 @@ mod tests {
         assert!(!allows(&["https://a.example"], true, "https://a.example:8443"));
         assert!(allows(&["https://*.example"], true, "https://a.b.example"));
         assert!(!allows(&["https://*.example"], true, "https://example"));
+        assert!(!allows(&["https://*.example"], true, "https://.example"));
         assert!(!allows(&["https://*.example"], true, "https://evil.test/.example"));
         assert!(!allows(&["https://*.example"], true, "https://a@evil.example:1"));
         assert!(allows(&["*"], false, "null") && !allows(&["*"], true, "null") && allows(&["null"], true, "null"));
@@ -221,6 +222,13 @@ mod tests {
              Access-Control-Expose-Headers: X-A, X-B\nVary: Origin\n"
         );
         assert_eq!(said(&strict, &["GET /", "Origin: https://b.example"]), "Vary: Origin\n");
+        // With credentials `*` would be the name of a field.
+        let all = cors(&["https://a.example"], true);
+        assert!(!said(&all, &["GET /", "Origin: https://a.example"]).contains("Expose"));
+        // What the backend says of it is taken away, whoever asks.
+        let mut notes = None;
+        all.ask(&Example::new(&["GET /"]).asked(), &mut notes);
+        assert_eq!(notes.unwrap().remove, THEIRS);
         // An OPTIONS request that is no preflight is the application's.
         assert_eq!(said(&strict, &["OPTIONS /"]), "Vary: Origin\n");
     }

@@ -89,6 +89,7 @@ mod tests {
             names: vec![
                 Name::Uri(b"spiffe://prod.example/ns/web/sa/front".to_vec()),
                 Name::UriBelow(b"spiffe://prod.example/ns/batch".to_vec()),
+                Name::UriBelow(b"spiffe://prod.example/ns/jobs/".to_vec()),
                 Name::Dns(b"admin.example".to_vec()),
                 Name::Hash(b"00ff".to_vec()),
             ],
@@ -104,6 +105,9 @@ mod tests {
             ("X-Forwarded-Client-Cert: Hash=1;URI=spiffe://prod.example/ns/batch/sa/x\r\n", true),
             ("X-Forwarded-Client-Cert: Hash=1;URI=spiffe://prod.example/ns/batch\r\n", true),
             ("X-Forwarded-Client-Cert: Hash=1;URI=spiffe://prod.example/ns/batches/x\r\n", false),
+            ("X-Forwarded-Client-Cert: Hash=1;URI=spiffe://prod.example/ns/jobs/x\r\n", true),
+            ("X-Forwarded-Client-Cert: Hash=1;URI=spiffe://prod.example/ns/jobs\r\n", true),
+            ("X-Forwarded-Client-Cert: Hash=1;URI=spiffe://prod.example/ns/jobsx\r\n", false),
             ("X-Forwarded-Client-Cert: Hash=1;DNS=x.example;DNS=Admin.Example\r\n", true),
             ("X-Forwarded-Client-Cert: Hash=1;URI=spiffe://partner.example/any\r\n", true),
             ("X-Forwarded-Client-Cert: Hash=1;URI=spiffe://partner.example.evil/any\r\n", false),

@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn membership() {
-        let set = networks(&["10.0.0.0/8", "192.168.1.7", "11.0.0.0/8", "2001:db8::/32", "::1"]);
+        let set = networks(&["10.0.0.0/8", "192.168.1.7", "11.0.0.0/8", "10.1.0.0/16", "2001:db8::/32", "::1"]);
         assert_eq!(set.0.len(), 4, "neighbours are one");
         for (text, expected) in [
             ("10.0.0.0", true),

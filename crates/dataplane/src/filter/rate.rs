@@ -206,6 +206,9 @@ mod tests {
         assert_eq!(at(start + SECOND / 20), (false, 0, SECOND / 20));
         assert_eq!(at(start + SECOND / 10), (true, 0, 0));
         assert_eq!(at(start + SECOND), (true, 2, 0));
+        // One at once is always allowed.
+        let single = Allowance { burst: 0, ..allowance };
+        assert!(single.take(0, start).0.allowed);
     }
 
     #[test]
@@ -242,6 +245,16 @@ mod tests {
         }
         let Flow::Respond(response) = gate.ask(&example.asked(), &mut None) else { panic!("allowed") };
         assert_eq!((response.status, &response.lines[..]), (429, &b"Retry-After: 1\r\n"[..]));
+        let mut counted = Vec::new();
+        gate.count(&mut |rule, decision, count| counted.push((rule.to_owned(), decision.to_owned(), count)));
+        assert_eq!(counted, [("rate".to_owned(), "deny".to_owned(), 1)]);
+    }
+
+    #[test]
+    fn whoever_takes_anothers_place_begins_with_a_full_bucket() {
+        let table = Table::new(1);
+        let allowance = Allowance { requests: 1, period: SECOND, burst: 1 };
+        assert!((0..1000_u32).all(|key| table.take(&key.to_be_bytes(), allowance, SECOND).allowed));
     }
 
     /// However many keys come, the table does not grow, and whoever asks all the time is still limited.

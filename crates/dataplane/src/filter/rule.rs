@@ -216,6 +216,23 @@ mod tests {
     }
 
     #[test]
+    fn queries_are_read_as_applications_read_them() {
+        let wanted = |name: &[u8], value: &[u8]| Match {
+            query: vec![(name.to_vec(), Text::Exact(value.to_vec()))],
+            ..Match::default()
+        };
+        let denied = |wanted: Match, query: &str| {
+            let rules = vec![Rule { wanted, ..rule("a", Action::Deny(403)) }];
+            let gate = Rules { rules, log: Throttle::default() };
+            Example::new(&[&format!("GET /?{query}")]).status(&gate) == 403
+        };
+        assert!(denied(wanted(b"q", b"a b"), "q=a+b") && denied(wanted(b"q", b"a b"), "q=a%20b"));
+        assert!(denied(wanted(b"q", b"a%"), "q=a%25") && denied(wanted(b"q", b"a%"), "q=a%"));
+        // What is encoded separates nothing.
+        assert!(!denied(wanted(b"x", b"1"), "q=a%26x=1") && !denied(wanted(b"x", b"1"), "x%3D1"));
+    }
+
+    #[test]
     fn what_lets_in_must_hold_for_every_reading() {
         let gate = Rules {
             rules: vec![below("/public", rule("public", Action::Allow)), rule("rest", Action::Deny(403))],
@@ -224,6 +241,12 @@ mod tests {
         assert_eq!(Example::new(&["GET /public/x"]).status(&gate), 0);
         assert_eq!(Example::new(&["GET /public%2f..%2fadmin"]).status(&gate), 403);
         assert_eq!(Example::new(&["GET /%70ublic/x"]).status(&gate), 403);
+        // Whoever is let in because something does not hold: it must not hold in any reading.
+        let elsewhere = Rule { not: true, ..below("/admin", rule("elsewhere", Action::Allow)) };
+        let gate = Rules { rules: vec![elsewhere, rule("rest", Action::Deny(403))], log: Throttle::default() };
+        assert_eq!(Example::new(&["GET /x"]).status(&gate), 0);
+        assert_eq!(Example::new(&["GET /admin"]).status(&gate), 403);
+        assert_eq!(Example::new(&["GET /%61dmin"]).status(&gate), 403);
         // A list with nothing in it is nobody, not everybody.
         let gate = Rules {
             rules: vec![from(&[], rule("list", Action::Allow)), rule("rest", Action::Deny(403))],

@@ -72,7 +72,11 @@ mod tests {
         let gate = Sizes { path: 10, query: 20, parameters: 2, head: 200, fields: 3, value: 30, ..Sizes::default() };
         let long = format!("A: {}", "x".repeat(31));
         let huge = format!("A: {}", "x".repeat(30));
-        let cases: [(&[&str], u16); 9] = [
+        let name = format!("{}: 1", "A".repeat(200));
+        let cases: [(&[&str], u16); 12] = [
+            (&["GET /?a=1&&b=2&"], 0),
+            (&["GET /", &name], 431),
+            (&["GET /?"], 0),
             (&["GET /123456789"], 0),
             (&["GET /1234567890"], 414),
             (&["GET /?a=1&b=2"], 0),

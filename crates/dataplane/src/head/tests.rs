@@ -55,6 +55,7 @@ fn request_lines() {
         ("GET /\x7f HTTP/1.1", Some(Target)),
         ("GET /\u{e4} HTTP/1.1", Some(Target)),
         ("GET http://u@h/ HTTP/1.1", Some(Host)),
+        ("GET http:///a HTTP/1.1", Some(Target)),
         ("GET  / HTTP/1.1", Some(RequestLine)),
         ("GET /  HTTP/1.1", Some(RequestLine)),
         ("GET / HTTP/1.1 ", Some(LineEnd)),
@@ -130,6 +131,8 @@ fn hosts() {
         assert!(get(&format!("Host: {host}\r\n")).is_ok(), "{host}");
     }
     assert!(req(b"GET / HTTP/1.0\r\n\r\n").is_ok());
+    // It is not looked at where the target has an authority, but passed on to those who may.
+    assert_eq!(req(b"GET http://real/ HTTP/1.1\r\nHost: a@b\r\n\r\n"), Err(Refusal::Host));
     let text = b"GET http://real:8/x?y HTTP/1.1\r\nHost: other\r\n\r\n";
     let head = req(text).unwrap().unwrap();
     assert_eq!((head.host.of(text), head.path.of(text)), (&b"real:8"[..], &b"/x?y"[..]));
@@ -183,6 +186,11 @@ fn whether_the_connection_goes_on() {
         let head = req(text.as_bytes()).unwrap().unwrap();
         assert_eq!(head.persistence.keep, keep, "{version} {fields:?}");
     }
+    // Nobody who speaks HTTP/1.0 can go over to anything else (RFC 9110 §7.8).
+    for (version, upgrade) in [("1.1", true), ("1.0", false)] {
+        let text = format!("GET / HTTP/{version}\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+        assert_eq!(req(text.as_bytes()).unwrap().unwrap().persistence.upgrade, upgrade);
+    }
 }
 
 #[test]
@@ -209,6 +217,7 @@ fn responses() {
         ("HTTP/1.1 099 X\r\n\r\n", Refusal::StatusLine),
         ("HTTP/2.0 200 OK\r\n\r\n", Refusal::Version),
         ("ICY 200 OK\r\n\r\n", Refusal::StatusLine),
+        ("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", Refusal::Framing),
         ("HTTP/1.1 200 O\nK\r\n\r\n", Refusal::StatusLine),
         ("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", Refusal::Framing),
         ("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", Refusal::Framing),

@@ -38,6 +38,9 @@ fn round_robin_is_even_and_avoids_what_failed() {
     let (pool, mut dice) = (pool(Balance::RoundRobin, 3), Dice::new(7));
     let picked: Vec<_> = (0..6).map(|_| any(&pool, 0, &mut dice)).collect();
     assert_eq!(picked, [0, 1, 2, 0, 1, 2]);
+    // A second try is nobody's turn.
+    assert_eq!(at(&pool, 0, Wish { avoid: Some(2), ..Wish::default() }, &mut dice), Some(0));
+    assert_eq!(any(&pool, 0, &mut dice), 0);
     assert!((0..9).all(|_| at(&pool, 0, Wish { avoid: Some(1), ..Wish::default() }, &mut dice) != Some(1)));
 }
 
@@ -119,11 +122,17 @@ fn retries_are_paid_for() {
     allowed = (0..100).filter(|_| pool.withdraw(1)).count();
     assert_eq!(allowed, 10);
     assert_eq!((0..100).filter(|_| pool.withdraw(SECOND / 2)).count(), 5);
+    // A pause makes no more than a second's, and a long run of successes pays for a bounded trouble.
+    assert_eq!((0..100).filter(|_| pool.withdraw(1000 * SECOND)).count(), 10);
+    (0..100_000).for_each(|_| pool.deposit());
+    let next = pool.next(Arc::new(pool.backend.with(&[found(0), found(1)])));
+    assert_eq!((0..5000).filter(|n| if n % 2 == 0 { &pool } else { &next }.withdraw(1000 * SECOND)).count(), 1000);
 }
 
 #[test]
 fn the_bound_of_requests() {
     let backend = Arc::clone(&pool(Balance::RoundRobin, 1).backend);
+    assert!(backend.is_bounded());
     assert!(backend.enter() && backend.enter() && !backend.enter());
     backend.leave();
     assert!(backend.enter());
@@ -227,4 +236,88 @@ fn who_stays_in_the_list_stays_the_same() {
     new.backend.publish();
     assert_eq!(new.backend.common.endpoints().len(), 2);
     assert!(new.backend.has(&[found(2), found(5)]) && !new.backend.has(&[found(5), found(2)]));
+}
+
+#[test]
+fn a_peak_is_believed_at_once() {
+    let (ewma, mut dice) = (pool(Balance::PeakEwma, 2), Dice::new(7));
+    ewma.observe(0, 1_000_000, SECOND);
+    ewma.observe(1, 2_000_000, SECOND);
+    assert!((0..50).all(|_| any(&ewma, SECOND, &mut dice) == 0));
+    ewma.observe(0, 50_000_000, SECOND + 1);
+    assert!((0..50).all(|_| any(&ewma, SECOND + 1, &mut dice) == 1));
+    // A better time only slowly, and what was long ago hardly counts.
+    ewma.observe(0, 1_000_000, SECOND + 2);
+    assert!((0..50).all(|_| any(&ewma, SECOND + 2, &mut dice) == 1));
+    ewma.observe(1, 2_000_000, 100 * SECOND);
+    assert!((0..50).all(|_| any(&ewma, 100 * SECOND, &mut dice) == 0));
+    // Requests in flight count as much as time.
+    ewma.members[0].active.set(50);
+    ewma.observe(0, 1_000_000, 101 * SECOND);
+    assert!((0..50).all(|_| any(&ewma, 101 * SECOND, &mut dice) == 1));
+}
+
+#[test]
+fn who_is_ill_is_not_stuck_to() {
+    let (pool, mut dice) = (pool(Balance::RoundRobin, 3), Dice::new(7));
+    let stuck = Wish { stuck: Some(1), ..Wish::default() };
+    assert!((0..5).all(|_| at(&pool, 0, stuck, &mut dice) == Some(1)));
+    pool.backend.endpoints[1].health.set_down(true, 0);
+    assert!((0..5).all(|_| at(&pool, 0, stuck, &mut dice) != Some(1)));
+}
+
+#[test]
+fn when_all_are_ill_those_with_a_weight_come_first() {
+    let weighted = |weights: [u32; 3]| {
+        let list: Vec<Found> = (0..3).zip(weights).map(|(n, weight)| Found { weight, ..found(n) }).collect();
+        with(settings(Balance::RoundRobin), &list)
+    };
+    let (pool, mut dice) = (weighted([1, 0, 1]), Dice::new(7));
+    pool.backend.endpoints.iter().for_each(|endpoint| endpoint.health.set_down(true, 0));
+    assert!((0..9).all(|_| at(&pool, 0, Wish { avoid: Some(0), ..Wish::default() }, &mut dice) == Some(2)));
+    // If nobody has any, all have the same, and health counts.
+    let pool = weighted([0, 0, 0]);
+    pool.backend.endpoints[1].health.set_down(true, 0);
+    let picked: Vec<_> = (0..30).map(|_| any(&pool, 0, &mut dice)).collect();
+    assert!(picked.contains(&0) && picked.contains(&2) && !picked.contains(&1), "{picked:?}");
+}
+
+#[test]
+fn who_is_left_out_is_not_left_out_again() {
+    let pool = pool(Balance::RoundRobin, 2);
+    (0..10).for_each(|now| pool.backend.note(0, false, 5 + now));
+    assert_eq!(pool.backend.endpoints[0].health.ejected(), 1);
+}
+
+#[test]
+fn connections_have_a_bound_for_all_and_for_each() {
+    use crate::backend::Limits;
+    let limits = Limits { connections: 3, endpoint_connections: 2, ..Limits::default() };
+    let pool = with(Settings { limits, ..settings(Balance::RoundRobin) }, &[found(0), found(1)]);
+    let may = || (pool.backend.may_connect(0), pool.backend.may_connect(1));
+    pool.backend.count_connection(0, true);
+    pool.backend.count_connection(0, true);
+    assert_eq!(may(), (false, true));
+    pool.backend.count_connection(1, true);
+    assert_eq!(may(), (false, false));
+    pool.backend.count_connection(0, false);
+    assert_eq!(may(), (true, true));
+}
+
+#[test]
+fn a_list_is_the_same_only_in_every_point() {
+    let old = Backend::new("b", &[found(0), found(1)], settings(Balance::RoundRobin), 2, String::new());
+    assert!(old.has_room(2) && !old.has_room(3));
+    assert!(!old.has(&[found(0), Found { weight: 2, ..found(1) }]) && !old.has(&[found(0)]));
+    let renamed = Found { name: "other".to_owned(), ..found(1) };
+    let new = old.with(&[found(0), renamed]);
+    assert!(Arc::ptr_eq(&new.endpoints[0], &old.endpoints[0]) && !Arc::ptr_eq(&new.endpoints[1], &old.endpoints[1]));
+    // Who was there from the beginning is as old as can be, who comes later is new.
+    let ages = |backend: &Backend| -> Vec<u64> {
+        backend.endpoints.iter().map(|endpoint| endpoint.health.age(crate::clock::now())).collect()
+    };
+    assert_eq!(ages(&old), [u64::MAX; 2]);
+    assert!(ages(&new)[1] < 600 * SECOND);
+    let late = Backend::new("b", &[], settings(Balance::RoundRobin), 1, String::new()).with(&[found(0)]);
+    assert_eq!(ages(&late), [u64::MAX]);
 }

@@ -68,6 +68,8 @@ fn the_more_specific_wins() {
         ("/u/a", 0),
         ("/q?v=1", 6),
         ("/q?a&v=2", 7),
+        ("/q?w=2", 6),
+        ("/q?v=2x", 6),
         ("http://h/api", 1),
     ] {
         assert_eq!(get(&table, "h", path), Some(route), "{path}");
@@ -87,10 +89,18 @@ fn hosts() {
         ("x.y.example.com", Some(1)),
         ("x.a.example.com", Some(2)),
         ("badexample.com", None),
+        (".example.com", None),
         ("[::1]:80", None),
     ] {
         assert_eq!(get(&table, host, "/"), route, "{host}");
     }
+}
+
+#[test]
+fn a_name_comes_before_a_pattern_of_the_same_length() {
+    let table = Table::new(vec![(host("*.example.com"), 0), (host("a.example.com"), 1)]);
+    assert_eq!(get(&table, "a.example.com", "/"), Some(1));
+    assert_eq!(get(&table, "b.example.com", "/"), Some(0));
 }
 
 #[test]
@@ -99,6 +109,9 @@ fn weights_split_as_told() {
     let mut dice = crate::pool::Dice::new(99);
     let second = (0..10_000).filter(|_| targets.draw(&mut dice) == Some(1)).count();
     assert!((850..1150).contains(&second), "{second}");
+    for weights in [&[][..], &[(4, 0)], &[(4, 0), (5, 0)]] {
+        assert_eq!(Targets::plain(weights.iter().copied()).draw(&mut dice), None, "{weights:?}");
+    }
 }
 
 #[test]
