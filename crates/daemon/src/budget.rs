@@ -1,6 +1,9 @@
-//! The memory this process may use: the smallest limit of its cgroup and the cgroups around it, v2 or v1.
+//! What this process may use: memory up to the smallest limit of its cgroup and the cgroups around it, v2 or v1; and
+//! descriptors.
 
 use std::path::{Path, PathBuf};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// No limit is written by v1 as a number near 2^63.
 const UNLIMITED: u64 = 1 << 60;
@@ -8,6 +11,15 @@ const UNLIMITED: u64 = 1 << 60;
 /// Bytes, or `None` without a limit.
 pub fn memory_limit() -> Option<u64> {
     limit_under(Path::new("/sys/fs/cgroup"), &std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default())
+}
+
+/// Takes as many descriptors as are to be had: the usual limit of 1024 is for programs that use select(2). Returns how many
+/// may be open.
+pub fn descriptors() -> u64 {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok();
+    // `None`: no limit.
+    if raised { maximum } else { current }.unwrap_or(u64::MAX)
 }
 
 /// `membership` is the text of `/proc/PID/cgroup` (cgroups(7)): `ID:CONTROLLERS:PATH`, controllers empty for v2.

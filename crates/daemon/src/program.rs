@@ -35,6 +35,8 @@ pub struct Flag {
 pub struct Context {
     /// The memory limit around this process in bytes, if there is one.
     pub memory_limit: Option<u64>,
+    /// Descriptors this process may have open.
+    pub descriptors: u64,
     /// Sockets of the process this one takes over from.
     pub inherited: Inherited,
 }

@@ -133,7 +133,7 @@ fn live<P: Program>(args: &Args, loaded: Loaded<P::Spec>, source: Source) -> Exi
         // too early would be lost.
         let signals = runtime.block_on(async { Signals::listen() })?;
         let (inherited, predecessor) = take_over::<P>(args)?;
-        let context = Context { memory_limit: budget::memory_limit(), inherited };
+        let context = Context { memory_limit: budget::memory_limit(), descriptors: budget::descriptors(), inherited };
         // Some parts have threads from the moment they are built.
         let walls = args.sandbox.then(|| P::sandbox(&loaded)).flatten().map(|sandbox| enter(&sandbox, args, P::NAME));
         let program = P::build(&loaded, &context).map_err(|error| chain(&error))?;

@@ -46,6 +46,8 @@ pub enum Failure {
     /// Too many requests in a time.
     RateLimited,
     Connect,
+    /// There was no descriptor, or no memory of the kernel's, for a connection: nobody was asked.
+    NoSocket,
     /// TLS could not be agreed on with the backend: no byte of the request was sent.
     Tls,
     ConnectTimeout,
@@ -78,6 +80,7 @@ impl Failure {
             Failure::PendingTimeout => "pending_timeout",
             Failure::RateLimited => "rate_limited",
             Failure::Connect => "connect_failed",
+            Failure::NoSocket => "no_socket",
             Failure::Tls => "tls_failed",
             Failure::ConnectTimeout => "connect_timeout",
             Failure::Closed => "backend_closed",
@@ -100,7 +103,7 @@ impl Failure {
             Failure::Closed | Failure::RefusedStream | Failure::Reset => true,
             Failure::Truncated | Failure::Malformed | Failure::AnswerTimeout => true,
             Failure::Refused | Failure::NoRoute | Failure::NoEndpoint | Failure::Limit | Failure::Denied => false,
-            Failure::Overflow | Failure::PendingTimeout | Failure::RateLimited => false,
+            Failure::Overflow | Failure::PendingTimeout | Failure::RateLimited | Failure::NoSocket => false,
             Failure::RequestTimeout | Failure::ClientTimeout | Failure::ClientGone | Failure::Shutdown => false,
         }
     }
@@ -111,7 +114,7 @@ impl Failure {
             Failure::Denied => 403,
             Failure::RateLimited => 429,
             Failure::NoRoute => 404,
-            Failure::Limit | Failure::NoEndpoint | Failure::Shutdown => 503,
+            Failure::Limit | Failure::NoEndpoint | Failure::NoSocket | Failure::Shutdown => 503,
             Failure::Overflow | Failure::PendingTimeout | Failure::RefusedStream => 503,
             Failure::Connect | Failure::Tls | Failure::Closed | Failure::Reset => 502,
             Failure::Truncated | Failure::Malformed => 502,

@@ -55,7 +55,7 @@ impl Retry {
 
     pub const fn takes(&self, failure: Failure) -> bool {
         match failure {
-            Failure::Connect | Failure::Tls | Failure::ConnectTimeout => self.on.connect,
+            Failure::Connect | Failure::NoSocket | Failure::Tls | Failure::ConnectTimeout => self.on.connect,
             Failure::RefusedStream => self.on.refused,
             Failure::Closed | Failure::Reset | Failure::Truncated => self.on.reset,
             Failure::AnswerTimeout => self.on.timeout || self.takes_status(504),

@@ -589,6 +589,11 @@ pub fn connect(address: &Address) -> io::Result<(OwnedFd, bool)> {
     }
 }
 
+/// Whether there was no descriptor or no memory of the kernel's for a socket: that is nobody's fault but our own.
+pub fn is_shortage(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
+}
+
 /// How connecting ended.
 pub fn connected(fd: &OwnedFd) -> io::Result<()> {
     sockopt::socket_error(fd)?.map_err(io::Error::from)

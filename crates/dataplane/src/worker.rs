@@ -13,7 +13,7 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, Timespec, epoll};
 
 use crate::clock::{self, MILLISECOND};
-use crate::count::Counter;
+use crate::count::{Counter, Throttle};
 use crate::exchange::{Exchange, Local};
 use crate::filter::wait::Told;
 use crate::head::Field;
@@ -99,6 +99,8 @@ pub struct Shared {
     /// Bytes held for others, see [`crate::purse`], and times that somebody had to do with little.
     pub held: Counter,
     pub shortages: Counter,
+    /// Words about descriptors that are all in use.
+    pub shortage_told: Throttle,
     /// Connections ended to make room, see `worker/room.rs`.
     pub given_up: Counter,
     /// Lines the access log was configured to leave out.
@@ -130,6 +132,7 @@ impl Shared {
             cut: Counter::default(),
             held: Counter::default(),
             shortages: Counter::default(),
+            shortage_told: Throttle::default(),
             given_up: Counter::default(),
             unlogged: Counter::default(),
         })

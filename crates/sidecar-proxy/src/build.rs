@@ -41,6 +41,8 @@ pub struct Kept {
     pub workers: usize,
     /// Bytes the process may use, if there is a limit.
     memory: Option<u64>,
+    /// Descriptors it may have open.
+    descriptors: u64,
     /// Clients, of all workers.
     here: Arc<AtomicUsize>,
     /// Their owner: whoever accepts has a share besides, for as long as it accepts.
@@ -56,10 +58,11 @@ pub struct Kept {
 
 impl Kept {
     /// `sockets` by address: those of a process that is to be followed. `memory`: bytes, `None` without a limit.
-    pub fn new(memory: Option<u64>, sockets: Vec<(String, OwnedFd)>) -> Kept {
+    pub fn new(memory: Option<u64>, descriptors: u64, sockets: Vec<(String, OwnedFd)>) -> Kept {
         Kept {
             workers: 0,
             memory,
+            descriptors,
             here: Arc::default(),
             sockets: sockets.into_iter().map(|(address, socket)| (address, Arc::new(socket))).collect(),
             backends: Vec::new(),
@@ -170,7 +173,7 @@ pub fn build(spec: &Spec, workers: usize, kept: &mut Kept) -> Result<Plan, Build
         routes,
         backends,
         settings: settings(spec),
-        crowd: room::clients(spec, workers, kept.memory).map(|most| Crowd::new(most, Arc::clone(&kept.here))),
+        crowd: Some(Crowd::new(room::clients(spec, workers, (kept.memory, kept.descriptors)), Arc::clone(&kept.here))),
         room: room::buffers(spec, workers, kept.memory),
         log,
         tracing: telemetry::tracing(spec),

@@ -712,9 +712,10 @@ document! {
         head: Size = default(Size(16 << 10)),
         /// Fields of a head.
         fields: u32 = default(100),
-        /// Connections of one worker; more are closed at once. 0: as many as descriptors allow, and in a cgroup with a memory
-        /// limit all workers together as many as it has room for: 6Mi for the program and 256Ki for each worker taken off,
-        /// 16Ki for each connection if a listener has TLS or `tcpRoutes` with hosts, else 4Ki.
+        /// Connections of one worker; more are closed at once. 0: any number, but in a cgroup with a memory limit all workers
+        /// together as many as it has room for: 6Mi for the program and 256Ki for each worker taken off, 16Ki for each connection
+        /// if a listener has TLS or `tcpRoutes` with hosts, else 4Ki. In any case all workers together at most half of the
+        /// descriptors that may be open (`ulimit -Hn`), so that as many are left for backends.
         connections: u32 = default(0),
     }
 }

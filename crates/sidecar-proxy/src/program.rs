@@ -249,7 +249,7 @@ impl Program for Proxy {
 
     fn build(loaded: &Loaded<Spec>, context: &Context) -> Result<Proxy, BuildError> {
         let spec = loaded.spec.clone();
-        let kept = Kept::new(context.memory_limit, context.inherited.take_all(LISTENER));
+        let kept = Kept::new(context.memory_limit, context.descriptors, context.inherited.take_all(LISTENER));
         Ok(Proxy { inner: Arc::new(Inner::build(spec, kept)?) })
     }
 
@@ -441,7 +441,7 @@ spec:
             list.display()
         );
         let spec = daemon::config::load::<Spec>(&text, "Proxy", check).unwrap().spec;
-        let inner = Inner::build(spec.clone(), Kept::new(None, Vec::new())).unwrap();
+        let inner = Inner::build(spec.clone(), Kept::new(None, u64::MAX, Vec::new())).unwrap();
         let changed = |list: &PathBuf, text: &str| {
             std::fs::write(list, text).unwrap();
             inner.have_files_changed()
@@ -471,7 +471,7 @@ spec:
   backends: [{name: app, endpoints: ['127.0.0.1:1']}]
 ";
         let loaded = daemon::config::load::<Spec>(text, "Proxy", check).unwrap();
-        let inner = Inner::build(loaded.spec.clone(), Kept::new(None, Vec::new())).unwrap();
+        let inner = Inner::build(loaded.spec.clone(), Kept::new(None, u64::MAX, Vec::new())).unwrap();
         for why in [Why::Document(&loaded.spec), Why::Files, Why::Endpoints] {
             let mut applied = false;
             let apply = |_, _: &Arc<Plan>| {

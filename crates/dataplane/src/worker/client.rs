@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use rustix::event::epoll::EventFlags;
 
+use super::upstream::SHORTAGE_QUIET;
 use super::{Door, TURNS, Worker, multiplex, set_deadline, watch};
 use crate::clock::SECOND;
 use crate::crowd::{Crowd, Seat};
@@ -141,7 +142,9 @@ impl Worker {
                 Ok(None) => return,
                 Err(error) => {
                     // Out of descriptors, most likely: those waiting go on waiting.
-                    daemon::warn!("failed to accept", listener = door.listener.name, reason = error);
+                    if self.shared.shortage_told.allows(1, SHORTAGE_QUIET, self.tick) {
+                        daemon::warn!("failed to accept", listener = door.listener.name, reason = error);
+                    }
                     std::thread::sleep(std::time::Duration::from_millis(10));
                     return;
                 }

@@ -59,6 +59,8 @@ const UNHEARD: u32 = 8;
 /// Bytes of plain text in a record at most (RFC 8446 §5.1).
 const TLS_RECORD: usize = 16 << 10;
 
+/// Between two words about descriptors that are all in use.
+pub(super) const SHORTAGE_QUIET: u64 = 10 * clock::SECOND;
 /// Between two words about TLS with one backend.
 const TLS_QUIET: u64 = 10 * clock::SECOND;
 
@@ -271,7 +273,16 @@ impl Worker {
             sock::connect(&pool.backend.endpoints[endpoint].address).map(|(fd, done)| (fd, done, None))
         };
         let connected = connected.and_then(|(fd, done, own)| watch(&self.epoll, &fd, token).map(|()| (fd, done, own)));
-        let Ok((fd, done, own)) = connected else { return self.try_failed(x, Failure::Connect) };
+        let (fd, done, own) = match connected {
+            Ok(connected) => connected,
+            Err(error) if sock::is_shortage(&error) => {
+                if self.shared.shortage_told.allows(1, SHORTAGE_QUIET, self.tick) {
+                    daemon::warn!("no connection can be made", backend = pool.backend.name, reason = error);
+                }
+                return self.try_failed(x, Failure::NoSocket);
+            }
+            Err(_) => return self.try_failed(x, Failure::Connect),
+        };
         pool.backend.count_connection(endpoint, true);
         if let Some(room) = self.local.plan.room {
             sock::bound(&fd, room.socket);
@@ -608,8 +619,8 @@ impl Worker {
         if matches!(failure, Failure::Connect | Failure::Tls | Failure::ConnectTimeout) {
             counters.connect_failures.add(1);
         }
-        // Who refuses a stream is busy, not broken.
-        if !stale && failure != Failure::RefusedStream {
+        // Who refuses a stream is busy, not broken; and who was not asked is neither.
+        if !stale && !matches!(failure, Failure::RefusedStream | Failure::NoSocket) {
             counters.failures.add(1);
             if exchange.blames(failure, now) {
                 pool.backend.note(endpoint, false, now);
@@ -659,6 +670,7 @@ impl Worker {
         }
         let text = match failure {
             Failure::Connect => "the backend cannot be reached",
+            Failure::NoSocket => "the proxy has no room for a connection",
             Failure::Tls => "the backend and the proxy cannot agree on TLS",
             Failure::ConnectTimeout => "connecting to the backend took too long",
             Failure::Closed => "the backend closed the connection",

@@ -17,7 +17,7 @@ spec:
 
 #[test]
 fn a_document_that_is_refused_late_changes_no_backend() {
-    let mut kept = Kept::new(None, Vec::new());
+    let mut kept = Kept::new(None, u64::MAX, Vec::new());
     let plan = build(&spec("127.0.0.1:1", ""), 1, &mut kept).unwrap();
     let asked = || plan.backends[0].common.endpoints().iter().map(|one| one.name.clone()).collect::<Vec<_>>();
     assert_eq!(asked(), ["127.0.0.1:1"]);

@@ -37,6 +37,8 @@ pub(crate) struct World {
     pub(crate) user: Option<u32>,
     /// Further flags.
     pub(crate) flags: Vec<String>,
+    /// A command with arguments that runs the proxy; without, it runs as it is.
+    pub(crate) through: Vec<String>,
     child: Option<Child>,
     pub(crate) admin: Option<SocketAddr>,
     listeners: Vec<(String, SocketAddr)>,
@@ -47,6 +49,7 @@ impl World {
         World {
             user: None,
             flags: Vec::new(),
+            through: Vec::new(),
             directory: tempfile::tempdir().unwrap(),
             child: None,
             admin: None,
@@ -85,7 +88,10 @@ impl World {
     }
 
     fn launch_with(&self, more: &[&str], variables: &[(&str, &str)]) -> Child {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_outrigger-proxy"));
+        let proxy = env!("CARGO_BIN_EXE_outrigger-proxy").to_owned();
+        let mut words = self.through.iter().chain([&proxy]);
+        let mut command = Command::new(words.next().unwrap());
+        command.args(words);
         if let Some(user) = self.user {
             let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
             fs::set_permissions(self.directory.path(), everybody).unwrap();

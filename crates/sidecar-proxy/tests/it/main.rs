@@ -29,6 +29,7 @@ mod restart;
 mod retry;
 mod sections;
 mod shared;
+mod shortage;
 mod silence;
 mod smuggling;
 mod spelling;
