@@ -52,7 +52,7 @@ fn tell<T>(rows: &[Row<T>], samples: &[Sample<'_, T>], out: &mut Exposition) {
 }
 
 const OF_WORKERS: [Row<Shared>; 8] = [
-    row(Gauge, "connections", "Clients' connections now.", |one| one.connections.value()),
+    row(Gauge, "connections_active", "Clients' connections now.", |one| one.connections.value()),
     row(Counter, "connections", "Clients' connections taken.", |one| one.accepted.value()),
     row(Counter, "connections_refused", "Clients' connections closed because there were too many.", |one| {
         one.refused.value()

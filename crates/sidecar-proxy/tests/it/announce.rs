@@ -62,7 +62,7 @@ fn what_a_connection_begins_with_says_where_it_comes_from() {
     client.stream.get_ref().shutdown(std::net::Shutdown::Write).unwrap();
     assert!(client.is_closed());
     assert_eq!(world.metric("outrigger_proxy_proxy_protocol_failures_total"), 3);
-    eventually("the end of all connections", || world.metric("outrigger_proxy_connections ") == 0);
+    eventually("the end of all connections", || world.metric("outrigger_proxy_connections_active") == 0);
 }
 
 /// Reads connections' beginnings up to an end of line or, of version 2, all of the header.

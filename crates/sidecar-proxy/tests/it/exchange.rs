@@ -306,7 +306,7 @@ fn a_client_that_goes_away_leaves_nothing_behind() {
     eventually("the request", || upstream.count() == 1);
     rustix::net::sockopt::set_socket_linger(client.stream.get_ref(), Some(Duration::ZERO)).unwrap();
     drop(client);
-    eventually("the end of the exchange", || world.metric("outrigger_proxy_connections") == 0);
+    eventually("the end of the exchange", || world.metric("outrigger_proxy_connections_active") == 0);
     eventually("the end of all", || world.metric("outrigger_proxy_requests_active{route=\"all\"}") == 0);
     let gone = "outrigger_proxy_backend_requests_active{backend=\"app\"";
     assert!(world.ask("/metrics").lines().any(|line| line.starts_with(gone) && line.ends_with(" 0")));

@@ -46,7 +46,7 @@ impl Scene {
     }
 
     fn leave(&self, crowd: Vec<Stream>) {
-        let here = || self.world.metric("outrigger_proxy_connections");
+        let here = || self.world.metric("outrigger_proxy_connections_active");
         let others = here() - crowd.len() as u64;
         drop(crowd);
         eventually("the end of all", || here() == others);

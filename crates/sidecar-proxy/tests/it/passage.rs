@@ -123,7 +123,7 @@ fn the_name_chooses_the_upstream_and_its_certificate_is_seen() {
     two.logged(&["\"host\":\"x.b.test\"", "\"backend\":\"b\""]);
     two.logged(&["\"host\":\"b.test\"", "\"error\":\"no_route\"", "\"tries\":0"]);
     assert_eq!(two.world.metric("outrigger_proxy_tls_handshake_failures_total "), 4);
-    eventually("the end", || two.world.metric("outrigger_proxy_connections ") == 0);
+    eventually("the end", || two.world.metric("outrigger_proxy_connections_active") == 0);
 }
 
 /// What a client sends first, in pieces of `piece` bytes; then it goes on as usual.
@@ -195,7 +195,7 @@ fn what_does_not_begin_with_tls_ends() {
     two.logged(&["\"error\":\"client_timeout\""]);
     // One that leaves in the middle.
     drop(TcpStream::connect(two.world.address()).unwrap().write_all(&[22, 3, 1, 2, 0, 1]));
-    eventually("the end", || two.world.metric("outrigger_proxy_connections ") == 0);
+    eventually("the end", || two.world.metric("outrigger_proxy_connections_active") == 0);
 }
 
 #[test]

@@ -73,7 +73,7 @@ fn much_goes_both_ways_at_once_and_nothing_is_lost() {
     { client }.read_to_end(&mut all).unwrap();
     assert!(all == pattern(SIZE));
     writer.join().unwrap();
-    eventually("the end", || world.metric("outrigger_proxy_connections ") == 0);
+    eventually("the end", || world.metric("outrigger_proxy_connections_active") == 0);
 }
 
 #[test]

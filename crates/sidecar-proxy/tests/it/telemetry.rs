@@ -397,6 +397,22 @@ fn rate_errors_duration_by_route_and_endpoint() {
 }
 
 #[test]
+fn no_two_families_of_metrics_have_one_name() {
+    let upstream = Upstream::start(|_| ok("hello"));
+    let world = World::simple(&[upstream.address]);
+    for accept in ["text/plain", "application/openmetrics-text"] {
+        let page = world.ask_for("/metrics", &format!("Accept: {accept}\r\n"));
+        let mut names: Vec<_> =
+            page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+        let all = names.len();
+        assert!(all > 20, "{page}");
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all, "{page}");
+    }
+}
+
+#[test]
 fn what_cannot_be_is_refused_with_its_place() {
     let spec = "listeners:\n- {name: a, address: \":1\", tcp: b}\nbackends:\n- {name: b, endpoints: ['h:1']}\naccessLog: {format: text, fields: [status], oneIn: {6xx: 1}}\ntracing: {propagation: [], sample: 2}\n";
     assert_eq!(
