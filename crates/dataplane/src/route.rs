@@ -32,6 +32,8 @@ pub enum Path {
     /// Whole segments: `/a` takes `/a` and `/a/b`, not `/ab`.
     Prefix(Vec<u8>),
     Regex(Regex),
+    /// A method of gRPC, whatever its service: `/SERVICE/METHOD` (gRPC over HTTP/2, "Requests").
+    Call(Vec<u8>),
 }
 
 impl Path {
@@ -43,14 +45,20 @@ impl Path {
                 path.strip_prefix(prefix).is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
             }
             Path::Regex(regex) => regex.is_match(path),
+            Path::Call(method) => {
+                let mut parts = path.split(|byte| *byte == b'/');
+                let is_call = parts.next() == Some(b"") && parts.next().is_some_and(|service| !service.is_empty());
+                is_call && parts.next() == Some(method) && parts.next().is_none()
+            }
         }
     }
 
     fn rank(&self) -> (u8, usize) {
         match self {
-            Path::Exact(exact) => (2, exact.len()),
-            Path::Regex(regex) => (1, regex.as_str().len()),
-            Path::Prefix(prefix) => (0, prefix.len()),
+            Path::Exact(exact) => (3, exact.len()),
+            Path::Regex(regex) => (2, regex.as_str().len()),
+            Path::Prefix(prefix) => (1, prefix.len()),
+            Path::Call(method) => (0, method.len()),
         }
     }
 }

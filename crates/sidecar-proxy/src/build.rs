@@ -324,6 +324,7 @@ fn build_path(path: &config::PathMatch) -> Option<route::Path> {
         config::PathMatch::Exact(Text(exact)) => Some(route::Path::Exact(exact.as_bytes().to_vec())),
         config::PathMatch::Prefix(Text(prefix)) => Some(route::Path::Prefix(prefix.as_bytes().to_vec())),
         config::PathMatch::Regex(Text(pattern)) => Regex::new(pattern).ok().map(route::Path::Regex),
+        config::PathMatch::Call(Text(method)) => Some(route::Path::Call(method.as_bytes().to_vec())),
     }
 }
 

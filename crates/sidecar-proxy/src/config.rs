@@ -203,6 +203,8 @@ one_of! {
         Prefix(Text) = "prefix",
         /// A regular expression; anchor it with `^` and `$`.
         Regex(Text) = "regex",
+        /// A method of gRPC, whatever its service: `/SERVICE/METHOD`. Less specific than a prefix.
+        Call(Text) = "call",
     }
 }
 

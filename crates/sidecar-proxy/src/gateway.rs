@@ -18,6 +18,7 @@ mod persistence;
 use document::{
     BackendRef, Comparison, ExtensionRef, FilterType, GrpcMatch, GrpcRoute, HeaderModifier, HttpMatch, HttpRoute,
     MirrorRef, NamedValue, ParentRef, PathComparison, PathModification, PathModifier, RequestMirror, RouteFilter,
+    RuleTimeouts,
 };
 
 const GROUP: &str = "gateway.networking.k8s.io";
@@ -106,7 +107,8 @@ impl Taking<'_> {
             let all = [HttpMatch { path: None, headers: Vec::new(), query_params: Vec::new(), method: None }];
             let matches = if rule.matches.is_empty() { &all[..] } else { &rule.matches[..] };
             let matches: Vec<config::Match> = matches.iter().map(http_match).collect();
-            let filters = self.filters(&at, &rule.filters, found.namespace.as_deref(), false);
+            let mut filters = self.filters(&at, &rule.filters, found.namespace.as_deref(), false);
+            filters.extend(without_backends(&rule.backend_refs, &filters, 500));
             let targets = self.targets(&at, &rule.backend_refs, found.namespace.as_deref(), false);
             let retries = rule.retry.as_ref().map(|one| self.retry(&format!("{at}.retry"), one));
             let whole = format!("{}/{name}", found.name);
@@ -129,6 +131,7 @@ impl Taking<'_> {
                     ..Route::default()
                 };
                 if let Some(timeouts) = &rule.timeouts {
+                    self.timeouts(&format!("{at}.timeouts"), timeouts);
                     route.timeouts.request = timeouts.request.unwrap_or(route.timeouts.request);
                     route.timeouts.backend = timeouts.backend_request.unwrap_or(route.timeouts.backend);
                 }
@@ -144,19 +147,18 @@ impl Taking<'_> {
             let name = rule.name.clone().unwrap_or_else(|| index.to_string());
             let matches: Vec<config::Match> = rule.matches.iter().map(grpc_match).collect();
             for (number, one) in rule.matches.iter().enumerate() {
-                if one.method.as_ref().is_some_and(|method| method.service.is_none()) {
-                    self.refuse(
-                        &format!("{at}.matches[{number}].method"),
-                        "a method without a service is not supported",
-                    );
+                if one.method.as_ref().is_some_and(|method| method.service.is_none() && method.method.is_none()) {
+                    self.refuse(&format!("{at}.matches[{number}].method"), "needs a service, a method, or both");
                 }
             }
-            let filters = self.filters(&at, &rule.filters, found.namespace.as_deref(), true);
+            let mut filters = self.filters(&at, &rule.filters, found.namespace.as_deref(), true);
             for (number, filter) in filters.iter().enumerate() {
                 if matches!(filter, Filter::Redirect(_) | Filter::Rewrite(_) | Filter::Cors(_)) {
                     self.refuse(&format!("{at}.filters[{number}].type"), "is no filter of a GRPCRoute");
                 }
             }
+            // Clients of gRPC take it for UNAVAILABLE.
+            filters.extend(without_backends(&rule.backend_refs, &filters, 503));
             let targets = self.targets(&at, &rule.backend_refs, found.namespace.as_deref(), true);
             let whole = format!("{}/{name}", found.name);
             let session = rule.session_persistence.as_ref();
@@ -322,6 +324,15 @@ impl Taking<'_> {
         Some(name)
     }
 
+    fn timeouts(&mut self, at: &str, one: &RuleTimeouts) {
+        if let (Some(request), Some(backend)) = (one.request, one.backend_request)
+            && !request.0.is_zero()
+            && backend.0 > request.0
+        {
+            self.refuse(&format!("{at}.backendRequest"), "must not be longer than request");
+        }
+    }
+
     /// The share of requests that are copied.
     fn percent(&mut self, at: &str, one: &RequestMirror) -> f64 {
         match (one.percent, &one.fraction) {
@@ -419,6 +430,15 @@ impl Taking<'_> {
     }
 }
 
+/// What a rule without backends answers, if none of its filters does.
+fn without_backends(references: &[BackendRef], filters: &[Filter], status: u16) -> Option<Filter> {
+    let answers = filters.iter().any(|filter| matches!(filter, Filter::Redirect(_) | Filter::Respond(_)));
+    (references.is_empty() && !answers).then(|| {
+        let body = format!("{status} {}: the rule has no backends\n", dataplane::forward::reason(status));
+        Filter::Respond(config::Respond { status, body, content_type: "text/plain; charset=utf-8".to_owned() })
+    })
+}
+
 fn replaces_prefix(filter: &Filter) -> bool {
     let path = match filter {
         Filter::Redirect(redirect) => redirect.path.as_ref(),
@@ -479,15 +499,15 @@ fn http_match(one: &HttpMatch) -> config::Match {
 }
 
 fn grpc_match(one: &GrpcMatch) -> config::Match {
-    let path = one.method.as_ref().map(|method| {
-        let service = method.service.as_deref().unwrap_or_default();
-        match (method.r#type, &method.method) {
-            (Comparison::Exact, Some(name)) => PathMatch::Exact(Text(format!("/{service}/{name}"))),
-            (Comparison::Exact, None) => PathMatch::Prefix(Text(format!("/{service}"))),
-            (Comparison::Regex, name) => {
-                let name = name.as_deref().unwrap_or("[^/]+");
-                PathMatch::Regex(Text(format!("^/(?:{service})/(?:{name})$")))
-            }
+    let path = one.method.as_ref().map(|method| match (method.r#type, &method.service, &method.method) {
+        (Comparison::Exact, Some(service), Some(name)) => PathMatch::Exact(Text(format!("/{service}/{name}"))),
+        (Comparison::Exact, None, Some(name)) => PathMatch::Call(Text(name.clone())),
+        (Comparison::Exact, service, None) => {
+            PathMatch::Prefix(Text(format!("/{}", service.as_deref().unwrap_or_default())))
+        }
+        (Comparison::Regex, service, name) => {
+            let (service, name) = (service.as_deref().unwrap_or("[^/]+"), name.as_deref().unwrap_or("[^/]+"));
+            PathMatch::Regex(Text(format!("^/(?:{service})/(?:{name})$")))
         }
     });
     config::Match { path, method: None, headers: values(&one.headers, true), query: BTreeMap::new() }

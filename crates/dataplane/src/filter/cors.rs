@@ -107,6 +107,14 @@ impl Cors {
         }
     }
 
+    fn exposed_line(&self, out: &mut Vec<u8>) {
+        let all = self.exposed.iter().any(|name| name == "*");
+        // With credentials `*` would be a name.
+        if !(all && self.credentials) {
+            line("Access-Control-Expose-Headers", self.exposed.join(", ").as_bytes(), out);
+        }
+    }
+
     fn preflight(&self, asked: &Asked<'_>, origin: &[u8], method: &[u8]) -> Response {
         let mut response = Response { status: 204, ..Response::default() };
         let out = &mut response.lines;
@@ -116,6 +124,7 @@ impl Cors {
         if !wanted.is_empty() {
             line("Access-Control-Allow-Headers", &granted(&self.headers, &wanted.join(&b", "[..])), out);
         }
+        self.exposed_line(out);
         out.extend_from_slice(b"Access-Control-Max-Age: ");
         decimal(self.max_age, out);
         out.extend_from_slice(b"\r\nVary: Origin, Access-Control-Request-Method, Access-Control-Request-Headers\r\n");
@@ -141,11 +150,7 @@ impl Gate for Cors {
         notes.remove.extend(THEIRS);
         if let Some(origin) = allowed {
             self.origin_lines(origin, &mut notes.lines);
-            let all = self.exposed.iter().any(|name| name == "*");
-            // With credentials `*` would be a name.
-            if !(all && self.credentials) {
-                line("Access-Control-Expose-Headers", self.exposed.join(", ").as_bytes(), &mut notes.lines);
-            }
+            self.exposed_line(&mut notes.lines);
         }
         if !self.is_open() {
             notes.lines.extend_from_slice(b"Vary: Origin\r\n");

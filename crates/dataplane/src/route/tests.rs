@@ -28,6 +28,25 @@ fn found(table: &Table, text: &str) -> Option<usize> {
 }
 
 #[test]
+fn a_call_is_a_method_of_any_service() {
+    let call = |method: &str| Match { path: Some(Path::Call(method.into())), ..Match::default() };
+    let table = Table::new(vec![(call("Get"), 0), (prefix("/a.B"), 1), (call("GetAll"), 2)]);
+    for (path, expected) in [
+        ("/a.C/Get", Some(0)),
+        // The service counts more.
+        ("/a.B/Get", Some(1)),
+        ("/x/GetAll", Some(2)),
+        ("/Get", None),
+        ("//Get", None),
+        ("/a.C/Get/", None),
+        ("/a.C/x/Get", None),
+        ("/a.C/get", None),
+    ] {
+        assert_eq!(found(&table, &format!("POST {path} HTTP/1.1\r\nHost: h\r\n\r\n")), expected, "{path}");
+    }
+}
+
+#[test]
 fn a_name_with_a_dot_at_its_end_is_the_same_name() {
     for (wanted, asked, matches) in [
         ("a.example", "a.example.", true),

@@ -360,6 +360,13 @@ fn check_path(at: &str, path: Option<&PathMatch>, decoder: &mut Decoder) {
             decoder.refuse_at(&format!("{at}.prefix"), "must begin with `/` and have neither blanks nor a query");
         }
         Some(PathMatch::Regex(Text(pattern))) => regex(&format!("{at}.regex"), pattern, decoder),
+        Some(PathMatch::Call(Text(method))) if method.is_empty() || !is_path(&format!("/{method}")) => {
+            decoder.refuse_at(&format!("{at}.call"), "must be the name of a method, without blanks");
+        }
+        Some(PathMatch::Call(Text(method))) if method.contains('/') => {
+            decoder
+                .refuse_at(&format!("{at}.call"), "must be the name of a method alone: with its service it is a path");
+        }
         _ => {}
     }
 }

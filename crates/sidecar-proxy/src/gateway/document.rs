@@ -46,6 +46,8 @@ document! {
         hostnames: Vec<String> = default(Vec::new()),
         /// Rules.
         rules: Vec<TcpRule> = required,
+        /// Not here: it is a listener's.
+        mode: Option<String> = optional,
     }
 }
 

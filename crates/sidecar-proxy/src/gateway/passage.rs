@@ -14,6 +14,10 @@ impl Taking<'_> {
 
     pub(super) fn tls(&mut self, found: &Found<TlsRoute>) {
         let place = (found.at.as_str(), found.mark, found.namespace.as_deref());
+        if found.spec.mode.is_some() {
+            let message = "is no field of a TLSRoute but of a listener: one of the Proxy with `tls` ends TLS, one without passes it on";
+            self.refuse(&format!("{}.spec.mode", found.at), message);
+        }
         self.passage(place, &found.spec.parent_refs, Some(&found.spec.hostnames), &found.spec.rules);
     }
 
@@ -40,6 +44,13 @@ impl Taking<'_> {
         for name in listeners {
             let Some(number) = self.spec.listeners.iter().position(|listener| listener.name == name) else { continue };
             let listener = &mut self.spec.listeners[number];
+            if names.is_some() && listener.tls.is_some() {
+                let message = format!(
+                    "the listener `{name}` ends TLS (a Gateway's mode Terminate), and a TLSRoute passes it on: take a listener without `tls`, or a TCPRoute for what is inside"
+                );
+                self.refuse(&format!("{at}.spec.parentRefs"), &message);
+                continue;
+            }
             // Routes with names share a listener, which the check looks after; one that takes everything does not.
             if listener.tcp.is_some() || names.is_none() && !listener.tcp_routes.is_empty() {
                 let message = format!("the listener `{name}` goes to a backend already");

@@ -153,6 +153,10 @@ fn what_is_not_understood_is_refused_at_its_place() {
             "F:16:40: document[2].spec.rules[0].sessionPersistence.cookie: is not for this type of session",
         ),
         (
+            "  rules:\n  - timeouts: {request: 1s, backendRequest: 2s}\n    backendRefs: [{name: app}]\n",
+            "F:16:45: document[2].spec.rules[0].timeouts.backendRequest: must not be longer than request",
+        ),
+        (
             "  rules:\n  - sessionPersistence: {header: {name: x}}\n    backendRefs: [{name: app}]\n",
             "F:16:26: document[2].spec.rules[0].sessionPersistence.header: is not for this type of session",
         ),
@@ -307,10 +311,14 @@ fn tls_routes_become_names_of_a_listener() {
         (
             route("v1", "a", &format!("  hostnames: [a.test]\n{rules}")).replace("sectionName: raw", "port: 8080")
                 + http,
-            "F:14:1: spec.listeners[0].tcpRoutes[0].hosts: excludes tls",
+            "F:15:3: document[2].spec.parentRefs: the listener `http` ends TLS (a Gateway's mode Terminate), and a TLSRoute passes it on",
+        ),
+        (
+            route("v1", "a", &format!("  mode: Terminate\n  hostnames: [a.test]\n{rules}")),
+            "F:16:9: document[2].spec.mode: is no field of a TLSRoute but of a listener: one of the Proxy with `tls` ends TLS",
         ),
     ] {
-        let text = if expected.contains("excludes tls") {
+        let text = if expected.contains("`http` ends TLS") {
             let tls = "address: ':8080', tls: {certificates: [{certFile: c, keyFile: k}]}";
             print_of(&format!("{}{text}", PROXY.replace("address: ':8080'", tls)))
         } else {

@@ -6,6 +6,7 @@ mod affinity;
 mod announce;
 mod balance;
 mod config;
+mod conformance;
 mod differential;
 mod discovery;
 mod exchange;
