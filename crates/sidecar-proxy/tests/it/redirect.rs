@@ -61,14 +61,17 @@ fn in_two_networks<T: Send>(other: impl FnOnce() -> T + Send, pod: impl FnOnce(T
         let laid = scope.spawn(|| {
             here.enter();
             run(&format!(
-                "ip link add pod type veth peer name other netns {} && ip addr add 10.9.9.1/24 dev pod && ip link set pod up",
+                "ip link add pod type veth peer name other netns {} && ip addr add 10.9.9.1/24 dev pod \
+                 && ip addr add fd00:9::1/64 dev pod nodad && ip link set pod up",
                 there.holder.id()
             ));
         });
         laid.join().unwrap();
         let up = scope.spawn(|| {
             there.enter();
-            run("ip addr add 10.9.9.9/24 dev other && ip link set other up");
+            run(
+                "ip addr add 10.9.9.9/24 dev other && ip addr add fd00:9::9/64 dev other nodad && ip link set other up",
+            );
             other()
         });
         let up = up.join().unwrap();
@@ -154,6 +157,73 @@ fn connections_go_through_the_proxy_and_arrive_where_they_were_meant_to() {
             let before = world.metric("outrigger_proxy_connections_total");
             assert_eq!(Client::connect(there).get("/").body, "outside");
             assert_eq!(world.metric("outrigger_proxy_connections_total"), before);
+        },
+    );
+}
+
+/// Listeners for both families at the same ports.
+const BOTH: &str = "listeners:
+- {name: in, address: \"0.0.0.0:15006\", transparent: true}
+- {name: out, address: \"0.0.0.0:15001\", transparent: true, tcp: original}
+- {name: in6, address: \"[::]:15006\", transparent: true}
+- {name: out6, address: \"[::]:15001\", transparent: true, tcp: original}
+routes:
+- {name: all, backends: [{name: original}]}
+backends:
+- {name: original, endpoints: [], originalDestination: true}
+";
+
+#[test]
+fn both_families_go_through_the_proxy() {
+    in_two_networks(
+        || {
+            let outside = ["10.9.9.9:8080", "[fd00:9::9]:8080"].map(|at| {
+                eventually("the address", || TcpListener::bind(at).is_ok());
+                Upstream::on(TcpListener::bind(at).unwrap(), |_| ok("outside"))
+            });
+            let (wish, wishes) = mpsc::channel::<SocketAddr>();
+            let (answer, answers) = mpsc::channel();
+            std::thread::spawn(move || {
+                for address in wishes {
+                    let mut client = Client::connect(address);
+                    client.send(format!("GET / HTTP/1.1\r\nHost: {address}\r\n\r\n"));
+                    let _ = answer.send(client.answer().body);
+                }
+            });
+            (outside, wish, answers)
+        },
+        |(_outside, wish, answers)| {
+            let mut world = World::new();
+            world.user = Some(1337);
+            world.start(BOTH);
+            redirect("--inbound-port 15006 --outbound-port 15001 --exclude-uid 1337 --exclude-network fd00:77::/32");
+            let connections = || world.metric("outrigger_proxy_connections_total");
+            for there in ["10.9.9.9:8080", "[fd00:9::9]:8080"] {
+                let before = connections();
+                assert_eq!(Client::connect(there.parse().unwrap()).get("/").body, "outside");
+                assert_eq!(connections(), before + 1, "{there}");
+            }
+            for (here, from) in [("10.9.9.1:9000", "10.9.9.9"), ("[fd00:9::1]:9000", "fd00:9::9")] {
+                let application =
+                    Upstream::on(TcpListener::bind(here).unwrap(), |seen| ok(seen.field("x-forwarded-for").unwrap()));
+                let before = connections();
+                wish.send(here.parse().unwrap()).unwrap();
+                assert_eq!(answers.recv().unwrap(), from);
+                assert_eq!((application.count(), connections()), (1, before + 1), "{here}");
+                assert_eq!(application.last().field("host"), Some(here));
+            }
+            for here in ["127.0.0.1:15001", "[::1]:15006"] {
+                let mut direct = Client::connect(here.parse().unwrap());
+                direct.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+                assert!(direct.is_closed(), "{here}");
+            }
+            // What the proxy sends comes back to it, and is cut.
+            redirect("--outbound-port 15001 --exclude-uid 4242");
+            let refused = world.metric("outrigger_proxy_connections_refused_total");
+            let mut looping = Client::connect("[fd00:9::9]:8080".parse().unwrap());
+            looping.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+            assert!(looping.is_closed());
+            eventually("the refusal", || world.metric("outrigger_proxy_connections_refused_total") == refused + 1);
         },
     );
 }
