@@ -19,6 +19,7 @@ mod file;
 mod http;
 mod kubernetes;
 mod watch;
+mod way;
 
 pub use dns::Machine;
 use dns::What;

@@ -10,6 +10,7 @@ use dataplane::timed::{self, Names, Timed};
 
 use super::Instance;
 use super::watch::{Said, Source};
+use super::way::reachable;
 
 pub(super) mod message;
 
@@ -191,16 +192,17 @@ impl Resolver {
     pub(super) fn addresses(&self, name: &str) -> io::Result<(Vec<IpAddr>, Duration)> {
         let known = hosts(&std::fs::read_to_string("/etc/hosts").unwrap_or_default(), name);
         if !known.is_empty() {
-            return Ok((known, Duration::MAX));
+            return Ok((reachable(known, |ip| Some(*ip)), Duration::MAX));
         }
         if name.eq_ignore_ascii_case("localhost") {
-            return Ok((vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()], Duration::MAX));
+            let both = vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+            return Ok((reachable(both, |ip| Some(*ip)), Duration::MAX));
         }
         let (found, ttl) = self.look_up(name, &[A, AAAA])?;
         let mut addresses: Vec<IpAddr> = found.into_iter().filter_map(|data| data.address()).collect();
         addresses.sort_unstable();
         addresses.dedup();
-        Ok((addresses, ttl))
+        Ok((reachable(addresses, |ip| Some(*ip)), ttl))
     }
 }
 
@@ -347,7 +349,7 @@ mod tests {
     fn one_kind_of_address_is_enough() {
         let (v4, v6) = (IpAddr::from([10; 4]), IpAddr::from([0xfd; 16]));
         for (first, second, expected) in [
-            (Does::Has, Does::Has, Some(vec![v4, v6])),
+            (Does::Has, Does::Has, Some(reachable(vec![v4, v6], |ip| Some(*ip)))),
             (Does::Has, Does::HasNone, Some(vec![v4])),
             (Does::Has, Does::Fails, Some(vec![v4])),
             (Does::Has, Does::IsSilent, Some(vec![v4])),

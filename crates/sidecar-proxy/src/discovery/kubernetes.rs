@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::Instance;
 use super::http::{Line, Response, Server, encode};
 use super::watch::{Said, Source};
+use super::way::reachable;
 
 /// The API's answers are not longer.
 const MOST: usize = 8 << 20;
@@ -107,13 +108,23 @@ impl Slices {
     }
 }
 
+impl Slices {
+    /// A service of both families has slices of both, with the same pods.
+    fn reachable(&self) -> Vec<Instance> {
+        reachable(instances(&self.known, self.port.as_deref()), |one| match &one.address {
+            Address::Tcp(address) => Some(address.ip()),
+            Address::Unix(_) => None,
+        })
+    }
+}
+
 impl Source for Slices {
     fn ask(&mut self) -> io::Result<Said> {
         let now = Duration::ZERO;
         if self.version.is_none() {
             self.open = None;
             self.list()?;
-            return Ok(Said { list: Some(instances(&self.known, self.port.as_deref())), wait: now });
+            return Ok(Said { list: Some(self.reachable()), wait: now });
         }
         if self.open.is_none() {
             self.open()?;
@@ -123,7 +134,7 @@ impl Source for Slices {
         match line {
             Some(Ok(Line::Whole(line))) => {
                 let changed = self.take(&serde_json::from_slice(&line)?);
-                Ok(Said { list: changed.then(|| instances(&self.known, self.port.as_deref())), wait: now })
+                Ok(Said { list: changed.then(|| self.reachable()), wait: now })
             }
             Some(Ok(Line::Waits)) | None => Ok(Said { list: None, wait: now }),
             Some(Ok(Line::End)) => {

@@ -16,6 +16,7 @@ mod gateway;
 mod greedy;
 mod grpc;
 mod harness;
+mod ipv6;
 mod killed;
 mod ledger;
 mod lengths;

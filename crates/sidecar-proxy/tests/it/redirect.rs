@@ -11,12 +11,12 @@ use crate::config::problems;
 use crate::harness::{Client, Upstream, World, eventually, ok};
 
 /// A process in a network namespace of its own; both end with its standard input.
-struct Network {
+pub(crate) struct Network {
     holder: Child,
 }
 
 impl Network {
-    fn new() -> Network {
+    pub(crate) fn new() -> Network {
         let mut holder = Command::new("unshare")
             .args(["--net", "sh", "-c", "ip link set lo up; echo ready; read _"])
             .stdin(Stdio::piped())
@@ -30,7 +30,7 @@ impl Network {
     }
 
     /// The calling thread and all it starts are in it from now on.
-    fn enter(&self) {
+    pub(crate) fn enter(&self) {
         let namespace = File::open(format!("/proc/{}/ns/net", self.holder.id())).unwrap();
         let kind = Some(rustix::thread::LinkNameSpaceType::Network);
         rustix::thread::move_into_link_name_space(namespace.as_fd(), kind).unwrap();
