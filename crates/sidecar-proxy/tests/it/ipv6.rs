@@ -93,13 +93,11 @@ backends:
         (v2(&mapped), 403, ""),
         (v2(&plain), 200, "fd00:99::7 a"),
     ] {
-        for host in ["[::1]"] {
-            let mut client = at(host, &mut world, "told");
-            client.send(&header);
-            let (got, body) = get(&mut client, "a", "");
-            assert_eq!(got, status);
-            assert!(status != 200 || body == from, "{body}");
-        }
+        let mut client = at("[::1]", &mut world, "told");
+        client.send(&header);
+        let (got, body) = get(&mut client, "a", "");
+        assert_eq!(got, status);
+        assert!(status != 200 || body == from, "{body}");
     }
 }
 
