@@ -83,7 +83,7 @@ impl Load {
     /// Waits for `more` answers, and for all that was asked before to be over.
     pub(crate) fn go_on(&self, more: u64) {
         let before = self.served();
-        eventually(120, "answers", || self.served() >= before + more || self.has_failed());
+        eventually("answers", || self.served() >= before + more || self.has_failed());
     }
 
     pub(crate) fn has_failed(&self) -> bool {

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
-use crate::world::{World, eventually};
+use crate::world::{Port, World, eventually};
 
 /// A server of one line, in the only language every Debian has; perl is in `perl-base`.
 const SERVER: &str = r#"use IO::Socket::INET; $s = IO::Socket::INET->new(LocalPort => 8080, Listen => 5, ReuseAddr => 1) or die $!; while ($c = $s->accept) { print $c "hello\n"; close $c; }"#;
@@ -22,7 +22,7 @@ spec:
     image: busybox
     restartPolicy: Always
     command: [perl, -e, '{SERVER}']
-    startupProbe: {{tcpSocket: {{port: 8080}}, periodSeconds: 1, failureThreshold: 20}}
+    startupProbe: {{tcpSocket: {{port: 8080}}, periodSeconds: 1, failureThreshold: 100}}
     ports: [{{containerPort: 8080{extra_port}}}]
   containers:
   - name: client
@@ -36,7 +36,7 @@ spec:
 }
 
 fn greeting(address: &str) -> Option<String> {
-    let mut stream = TcpStream::connect_timeout(&address.parse().unwrap(), Duration::from_secs(2)).ok()?;
+    let mut stream = TcpStream::connect_timeout(&address.parse().unwrap(), Duration::from_secs(60)).ok()?;
     let mut text = String::new();
     stream.read_to_string(&mut text).ok()?;
     Some(text)
@@ -45,9 +45,10 @@ fn greeting(address: &str) -> Option<String> {
 #[test]
 fn containers_share_loopback_and_the_host_reaches_the_pod_and_its_host_port() {
     let world = World::new();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let reserved = Port::reserve();
+    let port = reserved.number;
     world.detach(&pod(&format!(", hostPort: {port}")));
-    eventually(5, "the client to be greeted over loopback", || {
+    eventually("the client to be greeted over loopback", || {
         world.log("net", "client", 0).contains("loopback says hello")
     });
     let ip = world.status("net").unwrap().pod_ip.unwrap();
@@ -82,6 +83,6 @@ spec:
     command: [perl, -e, 'use IO::Socket::INET; $| = 1; $c = IO::Socket::INET->new("$ENV{{HOST}}:{port}") or die $!; print <$c>; sleep 1000']
 "#
     ));
-    eventually(5, "the pod to reach the host", || world.log("egress", "m", 0).contains("outside"));
+    eventually("the pod to reach the host", || world.log("egress", "m", 0).contains("outside"));
     world.ok(&["down", "egress", "--force"]);
 }

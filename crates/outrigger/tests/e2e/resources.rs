@@ -1,6 +1,6 @@
 //! Limits that hold: memory, cpu, and what they look like from inside.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::world::{World, eventually};
 
@@ -28,7 +28,7 @@ spec:
     resources: {limits: {memory: 32Mi}}
 "#,
     );
-    world.await_phase("hungry", "Failed", 15);
+    world.await_phase("hungry", "Failed");
     let eater = world.container("hungry", "eater").unwrap().state.unwrap().terminated.unwrap();
     assert_eq!((eater.exit_code, eater.reason.as_deref()), (137, Some("OOMKilled")));
     assert_eq!(world.container("hungry", "helper").unwrap().restart_count, 0);
@@ -65,10 +65,12 @@ spec:
         let line = text.lines().find_map(|line| line.strip_prefix("usage_usec ")).unwrap();
         line.parse::<f64>().unwrap() / 1e6
     };
-    let (before, start) = (used(), Instant::now());
-    std::thread::sleep(Duration::from_secs(3));
+    // However little others leave it: when it has used this much, time enough has passed.
+    let start = Instant::now();
+    let before = used();
+    eventually("a fifth of a second of the processor", || used() > before + 0.2);
     let share = (used() - before) / start.elapsed().as_secs_f64();
-    assert!((0.05..0.15).contains(&share), "a tenth of a core, measured {share:.3}");
+    assert!(share < 0.15, "a tenth of a core, measured {share:.3}");
     world.ok(&["down", "busy", "--force"]);
 }
 
@@ -123,7 +125,7 @@ spec:
     volumeMounts: [{name: v, mountPath: /v}]
 "#,
     );
-    eventually(20, "the eviction", || world.phase("fat") == "Failed");
+    eventually("the eviction", || world.phase("fat") == "Failed");
     let status = world.status("fat").unwrap();
     assert_eq!(status.reason.as_deref(), Some("Evicted"));
     assert_eq!(status.message.as_deref(), Some("Usage of EmptyDir volume \"v\" exceeds the limit \"1Mi\". "));
@@ -145,7 +147,7 @@ spec:
   containers:
   - name: m
     image: busybox
-    command: [sh, -c, 'for i in $(seq 100); do sleep 5 & done; echo never']
+    command: [sh, -c, 'for i in $(seq 100); do sleep 100 & done; echo never']
 "#,
     );
     let output = world.run(&["run", "--offline", "--pids-limit", "20", path.to_str().unwrap()]);

@@ -94,7 +94,7 @@ fn a_missing_command_is_a_start_error() {
     world.detach_badly(
         "apiVersion: v1\nkind: Pod\nmetadata: {name: missing}\nspec:\n  restartPolicy: Never\n  containers:\n  - {name: m, image: busybox, command: [no-such-program]}\n",
     );
-    world.await_phase("missing", "Failed", 5);
+    world.await_phase("missing", "Failed");
     let state = world.container("missing", "m").unwrap().state.unwrap().terminated.unwrap();
     assert_eq!((state.exit_code, state.reason.as_deref()), (128, Some("StartError")));
     assert!(state.message.unwrap().contains("executable file not found in $PATH"));

@@ -32,7 +32,7 @@ fn every_line_reaches_another_pod_and_the_receipt_balances_after_a_kill() {
     let sidecar = world.container("sidecar-logs", "logs").unwrap();
     assert_eq!(sidecar.started, Some(true), "the gate was passed");
     assert!(sidecar.image_id.starts_with("builtin://logs@"), "{}", sidecar.image_id);
-    eventually(60, "lines at the receiver", || world.log("logs-receiver", "receiver", 0).contains("line 50 of app"));
+    eventually("lines at the receiver", || world.log("logs-receiver", "receiver", 0).contains("line 50 of app"));
 
     // Who it runs as, what it may do, and what it takes: the example's word for it is not enough.
     let sidecar = world.process("sidecar-logs", &["/usr/bin/outrigger-logs"]).unwrap();
@@ -46,7 +46,7 @@ fn every_line_reaches_another_pod_and_the_receipt_balances_after_a_kill() {
 
     let main = world.process("sidecar-logs", &["of app"]).unwrap();
     rustix::process::kill_process(main, rustix::process::Signal::KILL).unwrap();
-    world.await_phase("sidecar-logs", "Failed", 60);
+    world.await_phase("sidecar-logs", "Failed");
     let ended = world.container("sidecar-logs", "logs").unwrap().state.unwrap().terminated.unwrap();
     let receipt = ended.message.unwrap_or_default();
     assert_eq!(ended.exit_code, 0, "{}", attempt_log(&world));

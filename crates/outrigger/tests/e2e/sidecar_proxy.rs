@@ -91,7 +91,7 @@ fn nothing_is_lost_whatever_changes_under_load() {
     let sidecar = world.container("web", "proxy").unwrap();
     assert_eq!(sidecar.started, Some(true), "the gate was passed");
     assert!(sidecar.image_id.starts_with("builtin://proxy@"), "{}", sidecar.image_id);
-    eventually(60, "the applications", || is_ready(&world));
+    eventually("the applications", || is_ready(&world));
     let address: std::net::IpAddr = world.status("web").unwrap().pod_ip.unwrap().parse().unwrap();
     let (https, admin) = (SocketAddr::new(address, 8443), SocketAddr::new(address, 7612));
     let load = Load::start(12, https, admin, &authority.certificate());
@@ -109,10 +109,10 @@ fn nothing_is_lost_whatever_changes_under_load() {
         let other = ["3001", "3002"][round % 2];
         kill_process(world.process("web", &["app.py", "stable", other]).unwrap(), Signal::KILL).unwrap();
         load.go_on(500);
-        eventually(60, "the application's return", || world.process("web", &["app.py", "stable", other]).is_some());
+        eventually("the application's return", || world.process("web", &["app.py", "stable", other]).is_some());
         // It is back when it listens: the next kill must find one that answers.
         let back = SocketAddr::new(address, other.parse().unwrap());
-        eventually(60, "the application to listen", || std::net::TcpStream::connect(back).is_ok());
+        eventually("the application to listen", || std::net::TcpStream::connect(back).is_ok());
         load.go_on(300);
         load.assert_no_failure("when an application was killed");
     }
@@ -121,7 +121,7 @@ fn nothing_is_lost_whatever_changes_under_load() {
     // Certificates are swapped: the link `..data` of the Secret's volume.
     for round in 1..=3 {
         world.detach(&format!("{}{pod}", authority.secret()));
-        eventually(60, "the new certificate", || load.certificates() == round + 1);
+        eventually("the new certificate", || load.certificates() == round + 1);
         load.assert_no_failure("when the certificate was swapped");
     }
 
@@ -131,7 +131,7 @@ fn nothing_is_lost_whatever_changes_under_load() {
             .replace("{name: stable, weight: 90}", &format!("{{name: stable, weight: {}}}", weights.0))
             .replace("{name: canary, weight: 10}", &format!("{{name: canary, weight: {}}}", weights.1));
         world.detach(&format!("{}{changed}", authority.secret()));
-        eventually(60, "the new weights", || {
+        eventually("the new weights", || {
             load.answers();
             load.go_on(200);
             load.answers().contains_key("stable") == (weights.0 != "0") || load.has_failed()
@@ -157,7 +157,7 @@ fn nothing_is_lost_whatever_changes_under_load() {
     let before = proxy_of(&world);
     let socket = format!("/proc/{}/root/run/outrigger/proxy.sock", before.as_raw_nonzero());
     proxy(&["drain", "--at-least", "300ms", "--socket", &socket]);
-    eventually(150, "the proxy's return", || {
+    eventually("the proxy's return", || {
         world.process("web", &["outrigger-proxy", "--config"]).is_some_and(|now| now != before)
             && plain(admin, "/readyz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
     });

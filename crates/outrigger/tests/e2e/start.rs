@@ -93,7 +93,7 @@ fn a_killed_daemon_leaves_nothing_in_the_way() {
     let node = Node::new();
     node.start();
     kill_process(node.pid(), Signal::KILL).unwrap();
-    eventually(5, "it to be gone", || node.code(&["status"]) == Some(3));
+    eventually("it to be gone", || node.code(&["status"]) == Some(3));
     node.start();
     assert_eq!(node.code(&["status"]), Some(0));
 }
@@ -132,9 +132,9 @@ fn detached_pods_go_to_the_node_and_back() {
         listed.is_some_and(|listed| listed.owned)
     };
     node.start();
-    eventually(5, "the node to have the pod", owned);
+    eventually("the node to have the pod", owned);
     assert_eq!(node.code(&["stop"]), Some(0));
-    eventually(5, "an engine to have the pod", owned);
+    eventually("an engine to have the pod", owned);
     std::thread::sleep(Duration::from_millis(200));
     let app = node.world.container("web", "app").unwrap();
     assert_eq!((app.restart_count, node.world.uid("web")), (0, uid));

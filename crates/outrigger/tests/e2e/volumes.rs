@@ -49,13 +49,13 @@ spec:
         )
     };
     world.detach(&input("first"));
-    eventually(5, "the first content", || world.log("reader", "m", 0).contains("first"));
+    eventually("the first content", || world.log("reader", "m", 0).contains("first"));
     let said = world.log("reader", "m", 0);
     for expected in ["400 /c/deep/mode", "440 /s/token", "s3cret", "app=\"web\"", "mode\nother\ntoken", "read-only"] {
         assert!(said.contains(expected), "`{expected}` in {said}");
     }
     world.detach(&input("second"));
-    eventually(2, "the changed content in the mounted volume", || world.log("reader", "m", 0).contains("second"));
+    eventually("the changed content in the mounted volume", || world.log("reader", "m", 0).contains("second"));
     assert_eq!(world.container("reader", "m").unwrap().restart_count, 0);
     world.ok(&["down", "reader"]);
     world.assert_nothing_left();
@@ -119,18 +119,20 @@ spec:
 "#;
     let path = world.manifest("pod.yaml", pod);
     let run = world.foreground(&["run", "--offline", path.to_str().unwrap()]);
-    eventually(5, "the event", || {
+    eventually("the event", || {
         world.notices("waiting").iter().any(|notice| {
             notice.reason == "FailedMount"
                 && notice.message == "MountVolume.SetUp failed for volume \"c\" : configmap \"late\" not found"
         })
     });
-    let waiting = world.container("waiting", "m").unwrap().state.unwrap().waiting.unwrap();
-    assert_eq!(waiting.reason.as_deref(), Some("ContainerCreating"));
+    eventually("the reason", || {
+        let waiting = world.container("waiting", "m").and_then(|container| container.state?.waiting?.reason);
+        waiting.as_deref() == Some("ContainerCreating")
+    });
     let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: late}\ndata: {word: arrived}\n---";
     let both = world.manifest("both.yaml", &format!("{map}{pod}"));
     world.run(&["run", "--offline", "--detach", both.to_str().unwrap()]);
-    let output = run.end(20);
+    let output = run.end();
     assert_eq!(output.status.code(), Some(0));
     assert!(text(&output.stdout).contains("arrived"));
 }
@@ -153,7 +155,7 @@ spec:
     command: [sh, -c, 'echo it broke; exit 4']
 "#,
     );
-    world.await_phase("last-words", "Failed", 10);
+    world.await_phase("last-words", "Failed");
     let message = |name: &str| world.container("last-words", name).unwrap().state.unwrap().terminated.unwrap().message;
     assert_eq!(message("file").as_deref(), Some("goodbye"));
     assert_eq!(message("log").as_deref(), Some("it broke\n"));

@@ -9,6 +9,9 @@ use k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
 use pod_engine::{Roots, record};
 use rustix::process::Pid;
 
+/// Long enough for a machine under load; nothing waits that long when all is well.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(150);
+
 pub(crate) struct World {
     dir: tempfile::TempDir,
 }
@@ -100,11 +103,10 @@ impl World {
         self.status(pod).and_then(|status| status.phase).unwrap_or_default()
     }
 
-    /// Waits until the phase is reached, at most `seconds`.
-    pub(crate) fn await_phase(&self, pod: &str, phase: &str, seconds: u64) {
-        eventually(seconds, &format!("pod {pod} to be {phase}, it is {}", self.phase(pod)), || {
-            self.phase(pod) == phase
-        });
+    /// Waits until the phase is reached.
+    #[track_caller]
+    pub(crate) fn await_phase(&self, pod: &str, phase: &str) {
+        eventually(&format!("pod {pod} to be {phase}, it was {}", self.phase(pod)), || self.phase(pod) == phase);
     }
 
     pub(crate) fn notices(&self, pod: &str) -> Vec<pod_plan::Notice> {
@@ -223,10 +225,10 @@ impl Foreground {
         rustix::process::Pid::from_child(self.child.as_ref().unwrap())
     }
 
-    /// Waits for its end, at most `seconds`.
-    pub(crate) fn end(mut self, seconds: u64) -> Output {
+    /// Waits for its end.
+    pub(crate) fn end(mut self) -> Output {
         let mut child = self.child.take().unwrap();
-        let deadline = Instant::now() + Duration::from_secs(seconds);
+        let deadline = Instant::now() + PATIENCE;
         // Its output may be more than a pipe holds: read while waiting.
         let out = child.stdout.take().map(read_all);
         let err = child.stderr.take().map(read_all);
@@ -237,7 +239,7 @@ impl Foreground {
             if Instant::now() > deadline {
                 let _ = child.kill();
                 let _ = child.wait();
-                panic!("it did not end within {seconds} s");
+                panic!("it did not end within {PATIENCE:?}");
             }
             std::thread::sleep(Duration::from_millis(5));
         };
@@ -266,6 +268,24 @@ fn read_all(mut from: impl std::io::Read + Send + 'static) -> std::thread::JoinH
     })
 }
 
+/// A port of 127.0.0.1 that the kernel gives to nobody as long as this lives. Whoever asks for it by its number gets it, as far
+/// as it sets SO_REUSEADDR, as servers do (socket(7)); until then connections to it are refused.
+pub(crate) struct Port {
+    pub(crate) number: u16,
+    _socket: std::os::fd::OwnedFd,
+}
+
+impl Port {
+    pub(crate) fn reserve() -> Port {
+        use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with, sockopt};
+        let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+        sockopt::set_socket_reuseaddr(&socket, true).unwrap();
+        bind(&socket, &std::net::SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        let address = std::net::SocketAddr::try_from(getsockname(&socket).unwrap()).unwrap();
+        Port { number: address.port(), _socket: socket }
+    }
+}
+
 /// The sidecar of the package stands beside the engine, as when both are installed.
 pub(crate) fn install(package: &str) {
     static ONE: Mutex<()> = Mutex::new(());
@@ -288,12 +308,12 @@ pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Polls until true, at most `seconds`; then fails with what was waited for.
+/// Polls until true; fails with what was waited for.
 #[track_caller]
-pub(crate) fn eventually(seconds: u64, what: &str, mut check: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(seconds);
+pub(crate) fn eventually(what: &str, mut check: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
     while !check() {
-        assert!(Instant::now() < deadline, "waited {seconds} s in vain for {what}");
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain for {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::node::Node;
+use crate::node::{Going, Node};
 use crate::pods::{idle, web};
 use crate::world::eventually;
 
@@ -56,7 +56,7 @@ fn end_shims(node: &Node) {
         let pid = std::fs::read_to_string(entry.path().join("shim.pid")).unwrap_or_default();
         if let Some(pid) = pid.trim().parse().ok().and_then(Pid::from_raw) {
             let _ = kill_process(pid, Signal::KILL);
-            eventually(10, "the shim to be gone", || rustix::process::test_kill_process(pid).is_err());
+            eventually("the shim to be gone", || rustix::process::test_kill_process(pid).is_err());
         }
     }
 }
@@ -67,10 +67,10 @@ const IDENTITY: &str = "{.metadata.uid} {.status.podIP} {.status.startTime} {ran
 fn pods_run_on_without_the_daemon_and_are_found_again() {
     let node = Node::start("1.35");
     node.ready("counting", COUNTING);
-    node.until(20, "get pod counting -o 'jsonpath={.status.initContainerStatuses[0].restartCount}'", |out| out == "1");
-    node.ok("wait --for=condition=Ready pod/counting --timeout=20s");
+    node.until("get pod counting -o 'jsonpath={.status.initContainerStatuses[0].restartCount}'", |out| out == "1");
+    node.ok("wait --for=condition=Ready pod/counting --timeout=120s");
     node.apply(ONCE);
-    node.until(20, "get pod once --no-headers", |out| out.contains("Error"));
+    node.until("get pod once --no-headers", |out| out.contains("Error"));
     let before = (node.value("pod/counting", IDENTITY), node.world.shim_pid("counting"));
     let finished = "{.status.phase} {.status.containerStatuses[0].state.terminated}";
     let once = node.value("pod/once", finished);
@@ -94,7 +94,7 @@ fn pods_run_on_without_the_daemon_and_are_found_again() {
         assert_eq!(node.value("pod/once", finished), once);
         assert_eq!(node.ok("logs once"), "ran\n");
     }
-    eventually(20, "the log to go on", || assert_whole(&node.ok("logs counting")) > lines + 20);
+    eventually("the log to go on", || assert_whole(&node.ok("logs counting")) > lines + 20);
     assert!(node.ok("get pod counting --no-headers").contains("2/2"));
     assert_eq!(node.ok("exec counting -c app -- echo alive"), "alive\n");
 
@@ -107,7 +107,7 @@ fn pods_run_on_without_the_daemon_and_are_found_again() {
         kill_process(Pid::from_raw(pid.parse().unwrap()).unwrap(), Signal::KILL).unwrap();
     }
     node.come();
-    node.until(20, "get pod counting -o 'jsonpath={.status.containerStatuses[0].restartCount} {.status.containerStatuses[0].lastState.terminated.exitCode} {.status.containerStatuses[0].ready}'", |out| out == "1 137 true");
+    node.until("get pod counting -o 'jsonpath={.status.containerStatuses[0].restartCount} {.status.containerStatuses[0].lastState.terminated.exitCode} {.status.containerStatuses[0].ready}'", |out| out == "1 137 true");
     assert!(assert_whole(&node.ok("logs counting --previous")) > lines);
     assert!(events <= 4, "{events}");
 }
@@ -125,7 +125,7 @@ fn a_stopped_node_keeps_its_objects() {
     let node = Node::start("1.33");
     node.ready("web", &web("web"));
     node.apply(ONCE);
-    node.until(20, "get pod once --no-headers", |out| out.contains("Error"));
+    node.until("get pod once --no-headers", |out| out.contains("Error"));
     node.ok("create namespace team");
     node.ok("create -n team configmap settings --from-literal=color=blue");
     let kept = ["configmap/settings -n team", "pod/web", "pod/once", "namespace/team"];
@@ -137,7 +137,6 @@ fn a_stopped_node_keeps_its_objects() {
     node.come();
     assert_eq!(uids(), before);
     node.until(
-        20,
         "get pod web -o 'jsonpath={.status.containerStatuses[0].ready} {.status.containerStatuses[0].containerID}'",
         |out| out.starts_with("true ") && !out.ends_with(&ran),
     );
@@ -180,7 +179,7 @@ fn after_the_machines_end_pods_start_by_policy() {
     node.ready("web", &web("web"));
     node.ready("never", &idle("never", "a: b").replace("spec:", "spec:\n  restartPolicy: Never"));
     node.apply(ONCE);
-    node.until(20, "get pod once --no-headers", |out| out.contains("Error"));
+    node.until("get pod once --no-headers", |out| out.contains("Error"));
     let uid = node.value("pod/web", "{.metadata.uid}");
     // The power goes: the daemon, every shim, and what was in memory (/run).
     node.kill();
@@ -188,7 +187,6 @@ fn after_the_machines_end_pods_start_by_policy() {
     std::fs::remove_dir_all(node.world.roots().run).unwrap();
     node.come();
     node.until(
-        30,
         "get pod web -o 'jsonpath={.status.containerStatuses[0].ready}{.status.initContainerStatuses[1].ready}'",
         |out| out == "truetrue",
     );
@@ -198,12 +196,19 @@ fn after_the_machines_end_pods_start_by_policy() {
         node.value("pod/once", "{.status.phase} {.status.containerStatuses[0].state.terminated.exitCode}"),
         "Failed 4"
     );
-    node.until(20, "get pod never -o 'jsonpath={.status.phase}'", |out| out == "Failed");
+    node.until("get pod never -o 'jsonpath={.status.phase}'", |out| out == "Failed");
     // The first look around of the node comes after a second.
     std::thread::sleep(Duration::from_millis(1500));
     assert_eq!(node.ok("get pods -o name"), "pod/never\npod/once\npod/web\n");
     assert_eq!(node.ok("logs once"), "ran\n");
     node.ok("delete pods --all");
+}
+
+/// How many writes were acknowledged and how many events and watches there were so far.
+fn progress(survivor: &mut Going) -> [u64; 3] {
+    let line = survivor.line("so far ");
+    let counts: serde_json::Value = serde_json::from_str(line.trim_start_matches("so far ")).unwrap();
+    ["writes", "events", "answered"].map(|what| counts[what].as_u64().unwrap())
 }
 
 #[test]
@@ -212,26 +217,26 @@ fn kills_under_load_lose_nothing_that_was_acknowledged() {
     node.ready("one", &idle("one", "a: b"));
     let before = node.value("pod/one", IDENTITY);
     let mut survivor = node.python_going("survivor.py", &[]);
-    survivor.line(20, "writing");
     for round in 0..8u64 {
-        // However slow the disk is just now: something has been written since the last start.
-        node.ok(&format!("create configmap round-{round}"));
+        // However slow the machine is just now: everybody has been at work since the last start.
+        survivor.seen();
+        let [writes, events, watches] = progress(&mut survivor);
+        eventually("writes, events and a watch", || {
+            let now = progress(&mut survivor);
+            now[0] >= writes + 3 && now[1] >= events + 3 && now[2] > watches
+        });
         // At another moment of the writes each time.
-        // Every client has to shake hands again first, slowly in a debug build.
-        std::thread::sleep(Duration::from_millis(2000 + 37 * round));
+        std::thread::sleep(Duration::from_millis(37 * round));
         node.kill();
         node.come();
     }
-    std::thread::sleep(Duration::from_millis(500));
     survivor.end_of_input();
-    let (code, said) = survivor.end(90);
-    eprintln!("{said}");
+    let (code, said) = survivor.end();
     assert_eq!(code, Some(0), "{said} {}", survivor.errors());
     let counts: serde_json::Value =
         serde_json::from_str(said.lines().find(|line| line.starts_with('{')).unwrap()).unwrap();
     let count = |what: &str| counts[what].as_u64().unwrap();
-    // On a machine that is busy otherwise, too.
-    assert!(count("writes") > 16 && count("events") > 8 && count("watches") > 8, "{counts}");
+    assert!(count("writes") >= 24 && count("events") >= 24 && count("watches") >= 8, "{counts}");
     assert_eq!(node.value("pod/one", IDENTITY), before);
 }
 

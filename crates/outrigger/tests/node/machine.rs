@@ -1,12 +1,12 @@
 //! The one machine as a cluster has it: kept free, emptied, pulled to; and whose it is.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 
 use crate::node::Node;
 use crate::pods::idle;
 use crate::with_both;
-use crate::world::eventually;
+use crate::world::{Port, eventually};
 
 with_both!(a_machine_is_kept_free_and_emptied, finalizers_and_owners_hold_and_take_along, protocols_of_other_clients);
 
@@ -16,28 +16,28 @@ fn a_machine_is_kept_free_and_emptied(node: &Node) {
     assert_eq!(node.ok(&format!("cordon {name}")), format!("node/{name} cordoned\n"));
     assert!(node.ok("get nodes").contains("Ready,SchedulingDisabled"));
     node.apply(&idle("two", "a: b"));
-    node.until(10, "get pod two -o 'jsonpath={.status.conditions[?(@.type==\"PodScheduled\")].reason}'", |out| {
+    node.until("get pod two -o 'jsonpath={.status.conditions[?(@.type==\"PodScheduled\")].reason}'", |out| {
         out == "Unschedulable"
     });
     assert!(node.ok("events --for pod/two").contains("0/1 nodes are available: 1 node(s) were unschedulable."));
     assert!(node.ok("get pod two --no-headers").contains("Pending"));
     node.ok(&format!("uncordon {name}"));
-    node.ok("wait --for=condition=Ready pod/two --timeout=20s");
+    node.ok("wait --for=condition=Ready pod/two --timeout=120s");
 
     let huge = idle("huge", "a: b").replace("image: busybox", "image: busybox, resources: {requests: {memory: 100Ti}}");
     node.apply(&huge);
-    node.until(10, "events --for pod/huge", |out| out.contains("0/1 nodes are available: 1 Insufficient memory."));
+    node.until("events --for pod/huge", |out| out.contains("0/1 nodes are available: 1 Insufficient memory."));
     node.ok("delete pod huge");
 
-    let drained = node.ok(&format!("drain {name} --force --timeout=30s"));
+    let drained = node.ok(&format!("drain {name} --force --timeout=120s"));
     assert!(drained.contains("pod/one evicted") && drained.contains("pod/two evicted"), "{drained}");
     assert_eq!(node.ok("get pods -o name"), "");
     node.ok(&format!("uncordon {name}"));
     node.ok(&format!("taint node {name} dedicated=x:NoSchedule"));
     node.apply(&idle("three", "a: b"));
-    node.until(10, "events --for pod/three", |out| out.contains("had untolerated taint"));
+    node.until("events --for pod/three", |out| out.contains("had untolerated taint"));
     node.ok(&format!("taint node {name} dedicated-"));
-    node.ok("wait --for=condition=Ready pod/three --timeout=20s");
+    node.ok("wait --for=condition=Ready pod/three --timeout=120s");
     node.ok(&format!("label node {name} disk=fast"));
     node.ready("picky", &idle("picky", "a: b").replace("spec:", "spec:\n  nodeSelector: {disk: fast}"));
 }
@@ -46,12 +46,12 @@ fn finalizers_and_owners_hold_and_take_along(node: &Node) {
     let held = idle("held", "a: b").replace("labels:", "finalizers: [example.com/hold], labels:");
     node.ready("held", &held);
     node.ok("delete pod held --wait=false");
-    node.until(10, "get pod held -o 'jsonpath={.metadata.deletionTimestamp}'", |out| !out.is_empty());
+    node.until("get pod held -o 'jsonpath={.metadata.deletionTimestamp}'", |out| !out.is_empty());
     let row = node.ok("get pod held --no-headers");
     assert!(row.contains("Terminating") || row.contains("Error") || row.contains("Failed"), "{row}");
     assert!(node.refused_with("create -f -", &held).contains("already exists"));
     node.ok(r#"patch pod held --type=json -p '[{"op":"remove","path":"/metadata/finalizers"}]'"#);
-    node.ok("wait --for=delete pod/held --timeout=10s");
+    node.ok("wait --for=delete pod/held --timeout=120s");
 
     node.ok("create configmap owner --from-literal=a=1");
     let uid = node.value("configmap/owner", "{.metadata.uid}");
@@ -60,7 +60,7 @@ fn finalizers_and_owners_hold_and_take_along(node: &Node) {
     );
     node.ok_with("create -f -", &owned);
     node.ok("delete configmap owner");
-    node.ok("wait --for=delete configmap/owned --timeout=10s");
+    node.ok("wait --for=delete configmap/owned --timeout=120s");
 
     // `apply --prune`: what is in the set no more goes.
     let both = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: first, labels: {set: x}}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: second, labels: {set: x}}\n";
@@ -73,11 +73,12 @@ fn finalizers_and_owners_hold_and_take_along(node: &Node) {
 }
 
 /// Debian's `docker-registry` on a free loopback port.
-struct Registry(Child, u16);
+struct Registry(Child, Port);
 
 impl Registry {
     fn start(node: &Node) -> Registry {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let reserved = Port::reserve();
+        let port = reserved.number;
         let config = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: 127.0.0.1:{port}}}\n",
             node.world.path("registry").display()
@@ -85,8 +86,9 @@ impl Registry {
         let config = node.write("registry.yml", &config);
         let mut command = Command::new("docker-registry");
         command.args(["serve", &config]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let registry = Registry(command.spawn().expect("Debian package docker-registry is needed for this test"), port);
-        eventually(10, "the registry to listen", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        let registry =
+            Registry(command.spawn().expect("Debian package docker-registry is needed for this test"), reserved);
+        eventually("the registry to listen", || TcpStream::connect(("127.0.0.1", port)).is_ok());
         registry
     }
 }
@@ -110,7 +112,7 @@ fn an_image_comes_from_a_registry_kubectl_1_35() {
 
 fn an_image_comes_from_a_registry(node: &Node) {
     let registry = Registry::start(node);
-    let image = format!("127.0.0.1:{}/team/tool:1", registry.1);
+    let image = format!("127.0.0.1:{}/team/tool:1", registry.1.number);
     let parts =
         ["--add", "/bin/busybox:/bin/busybox", "--entrypoint", "/bin/busybox", "--cmd", "sleep", "--cmd", "10000"];
     for arguments in [
@@ -135,17 +137,15 @@ fn an_image_comes_from_a_registry(node: &Node) {
     assert_eq!(node.ok("exec pulled -- busybox echo inside").as_str(), "inside\n");
     assert!(node.value("pod/pulled", "{.status.containerStatuses[0].imageID}").contains("@sha256:"));
 
-    let absent = format!("127.0.0.1:{}/no/such:1", registry.1);
+    let absent = format!("127.0.0.1:{}/no/such:1", registry.1.number);
     node.apply(&idle("absent", "a: b").replace("image: busybox", &format!("image: '{absent}'")));
-    node.until(20, "get pod absent --no-headers", |out| {
-        out.contains("ErrImagePull") || out.contains("ImagePullBackOff")
-    });
+    node.until("get pod absent --no-headers", |out| out.contains("ErrImagePull") || out.contains("ImagePullBackOff"));
     let refused = node.refused("logs absent");
     assert!(refused.contains("container \"app\" in pod \"absent\" is waiting to start:"), "{refused}");
     node.apply(
         &idle("never", "a: b").replace("image: busybox", "image: 'example.invalid/x:1', imagePullPolicy: Never"),
     );
-    node.until(20, "get pod never --no-headers", |out| out.contains("ErrImageNeverPull"));
+    node.until("get pod never --no-headers", |out| out.contains("ErrImageNeverPull"));
 }
 
 fn protocols_of_other_clients(node: &Node) {
@@ -156,6 +156,7 @@ fn protocols_of_other_clients(node: &Node) {
             "[sh, -c, 'echo said; trap exit TERM; sleep 1000000 & wait']",
         ),
     );
+    node.until("logs one", |out| out == "said\n");
     assert!(node.python("protocols.py", &[]).ends_with("done\n"));
 }
 

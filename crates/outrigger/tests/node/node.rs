@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::world::{World, eventually, text};
+use crate::world::{PATIENCE, World, eventually, text};
 
 /// The clients of `.ci/kubectl`, brought once if they are not there. A missing client is a failure, never a skip.
 static CLIENTS: LazyLock<PathBuf> = LazyLock::new(|| {
@@ -98,7 +98,7 @@ impl Node {
         command.args(["start", "--port", port.as_deref().unwrap_or("0")]);
         command.args(self.offline.then_some("--offline"));
         self.environment(&mut command);
-        let said = finish(command, "outrigger start", "", 60);
+        let said = finish(command, "outrigger start", "");
         assert_eq!(said.code, Some(0), "the node did not start: {}", said.err);
     }
 
@@ -116,14 +116,14 @@ impl Node {
     pub(crate) fn kill(&self) {
         let pid = self.pid();
         kill_process(pid, Signal::KILL).unwrap();
-        eventually(10, "the daemon to be gone", || rustix::process::test_kill_process(pid).is_err());
+        eventually("the daemon to be gone", || rustix::process::test_kill_process(pid).is_err());
     }
 
     /// `outrigger` with this node's root and kubeconfig.
     pub(crate) fn outrigger(&self, arguments: &[&str]) -> Said {
         let mut command = self.world.command(arguments);
         self.environment(&mut command);
-        finish(command, &format!("outrigger {}", arguments.join(" ")), "", 60)
+        finish(command, &format!("outrigger {}", arguments.join(" ")), "")
     }
 
     // === kubectl ===
@@ -135,7 +135,7 @@ impl Node {
 
     /// The same with something on its standard input.
     pub(crate) fn kubectl_with(&self, line: &str, input: &str) -> Said {
-        finish(self.command(line), &format!("kubectl {line}"), input, 90)
+        finish(self.command(line), &format!("kubectl {line}"), input)
     }
 
     /// What it printed; it must have succeeded.
@@ -173,7 +173,7 @@ impl Node {
     #[track_caller]
     pub(crate) fn ready(&self, name: &str, yaml: &str) {
         self.apply(yaml);
-        self.ok(&format!("wait --for=condition=Ready pod/{name} --timeout=30s"));
+        self.ok(&format!("wait --for=condition=Ready pod/{name} --timeout=120s"));
     }
 
     /// One value of an object by JSONPath.
@@ -188,16 +188,16 @@ impl Node {
         self.ok(&format!("config view --raw --minify -o 'jsonpath={path}'"))
     }
 
-    /// Polls a kubectl line until its output says it, at most `seconds`.
+    /// Polls a kubectl line until its output says it.
     #[track_caller]
-    pub(crate) fn until(&self, seconds: u64, line: &str, check: impl Fn(&str) -> bool) -> String {
-        let deadline = Instant::now() + Duration::from_secs(seconds);
+    pub(crate) fn until(&self, line: &str, check: impl Fn(&str) -> bool) -> String {
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let said = self.kubectl(line);
             if said.code == Some(0) && check(&said.out) {
                 return said.out;
             }
-            assert!(Instant::now() < deadline, "waited {seconds} s in vain; kubectl {line}: {}{}", said.out, said.err);
+            assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain; kubectl {line}: {}{}", said.out, said.err);
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -208,12 +208,19 @@ impl Node {
         let mut command = Command::new("script");
         command.args(["-qec", &format!("stty rows 33 cols 77; {program} {line}"), "/dev/null"]);
         self.environment(&mut command);
-        finish(command, &format!("kubectl {line} (typed)"), input, 60)
+        finish(command, &format!("kubectl {line} (typed)"), input)
     }
 
     /// A kubectl that goes on: its lines are read as they come.
     pub(crate) fn spawn(&self, line: &str) -> Going {
         Going::new(self.command(line), &format!("kubectl {line}"))
+    }
+
+    /// A watch of this, which has its list: every change from now on will be shown.
+    pub(crate) fn watch(&self, line: &str) -> Going {
+        let watch = self.spawn(&format!("{line} --watch --v=6"));
+        eventually("the list", || watch.errors().contains("200 OK"));
+        watch
     }
 
     pub(crate) fn command(&self, line: &str) -> Command {
@@ -247,7 +254,7 @@ impl Node {
     /// Runs a script of `clients/` to its end; it must succeed.
     #[track_caller]
     pub(crate) fn python(&self, script: &str, arguments: &[&str]) -> String {
-        let said = finish(self.python_command(script, arguments), script, "", 120);
+        let said = finish(self.python_command(script, arguments), script, "");
         assert_eq!(said.code, Some(0), "{script}: {}{}", said.out, said.err);
         said.out
     }
@@ -337,10 +344,10 @@ impl Going {
         self.child.try_wait().unwrap().is_some()
     }
 
-    /// The next line that holds this, at most `seconds` from now; what comes before is kept in [`Going::seen`].
+    /// The next line that holds this; what comes before is kept in [`Going::seen`].
     #[track_caller]
-    pub(crate) fn line(&mut self, seconds: u64, wanted: &str) -> String {
-        let deadline = Instant::now() + Duration::from_secs(seconds);
+    pub(crate) fn line(&mut self, wanted: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
         loop {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => {
@@ -357,6 +364,13 @@ impl Going {
                 ),
             }
         }
+    }
+
+    /// Whether another line comes within this time.
+    pub(crate) fn hears(&mut self, time: Duration) -> bool {
+        let line = self.lines.recv_timeout(time);
+        self.seen.extend(line.iter().cloned());
+        line.is_ok()
     }
 
     /// Every line until now.
@@ -383,21 +397,22 @@ impl Going {
         let _ = kill_process(Pid::from_child(&self.child), Signal::INT);
     }
 
-    /// Its end by itself, at most `seconds` from now: the exit code and all it printed.
+    /// Its end by itself: the exit code and all it printed.
     #[track_caller]
-    pub(crate) fn end(&mut self, seconds: u64) -> (Option<i32>, String) {
-        let deadline = Instant::now() + Duration::from_secs(seconds);
+    pub(crate) fn end(&mut self) -> (Option<i32>, String) {
+        let deadline = Instant::now() + PATIENCE;
         let code = loop {
             match self.child.try_wait().unwrap() {
                 Some(status) => break status.code(),
                 None if Instant::now() > deadline => {
                     let (seen, errors) = (self.seen().to_vec(), self.errors());
-                    panic!("{} did not end within {seconds} s: {seen:#?} {errors}", self.name);
+                    panic!("{} did not end within {PATIENCE:?}: {seen:#?} {errors}", self.name);
                 }
                 None => std::thread::sleep(Duration::from_millis(10)),
             }
         };
-        while let Ok(line) = self.lines.recv_timeout(Duration::from_secs(5)) {
+        // Whoever inherited its standard output may go on.
+        while let Ok(line) = self.lines.recv_timeout(Duration::from_secs(20)) {
             self.seen.push(line);
         }
         (code, self.seen.join("\n"))
@@ -411,8 +426,8 @@ impl Drop for Going {
     }
 }
 
-/// Runs a client to its end, at most so long; what it said is shown when a later assertion fails.
-fn finish(mut command: Command, name: &str, input: &str, seconds: u64) -> Said {
+/// Runs a client to its end; what it said is shown when a later assertion fails.
+fn finish(mut command: Command, name: &str, input: &str) -> Said {
     let began = Instant::now();
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
@@ -422,7 +437,8 @@ fn finish(mut command: Command, name: &str, input: &str, seconds: u64) -> Said {
     let pid = Pid::from_child(&child);
     let (done, ended) = channel::<()>();
     let watchdog = std::thread::spawn(move || {
-        if ended.recv_timeout(Duration::from_secs(seconds)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+        // Longer than it may be told to wait itself.
+        if ended.recv_timeout(PATIENCE * 2) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
             let _ = kill_process(pid, Signal::KILL);
         }
     });

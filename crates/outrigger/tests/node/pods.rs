@@ -58,17 +58,17 @@ spec:
   initContainers:
   - name: a
     image: busybox
-    command: [sh, -c, 'until [ -e /d/a ]; do sleep 0.05; done; sleep 0.5']
+    command: [sh, -c, 'until [ -e /d/a ] && ! busybox pidof touch; do sleep 0.05; done; sleep 0.5']
     volumeMounts: [{name: d, mountPath: /d}]
   - name: s
     image: busybox
     restartPolicy: Always
     command: [sh, -c, 'trap exit TERM; sleep 1000000 & wait']
-    startupProbe: {exec: {command: [test, -e, /d/s]}, periodSeconds: 1, failureThreshold: 100}
+    startupProbe: {exec: {command: [test, -e, /d/s]}, periodSeconds: 1, timeoutSeconds: 60, failureThreshold: 300}
     volumeMounts: [{name: d, mountPath: /d}]
   - name: b
     image: busybox
-    command: [sh, -c, 'until [ -e /d/b ]; do sleep 0.05; done; sleep 0.5']
+    command: [sh, -c, 'until [ -e /d/b ] && ! busybox pidof touch; do sleep 0.05; done; sleep 0.5']
     volumeMounts: [{name: d, mountPath: /d}]
   containers:
   - {name: m, image: busybox, command: [sh, -c, 'trap exit TERM; sleep 1000000 & wait']}
@@ -140,11 +140,10 @@ with_both!(
 );
 
 fn init_containers_and_sidecars_come_in_order(node: &Node) {
-    let mut watch = node.spawn("get pods -w --no-headers");
-    std::thread::sleep(Duration::from_millis(300));
+    let mut watch = node.watch("get pods --no-headers");
     node.apply(ORDERED);
     let row = |ready: &str, status: &str| {
-        node.until(15, "get pod ordered --no-headers", |out| {
+        node.until("get pod ordered --no-headers", |out| {
             let row: Vec<&str> = out.split_whitespace().collect();
             row[1] == ready && row[2] == status
         });
@@ -152,7 +151,7 @@ fn init_containers_and_sidecars_come_in_order(node: &Node) {
     row("0/2", "Init:0/3");
     let begun = |index: u8| {
         let path = format!("{{.status.initContainerStatuses[{index}].state.running.startedAt}}");
-        node.until(15, &format!("get pod ordered -o 'jsonpath={path}'"), |out| !out.is_empty());
+        node.until(&format!("get pod ordered -o 'jsonpath={path}'"), |out| !out.is_empty());
     };
     begun(0);
     node.ok("exec ordered -c a -- touch /d/a");
@@ -169,7 +168,7 @@ fn init_containers_and_sidecars_come_in_order(node: &Node) {
     begun(2);
     node.ok("exec ordered -c b -- touch /d/b");
     row("2/2", "Running");
-    watch.line(10, " Running ");
+    watch.line(" Running ");
     let mut statuses: Vec<String> =
         watch.seen().iter().map(|line| line.split_whitespace().nth(2).unwrap().to_owned()).collect();
     statuses.dedup();
@@ -193,10 +192,8 @@ fn init_containers_and_sidecars_come_in_order(node: &Node) {
 
 fn readiness_gates_are_the_clients_to_write(node: &Node) {
     node.apply(GATED);
-    node.until(15, "get pod gated -o wide --no-headers", |out| {
-        out.contains("Running") && out.trim_end().ends_with("0/1")
-    });
-    node.until(5, "get pod gated -o 'jsonpath={.status.conditions[?(@.type==\"ContainersReady\")].status}'", |out| {
+    node.until("get pod gated -o wide --no-headers", |out| out.contains("Running") && out.trim_end().ends_with("0/1"));
+    node.until("get pod gated -o 'jsonpath={.status.conditions[?(@.type==\"ContainersReady\")].status}'", |out| {
         out == "True"
     });
     let ready =
@@ -210,26 +207,26 @@ fn readiness_gates_are_the_clients_to_write(node: &Node) {
     };
     patch("False");
     let message = "{.status.conditions[?(@.type==\"Ready\")].message}";
-    node.until(5, &format!("get pod gated -o 'jsonpath={message}'"), |out| {
+    node.until(&format!("get pod gated -o 'jsonpath={message}'"), |out| {
         out == "the status of pod readiness gate \"example.com/balanced\" is not \"True\", but False"
     });
     patch("True");
-    node.ok("wait --for=condition=Ready pod/gated --timeout=10s");
-    node.ok("wait --for=condition=example.com/balanced pod/gated --timeout=10s");
+    node.ok("wait --for=condition=Ready pod/gated --timeout=120s");
+    node.ok("wait --for=condition=example.com/balanced pod/gated --timeout=120s");
     assert!(node.ok("get pod gated -o wide --no-headers").trim_end().ends_with("1/1"));
 }
 
 fn settings_reach_the_container_and_its_volumes(node: &Node) {
     node.apply(MOUNTING);
-    node.ok("wait --for=condition=Ready pod/mounting --timeout=20s");
+    node.ok("wait --for=condition=Ready pod/mounting --timeout=120s");
     assert_eq!(node.ok("exec mounting -- sh -c 'echo $COLOR $WORD'"), "blue before\n");
     assert_eq!(node.ok("exec mounting -- cat /settings/color /password/word"), "bluebefore");
     let changed = |line: &str, file: &str, wanted: &str| {
         node.ok(line);
         let since = Instant::now();
-        node.until(10, &format!("exec mounting -- cat {file}"), |out| out == wanted);
-        // Each look takes a while itself.
-        assert!(since.elapsed() < Duration::from_millis(3500), "{:?}", since.elapsed());
+        node.until(&format!("exec mounting -- cat {file}"), |out| out == wanted);
+        // At once, though the machine may be slow.
+        assert!(since.elapsed() < Duration::from_secs(30), "{:?}", since.elapsed());
     };
     changed("patch configmap settings -p '{\"data\":{\"color\":\"green\"}}'", "/settings/color", "green");
     changed("patch secret password -p '{\"stringData\":{\"word\":\"after\"}}'", "/password/word", "after");
@@ -245,9 +242,9 @@ fn settings_reach_the_container_and_its_volumes(node: &Node) {
     // What is not there is waited for, and said.
     let early = idle("early", "a: b").replace("command:", "envFrom: [{configMapRef: {name: later}}], command:");
     node.apply(&early);
-    node.until(10, "get pod early --no-headers", |out| out.contains("CreateContainerConfigError"));
+    node.until("get pod early --no-headers", |out| out.contains("CreateContainerConfigError"));
     node.ok("create configmap later --from-literal=A=1");
-    node.ok("wait --for=condition=Ready pod/early --timeout=60s");
+    node.ok("wait --for=condition=Ready pod/early --timeout=120s");
     assert_eq!(node.ok("exec early -- sh -c 'echo $A'"), "1\n");
 }
 
@@ -263,10 +260,10 @@ fn an_image_edit_restarts_that_container_alone(node: &Node) {
         "image: alpine\n    command: [sh, -c, 'echo serving",
     );
     assert_eq!(node.apply(&changed), "pod/web configured\n");
-    eventually(20, "the container to be another", || {
+    eventually("the container to be another", || {
         ids().split(' ').nth(1) != before.split(' ').nth(1) && !ids().ends_with(' ')
     });
-    node.ok("wait --for=condition=Ready pod/web --timeout=20s");
+    node.ok("wait --for=condition=Ready pod/web --timeout=120s");
     assert_eq!(ids().split(' ').next(), before.split(' ').next(), "the sidecar runs on");
     assert_eq!(node.value("pod/web", "{.status.containerStatuses[0].restartCount}"), "1");
     assert_eq!(node.value("pod/web", "{.status.containerStatuses[0].image}"), "alpine");
@@ -274,7 +271,7 @@ fn an_image_edit_restarts_that_container_alone(node: &Node) {
     assert!(events.contains("Container app definition changed, will be restarted"), "{events}");
     assert_eq!(node.apply(&changed), "pod/web unchanged\n");
     assert_eq!(node.ok("set image pod/web log=alpine"), "pod/web image updated\n");
-    node.until(20, "get pod web -o 'jsonpath={.status.initContainerStatuses[1].restartCount}'", |out| out == "1");
+    node.until("get pod web -o 'jsonpath={.status.initContainerStatuses[1].restartCount}'", |out| out == "1");
     assert_eq!(node.value("pod/web", "{.status.containerStatuses[0].restartCount}"), "1");
 }
 
@@ -303,13 +300,13 @@ fn a_running_sidecar_is_resized_in_place(node: &Node) {
     let refused = node.refused(&format!("patch pod limited -p '{bigger}'"));
     assert!(refused.contains("pod updates may not change fields other than"), "{refused}");
     assert_eq!(node.ok(&format!("patch pod limited --subresource resize -p '{bigger}'")), "pod/limited patched\n");
-    node.until(10, "get pod limited -o 'jsonpath={.status.initContainerStatuses[0].resources.limits.memory}'", |out| {
+    node.until("get pod limited -o 'jsonpath={.status.initContainerStatuses[0].resources.limits.memory}'", |out| {
         out == "96Mi"
     });
     assert_eq!(limit(), (96 << 20).to_string());
     assert_eq!(side(), before, "neither another container nor a restart");
     assert_eq!(node.value("pod/limited", "{.metadata.generation}"), "2");
-    node.until(10, "get pod limited -o 'jsonpath={.status.observedGeneration} {.status.conditions[?(@.type==\"PodResizeInProgress\")].status}'", |out| out == "2 ");
+    node.until("get pod limited -o 'jsonpath={.status.observedGeneration} {.status.conditions[?(@.type==\"PodResizeInProgress\")].status}'", |out| out == "2 ");
 
     let class = r#"{"spec":{"initContainers":[{"name":"side","resources":{"requests":{"memory":"96Mi","cpu":"200m"}}}],"containers":[{"name":"app","resources":{"requests":{"cpu":"100m","memory":"64Mi"}}}]}}"#;
     let refused = node.refused(&format!("patch pod limited --subresource resize -p '{class}'"));
@@ -321,10 +318,8 @@ fn a_running_sidecar_is_resized_in_place(node: &Node) {
     );
     let huge = r#"{"spec":{"containers":[{"name":"app","resources":{"limits":{"memory":"64Ti"},"requests":{"memory":"64Ti"}}}]}}"#;
     node.ok(&format!("patch pod limited --subresource resize -p '{huge}'"));
-    node.until(
-        10,
-        "get pod limited -o 'jsonpath={.status.conditions[?(@.type==\"PodResizePending\")].reason}'",
-        |out| out == "Infeasible",
-    );
+    node.until("get pod limited -o 'jsonpath={.status.conditions[?(@.type==\"PodResizePending\")].reason}'", |out| {
+        out == "Infeasible"
+    });
     assert_eq!(side(), before);
 }

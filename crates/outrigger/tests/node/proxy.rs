@@ -5,7 +5,6 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -13,13 +12,13 @@ use base64::prelude::BASE64_STANDARD;
 use crate::node::{Going, Node};
 use crate::services::{SHOP, server};
 use crate::with_both;
-use crate::world::{eventually, install};
+use crate::world::{PATIENCE, eventually, install};
 
 /// The answers' bodies, asked often; nothing else than 200 may come.
 fn answers(address: &str) -> BTreeSet<String> {
     let ask = |_| {
         let mut stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.write_all(b"GET / HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
@@ -35,7 +34,7 @@ fn the_proxy_finds_a_services_pods(node: &Node) {
     install("sidecar-proxy");
     node.apply(SHOP);
     node.apply(&[server("one"), server("two")].join("\n---\n"));
-    node.ok("wait --for=condition=Ready pod --all --timeout=40s");
+    node.ok("wait --for=condition=Ready pod --all --timeout=120s");
 
     let token = node.write("token", node.ok("create token default").trim());
     let authority = node.value_of_config("{.clusters[0].cluster.certificate-authority-data}");
@@ -63,7 +62,7 @@ spec:
     command.arg(node.world.path("proxy.sock"));
     let (proxy, ()) = Going::start(command, "outrigger-proxy", |_| ());
     let mut address = String::new();
-    eventually(20, "the proxy to listen", || {
+    eventually("the proxy to listen", || {
         let said = proxy.errors();
         let listening = said.lines().find(|line| line.contains("\"listening\""));
         let at = listening.and_then(|line| line.split("\"at\":\"").nth(1)?.split('"').next());
@@ -72,13 +71,13 @@ spec:
     });
 
     let both = BTreeSet::from(["prepared by one", "prepared by two"].map(str::to_owned));
-    eventually(20, "both pods", || answers(&address) == both);
+    eventually("both pods", || answers(&address) == both);
     // One that is not ready gets nothing new; when it is again, it does; one that is deleted is gone.
     node.ok("exec one -c app -- touch /www/closed");
     let only = |name: &str| BTreeSet::from([format!("prepared by {name}")]);
-    eventually(20, "it to leave", || answers(&address) == only("two"));
+    eventually("it to leave", || answers(&address) == only("two"));
     node.ok("exec one -c app -- rm /www/closed");
-    eventually(20, "it to come back", || answers(&address) == both);
+    eventually("it to come back", || answers(&address) == both);
     node.ok("delete pod two");
-    eventually(20, "the deleted one to leave", || answers(&address) == only("one"));
+    eventually("the deleted one to leave", || answers(&address) == only("one"));
 }

@@ -13,7 +13,7 @@ with_both!(
 
 fn lists_and_selectors(node: &Node) {
     node.apply(&[idle("one", "team: a"), idle("two", "team: b"), idle("three", "other: c")].join("\n---\n"));
-    node.ok("wait --for=condition=Ready pod --all --timeout=30s");
+    node.ok("wait --for=condition=Ready pod --all --timeout=120s");
     let names = |line: &str| {
         let out = node.ok(&format!("get {line} -o name"));
         out.lines().map(|name| name.trim_start_matches("pod/").to_owned()).collect::<Vec<_>>()
@@ -64,17 +64,16 @@ fn lists_and_selectors(node: &Node) {
 }
 
 fn a_watch_shows_each_change_once(node: &Node) {
-    let mut watch = node.spawn("get pods -w --output-watch-events");
-    let mut one = node.spawn("get configmap -w --no-headers");
     // The header comes with the first event.
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    let mut watch = node.watch("get pods --output-watch-events");
+    let mut one = node.watch("get configmap --no-headers");
     node.ready("one", &idle("one", "team: a"));
-    assert!(watch.line(10, "ADDED").contains("one    0/1     Pending"));
-    watch.line(10, "1/1     Running");
+    assert!(watch.line("ADDED").contains("one    0/1     Pending"));
+    watch.line("1/1     Running");
     node.ok("create configmap settings --from-literal=color=blue");
-    one.line(10, "settings");
+    one.line("settings");
     node.ok("delete pod one");
-    watch.line(10, "DELETED");
+    watch.line("DELETED");
     let seen = watch.seen().to_vec();
     assert_eq!(seen.iter().filter(|line| line.starts_with("EVENT")).count(), 1, "the header once: {seen:#?}");
     assert_eq!(seen.iter().filter(|line| line.starts_with("ADDED")).count(), 1, "{seen:#?}");
@@ -85,9 +84,9 @@ fn a_watch_shows_each_change_once(node: &Node) {
     // One object alone, by name: only what is new after the table.
     node.ready("two", &idle("two", "team: b"));
     let mut watch = node.spawn("get pod two -w");
-    watch.line(10, "1/1     Running");
+    watch.line("1/1     Running");
     node.ok("delete pod two --wait=false");
-    watch.line(10, "two");
+    watch.line("two");
 }
 
 fn the_machine_and_what_it_serves(node: &Node) {
@@ -157,7 +156,7 @@ fn events_describe_and_top(node: &Node) {
     assert!(node.ok("describe configmap kube-root-ca.crt").contains("BEGIN CERTIFICATE"));
     assert!(node.ok("describe namespace default").contains("Status:"));
 
-    let pods = node.until(20, "top pod --containers", |out| out.contains("web"));
+    let pods = node.until("top pod --containers", |out| out.contains("web"));
     let rows: Vec<Vec<&str>> = pods.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(rows[0], ["POD", "NAME", "CPU(cores)", "MEMORY(bytes)"]);
     assert_eq!(rows[1..].iter().map(|row| row[1]).collect::<Vec<_>>(), ["app", "log"], "{pods}");

@@ -25,16 +25,15 @@ spec:
 
 /// A web server of the shop; it is ready as long as the file is there.
 pub(crate) fn server(name: &str) -> String {
-    let probe =
-        "readinessProbe: {exec: {command: [test, '!', -e, /www/closed]}, periodSeconds: 1, failureThreshold: 1}";
+    let probe = "readinessProbe: {exec: {command: [test, '!', -e, /www/closed]}, periodSeconds: 1, timeoutSeconds: 60, failureThreshold: 1}";
     web(name).replace(&format!("app: {name}"), "shop: open").replace("    ports:", &format!("    {probe}\n    ports:"))
 }
 
 /// What a pod is answered from there.
 fn ask(node: &Node, host: &str, port: u16) -> Result<String, String> {
     let script =
-        format!("exec 3<>/dev/tcp/{host}/{port} && printf \"GET / HTTP/1.0\\r\\n\\r\\n\" >&3 && timeout 5 cat <&3");
-    let said = node.kubectl(&format!("exec client -- timeout 8 bash -c '{script}'"));
+        format!("exec 3<>/dev/tcp/{host}/{port} && printf \"GET / HTTP/1.0\\r\\n\\r\\n\" >&3 && timeout 30 cat <&3");
+    let said = node.kubectl(&format!("exec client -- timeout 40 bash -c '{script}'"));
     if said.code == Some(0) {
         Ok(said.out.rsplit("\r\n\r\n").next().unwrap_or_default().trim().to_owned())
     } else {
@@ -43,7 +42,7 @@ fn ask(node: &Node, host: &str, port: u16) -> Result<String, String> {
 }
 
 fn addresses(node: &Node, name: &str) -> BTreeSet<String> {
-    let said = node.kubectl(&format!("exec client -- timeout 10 getent ahostsv4 {name}"));
+    let said = node.kubectl(&format!("exec client -- timeout 40 getent ahostsv4 {name}"));
     said.out.lines().filter_map(|line| line.split_whitespace().next().map(str::to_owned)).collect()
 }
 
@@ -61,7 +60,7 @@ with_both!(services_balance_and_have_names, what_services_cannot_do_is_refused);
 fn services_balance_and_have_names(node: &Node) {
     node.apply(SHOP);
     node.apply(&[server("one"), server("two"), idle("client", "a: b")].join("\n---\n"));
-    node.ok("wait --for=condition=Ready pod --all --timeout=40s");
+    node.ok("wait --for=condition=Ready pod --all --timeout=120s");
     let address = node.value("pod/one", "{.status.podIP}");
     assert_eq!(ask(node, &address, 8080), Ok("prepared by one".into()), "pods reach each other by address");
 
@@ -70,7 +69,6 @@ fn services_balance_and_have_names(node: &Node) {
         node.ok("get endpointslices -l kubernetes.io/service-name=shop -o 'jsonpath={.items[*].endpoints[?(@.conditions.ready==true)].targetRef.name}'")
     };
     node.until(
-        10,
         "get endpointslices -l kubernetes.io/service-name=shop -o 'jsonpath={.items[*].endpoints[*].conditions.ready}'",
         |out| out == "true true",
     );
@@ -105,19 +103,19 @@ fn services_balance_and_have_names(node: &Node) {
 
     // One that is not ready gets nothing new; when it is again, it does.
     node.ok("exec one -c app -- touch /www/closed");
-    crate::world::eventually(10, "it to leave the service", || ready() == "two");
+    crate::world::eventually("it to leave the service", || ready() == "two");
     assert_eq!(answers(node, "shop"), set(&["prepared by two"]));
     assert_eq!(addresses(node, "shop-pods").len(), 1);
     node.ok("exec one -c app -- rm /www/closed");
-    crate::world::eventually(10, "it to come back", || ready().split(' ').count() == 2);
+    crate::world::eventually("it to come back", || ready().split(' ').count() == 2);
     assert_eq!(answers(node, "shop"), both);
     node.ok("delete pod two");
-    crate::world::eventually(10, "the deleted one to leave", || ready() == "one");
+    crate::world::eventually("the deleted one to leave", || ready() == "one");
     assert_eq!(answers(node, "shop"), set(&["prepared by one"]));
 
     // A forward to the service; variables for who comes later.
     let mut forward = node.spawn("port-forward service/shop :80");
-    let said = forward.line(20, "Forwarding from 127.0.0.1:");
+    let said = forward.line("Forwarding from 127.0.0.1:");
     let port: u16 = said.split(':').nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
     drop(TcpStream::connect(("127.0.0.1", port)).unwrap());
     node.ready("late", &idle("late", "a: b"));
@@ -128,7 +126,7 @@ fn services_balance_and_have_names(node: &Node) {
     node.come();
     assert_eq!(answers(node, "shop"), set(&["prepared by one"]));
     node.ok("delete service shop");
-    crate::world::eventually(10, "the name to go", || addresses(node, "shop.default.svc.cluster.local").is_empty());
+    crate::world::eventually("the name to go", || addresses(node, "shop.default.svc.cluster.local").is_empty());
     assert!(ask(node, &cluster, 80).is_err());
 }
 

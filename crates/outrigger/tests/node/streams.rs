@@ -37,14 +37,14 @@ spec:
 /// A forward to this port of the pod; the local port that kubectl took.
 fn forward(node: &Node, line: &str) -> (crate::node::Going, u16) {
     let mut forward = node.spawn(line);
-    let said = forward.line(20, "Forwarding from 127.0.0.1:");
+    let said = forward.line("Forwarding from 127.0.0.1:");
     let port = said.split(':').nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
     (forward, port)
 }
 
 fn http(port: u16, path: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.set_read_timeout(Some(crate::world::PATIENCE)).unwrap();
     write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -55,11 +55,11 @@ with_both!(logs, exec, attach_and_run, files_are_copied, ports_are_forwarded, a_
 
 fn logs(node: &Node) {
     node.apply(CHATTY);
-    node.until(30, "get pod chatty --no-headers", |out| {
+    node.until("get pod chatty --no-headers", |out| {
         let row: Vec<&str> = out.split_whitespace().collect();
         row[1..4] == ["2/2", "Running", "1"]
     });
-    assert_eq!(node.until(5, "logs chatty", |out| out.contains("more")), "again\nmore\n");
+    assert_eq!(node.until("logs chatty", |out| out.contains("more")), "again\nmore\n");
     assert!(node.kubectl("logs chatty").err.contains("Defaulted container \"main\" out of: main, side (init)"));
     let before = "line 1\nline 2\nline 3\nline 4\nline 5\n";
     assert_eq!(node.ok("logs chatty --previous"), before);
@@ -72,6 +72,7 @@ fn logs(node: &Node) {
     let (time, rest) = stamped.split_once(' ').unwrap();
     assert!(time.len() == 30 && time.ends_with('Z') && time.parse::<jiff::Timestamp>().is_ok(), "{stamped}");
     assert!(rest.starts_with("again\n"));
+    node.until("logs chatty -c side", |out| out == "beside\n");
     let all = node.ok("logs chatty --all-containers --prefix");
     // In which order containers come is up to kubectl's map.
     let mut lines: Vec<&str> = all.lines().collect();
@@ -99,20 +100,20 @@ fn logs(node: &Node) {
 
     // Followed until the container ends, not the pod, and what is said meanwhile.
     node.apply(LISTENER);
-    node.ok("wait --for=condition=Ready pod/listener --timeout=20s");
+    node.ok("wait --for=condition=Ready pod/listener --timeout=120s");
     let mut follow = node.spawn("logs -f listener");
     let mut attached = node.spawn("attach -i listener");
     attached.type_in("one\n");
-    follow.line(10, "heard one");
-    attached.line(10, "heard one");
+    follow.line("heard one");
+    attached.line("heard one");
     attached.type_in("two\n");
-    follow.line(10, "heard two");
+    follow.line("heard two");
     node.ok("exec listener -- sh -c 'echo into the log > /proc/1/fd/1'");
-    follow.line(10, "into the log");
+    follow.line("into the log");
     attached.type_in("bye\n");
-    let (_, all) = follow.end(20);
+    let (_, all) = follow.end();
     assert_eq!(all, "heard one\nheard two\ninto the log\nsilence");
-    assert_eq!(attached.end(20).0, Some(0));
+    assert_eq!(attached.end().0, Some(0));
     assert_eq!(node.ok("logs listener"), all + "\n", "kept until it is deleted");
 }
 
@@ -162,28 +163,32 @@ fn exec(node: &Node) {
     );
 
     // A terminal: its size, both streams on it, and the exit code of a shell.
-    assert!(node.typed("exec -it web -c app -- sh -c 'sleep 0.5; stty size; tty'", "").out.contains("33 77\r\n"));
+    // The size is told beside the command, and may come after its start.
+    let waits = "until stty size | grep -q 77; do sleep 0.1; done; stty size; tty";
+    assert!(node.typed(&format!("exec -it web -c app -- sh -c '{waits}'"), "").out.contains("33 77\r\n"));
     let shell = node.typed("exec -it web -c app -- sh", "echo sum $((20+3))\nexit 7\n");
     assert!(shell.out.contains("sum 23\r\n") && shell.code == Some(7), "{shell:?}");
     // The container ends under it: kubectl comes back.
     let mut going = node.spawn("exec web -c app -- sh -c 'echo here; sleep 1000'");
-    going.line(10, "here");
+    going.line("here");
     node.ok("delete pod web --force --grace-period=0");
-    assert_ne!(going.end(20).0, Some(0));
+    assert_ne!(going.end().0, Some(0));
 }
 
 fn attach_and_run(node: &Node) {
     node.apply(LISTENER);
-    node.ok("wait --for=condition=Ready pod/listener --timeout=20s");
+    node.ok("wait --for=condition=Ready pod/listener --timeout=120s");
     let mut attached = node.spawn("attach -i listener");
     attached.type_in("hello\n");
-    attached.line(10, "heard hello");
+    attached.line("heard hello");
     // Whoever comes later sees only what is said from then on.
     let mut second = node.spawn("attach listener");
-    std::thread::sleep(Duration::from_millis(700));
-    attached.type_in("again\n");
-    second.line(10, "heard again");
-    assert_eq!(second.seen(), ["heard again"]);
+    // Nothing tells when it is there but what it shows.
+    crate::world::eventually("its first line", || {
+        attached.type_in("again\n");
+        second.hears(Duration::from_millis(500))
+    });
+    assert!(second.seen().iter().all(|line| line == "heard again"), "{:?}", second.seen());
     drop(attached);
     assert_eq!(node.value("pod/listener", "{.status.phase}"), "Running");
 
@@ -222,7 +227,7 @@ fn ports_are_forwarded(node: &Node) {
             command.env("KUBECTL_PORT_FORWARD_WEBSOCKETS", tunnel);
         }
         let (mut going, port) = crate::node::Going::start(command, "port-forward", |going| {
-            let said = going.line(20, "Forwarding from 127.0.0.1:");
+            let said = going.line("Forwarding from 127.0.0.1:");
             said.split(':').nth(1).unwrap().split(' ').next().unwrap().parse::<u16>().unwrap()
         });
         for _ in 0..5 {
@@ -235,11 +240,11 @@ fn ports_are_forwarded(node: &Node) {
         assert!(clients.into_iter().all(|client| client.join().unwrap().ends_with("prepared by web\n")));
         drop(silent);
         // Nobody listens there: said, and this connection ends.
-        let closed = going.line(5, "-> 9").split(':').nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+        let closed = going.line("-> 9").split(':').nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
         let mut refused = TcpStream::connect(("127.0.0.1", closed)).unwrap();
-        refused.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        refused.set_read_timeout(Some(crate::world::PATIENCE)).unwrap();
         assert_eq!(refused.read(&mut [0; 10]).unwrap_or(0), 0);
-        crate::world::eventually(10, "the refusal to be told", || {
+        crate::world::eventually("the refusal to be told", || {
             let errors = going.errors();
             errors.contains("9") && errors.contains("refused")
         });
@@ -248,7 +253,7 @@ fn ports_are_forwarded(node: &Node) {
     let (mut going, port) = forward(node, "port-forward pod/web :8080");
     assert!(http(port, "/").ends_with("prepared by web\n"));
     node.ok("delete pod web");
-    crate::world::eventually(20, "the forward to end", || {
+    crate::world::eventually("the forward to end", || {
         drop(TcpStream::connect(("127.0.0.1", port)));
         going.ended()
     });
@@ -258,14 +263,12 @@ fn ports_are_forwarded(node: &Node) {
 fn a_container_is_debugged(node: &Node) {
     node.ready("web", &web("web"));
     node.ok("debug web --profile=general --image=busybox --target=app -c look -- sh -c 'echo looking; grep -l httpd /proc/*/cmdline; echo looked'");
-    let said = node.until(20, "logs web -c look", |out| out.contains("looked"));
+    let said = node.until("logs web -c look", |out| out.contains("looked"));
     assert!(said.starts_with("looking\n") && said.contains("/proc/1/cmdline"), "the target's processes: {said}");
     assert_eq!(node.value("pod/web", "{.spec.ephemeralContainers[*].name}"), "look");
-    node.until(
-        10,
-        "get pod web -o 'jsonpath={.status.ephemeralContainerStatuses[0].state.terminated.reason}'",
-        |out| out == "Completed",
-    );
+    node.until("get pod web -o 'jsonpath={.status.ephemeralContainerStatuses[0].state.terminated.reason}'", |out| {
+        out == "Completed"
+    });
     assert!(node.ok("describe pod web").contains("Ephemeral Containers:\n  look:\n"));
     let typed = node.typed(
         "debug web -it --profile=general --image=busybox --target=app -c shell -- sh",

@@ -131,8 +131,8 @@ fn with_pod() -> (Node, String) {
     let file = node.write("pod.yaml", POD);
     let said = ours(&node, &format!("apply -f {file}"));
     assert_eq!(said, "pod/web created\nconfigmap/conf created\nsecret/sec created\nservice/web created\n");
-    ours(&node, "wait --for=jsonpath={.status.phase}=Running pod/web --timeout=30s");
-    node.until(30, "get pod web", |text| text.contains("Running"));
+    ours(&node, "wait --for=jsonpath={.status.phase}=Running pod/web --timeout=120s");
+    node.until("get pod web", |text| text.contains("Running"));
     (node, file)
 }
 
@@ -270,9 +270,9 @@ fn a_port_leads_into_the_pod_until_it_is_gone() {
     );
     let file = node.write("pod.yaml", &pod);
     ours(&node, &format!("apply -f {file}"));
-    ours(&node, "wait --for=condition=Ready pod/web --timeout=30s");
+    ours(&node, "wait --for=condition=Ready pod/web --timeout=120s");
     let line = "port-forward web :8080 --address 127.0.0.1";
-    let (mut going, line) = Going::start(node.ours(line), line, |going| going.line(20, "Forwarding"));
+    let (mut going, line) = Going::start(node.ours(line), line, |going| going.line("Forwarding"));
     let port: u16 = line.split(" -> ").next().and_then(|text| text.rsplit(':').next()?.parse().ok()).unwrap();
     assert_eq!(line, format!("Forwarding from 127.0.0.1:{port} -> 8080"));
     let ask = || {
@@ -283,11 +283,11 @@ fn a_port_leads_into_the_pod_until_it_is_gone() {
         stream.read_to_string(&mut answer).ok()?;
         Some(answer)
     };
-    eventually(20, "an answer", || ask().is_some_and(|answer| answer.contains("200 OK")));
+    eventually("an answer", || ask().is_some_and(|answer| answer.contains("200 OK")));
     ours(&node, "delete pod web --now");
-    assert_eq!(going.end(20).0, Some(1));
+    assert_eq!(going.end().0, Some(1));
     let said = || going.errors();
-    eventually(5, "the last words", || said().ends_with("error: lost connection to pod\n"));
+    eventually("the last words", || said().ends_with("error: lost connection to pod\n"));
 }
 
 #[test]

@@ -9,7 +9,7 @@ with_both!(the_walkthrough);
 
 fn the_walkthrough(node: &Node) {
     assert_eq!(node.ok(&format!("apply -f {WALKTHROUGH}")), "pod/sidecar created\n");
-    assert_eq!(node.ok("wait --for=condition=Ready pod/sidecar --timeout=30s"), "pod/sidecar condition met\n");
+    assert_eq!(node.ok("wait --for=condition=Ready pod/sidecar --timeout=120s"), "pod/sidecar condition met\n");
     let table = node.ok("get pod sidecar");
     assert!(
         table.starts_with("NAME      READY   STATUS    RESTARTS   AGE\nsidecar   2/2     Running   0          "),
@@ -25,7 +25,7 @@ fn the_walkthrough(node: &Node) {
     let main = node.kubectl("logs sidecar");
     assert_eq!((main.out.as_str(), main.code), ("", Some(0)));
     assert_eq!(main.err, "Defaulted container \"main-container\" out of: main-container, sidecar-container\n");
-    let dates = node.until(5, "logs sidecar -c sidecar-container", |out| !out.is_empty());
+    let dates = node.until("logs sidecar -c sidecar-container", |out| !out.is_empty());
     assert!(dates.contains("UTC"), "{dates}");
 
     let said = node.ok("describe pod sidecar");

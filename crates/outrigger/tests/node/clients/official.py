@@ -42,7 +42,7 @@ seen, done = [], threading.Event()
 
 def follow():
     for event in watch.Watch().stream(
-        core.list_namespaced_pod, "default", resource_version=listed.metadata.resource_version, timeout_seconds=60
+        core.list_namespaced_pod, "default", resource_version=listed.metadata.resource_version, timeout_seconds=600
     ):
         pod = event["object"]
         seen.append((event["type"], pod.status.phase, int(pod.metadata.resource_version)))
@@ -65,7 +65,7 @@ pod = client.V1Pod(
     spec=client.V1PodSpec(containers=[container], termination_grace_period_seconds=0),
 )
 core.create_namespaced_pod("default", pod)
-deadline = time.time() + 30
+deadline = time.time() + 120
 while True:
     pod = core.read_namespaced_pod_status("app", "default")
     if any(c.type == "Ready" and c.status == "True" for c in pod.status.conditions or []):
@@ -80,11 +80,13 @@ assert sorted(out.split()) == ["err", "out"], out
 shell = stream(core.connect_get_namespaced_pod_exec, "app", "default", command=["sh"], stdout=True, stderr=True,
                stdin=True, tty=False, _preload_content=False)
 shell.write_stdin("echo typed\n")
-assert shell.readline_stdout(timeout=10) == "typed"
+assert shell.readline_stdout(timeout=120) == "typed"
 shell.write_stdin("exit 9\n")
-shell.run_forever(timeout=10)
+shell.run_forever(timeout=120)
 assert shell.returncode == 9, shell.returncode
-assert core.read_namespaced_pod_log("app", "default").startswith("started\ntick\n")
+while not core.read_namespaced_pod_log("app", "default").startswith("started\ntick\n"):
+    assert time.time() < deadline
+    time.sleep(0.05)
 lines = []
 for line in watch.Watch().stream(core.read_namespaced_pod_log, "app", "default", follow=True):
     lines.append(line)
@@ -95,7 +97,7 @@ assert lines[0] == "started" and lines[4] == "tick", lines
 listener = stream(core.connect_get_namespaced_pod_exec, "app", "default", stdout=True, stderr=True, stdin=False,
                   tty=False, _preload_content=False,
                   command=["sh", "-c", "mkdir /tmp/w; echo page > /tmp/w/index.html; exec busybox httpd -f -p 7000 -h /tmp/w"])
-for attempt in range(50):
+for attempt in range(600):
     forward = portforward(core.connect_get_namespaced_pod_portforward, "app", "default", ports="7000")
     socket = forward.socket(7000)
     socket.setblocking(True)
@@ -121,7 +123,7 @@ core.patch_namespaced_pod_status("app", "default", {"status": {"conditions": [{"
 conditions = core.read_namespaced_pod("app", "default").status.conditions
 assert any(c.type == "example.com/mine" for c in conditions), conditions
 core.delete_namespaced_pod("app", "default")
-assert done.wait(30), seen
+assert done.wait(120), seen
 follower.join()
 kinds = [kind for kind, _, _ in seen]
 assert kinds[0] == "ADDED" and kinds[-1] == "DELETED" and set(kinds[1:-1]) == {"MODIFIED"}, seen

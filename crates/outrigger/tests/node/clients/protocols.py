@@ -4,6 +4,7 @@ import base64
 import json
 import ssl
 import struct
+import time
 
 import websocket
 from kubernetes import client, config
@@ -15,7 +16,7 @@ TLS = {"ca_certs": settings.ssl_ca_cert, "certfile": settings.cert_file, "keyfil
 
 
 def connect(path, *protocols):
-    stream = websocket.create_connection(POD + path, sslopt=TLS, subprotocols=list(protocols), timeout=20)
+    stream = websocket.create_connection(POD + path, sslopt=TLS, subprotocols=list(protocols), timeout=120)
     assert stream.getsubprotocol() == (protocols[0] if protocols else None), stream.getsubprotocol()
     return stream
 
@@ -64,7 +65,7 @@ said = collect(stream)
 assert said[1] == b"typed" and json.loads(said[3])["status"] == "Success", said
 
 # A ping is answered while nothing else is said.
-stream = connect("/exec?command=sleep&command=3&stdout=1", "v5.channel.k8s.io")
+stream = connect("/exec?command=sleep&command=100&stdout=1", "v5.channel.k8s.io")
 stream.ping("there")
 while True:
     code, frame = stream.recv_data_frame(control_frame=True)
@@ -75,7 +76,7 @@ stream.close()
 
 # Ports on plain channels: each begins with its number.
 server = connect("/exec?command=busybox&command=httpd&command=-f&command=-p&command=7001&command=-h&command=/etc&stdout=1", "v5.channel.k8s.io")
-for _ in range(100):
+for _ in range(600):
     stream = connect("/portforward?ports=7001", "v4.channel.k8s.io")
     stream.send_binary(b"\x00GET /hostname HTTP/1.0\r\n\r\n")
     said = {}
@@ -85,7 +86,7 @@ for _ in range(100):
             said[data[0]] = said.get(data[0], b"") + data[1:]
         break
     except (websocket.WebSocketException, IndexError, OSError):
-        continue
+        time.sleep(0.1)
 assert said[0].startswith(struct.pack("<H", 7001)) and said[1][:2] == struct.pack("<H", 7001), said
 assert b"200 OK" in said[0], said
 server.close()

@@ -23,7 +23,7 @@ failures = []
 possible = {}  # name -> the values it may have; None: it is not there
 versions = {}  # resourceVersion -> whose and which value
 cache = {}  # what the informer knows
-counts = dict.fromkeys(["writes", "unanswered", "lists", "watches", "events", "expired"], 0)
+counts = dict.fromkeys(["writes", "unanswered", "lists", "watches", "answered", "events", "expired"], 0)
 
 
 def count(what):
@@ -117,6 +117,7 @@ def informer():
             answer = core.list_namespaced_config_map(
                 "default", label_selector="written", resource_version=version, watch=True, allow_watch_bookmarks=True,
                 timeout_seconds=3, _preload_content=False, _request_timeout=20)
+            count("answered")
             for line in watch.watch.iter_resp_lines(answer):
                 version = hear(json.loads(line), version)
                 if version is None:
@@ -135,11 +136,21 @@ writers = [threading.Thread(target=writer, args=(number,), daemon=True) for numb
 watcher = threading.Thread(target=informer, daemon=True)
 for thread in [*writers, watcher]:
     thread.start()
-print("writing", flush=True)
+
+
+def tell():
+    while not writers_stop.wait(0.1):
+        with lock:
+            print("so far", json.dumps(counts), flush=True)
+
+
+teller = threading.Thread(target=tell, daemon=True)
+teller.start()
 sys.stdin.read()
 writers_stop.set()
+teller.join()
 for thread in writers:
-    thread.join(30)
+    thread.join(90)
 
 items = client.CoreV1Api().list_namespaced_config_map("default", label_selector="written").items
 there = {item.metadata.name: item.data["value"] for item in items}
@@ -148,13 +159,13 @@ for name, states in possible.items():
         failures.append(f"{name} may be {states} and is {there.get(name)}")
 for name in there.keys() - possible.keys():
     failures.append(f"{name} was never written")
-deadline = time.time() + 20
+deadline = time.time() + 90
 while cache != there and time.time() < deadline:
     time.sleep(0.1)
 if cache != there:
     failures.append(f"the informer has {sorted(cache.items() - there.items())} and lacks {sorted(there.items() - cache.items())}")
 informer_stop.set()
-watcher.join(30)
+watcher.join(90)
 print(json.dumps({**counts, "objects": len(there)}), flush=True)
 print("\n".join(failures[:20]))
 raise SystemExit(len(failures) > 0)

@@ -1,5 +1,7 @@
 """kr8s, which asks over httpx and finds out everything by discovery."""
 
+import time
+
 import kr8s
 from kr8s.objects import ConfigMap, Pod, objects_from_files  # noqa: F401
 
@@ -18,11 +20,15 @@ pod = Pod({
     },
 })
 pod.create()
-pod.wait("condition=Ready", timeout=30)
+pod.wait("condition=Ready", timeout=120)
 assert pod.ready()
 pod.label({"color": "green"})
 pod.annotate({"note": "some"})
 assert [found.name for found in kr8s.get("pods", label_selector={"color": "green"})] == ["app"]
+deadline = time.time() + 120
+while not list(pod.logs()):
+    assert time.time() < deadline
+    time.sleep(0.1)
 assert list(pod.logs()) == ["started"]
 ran = pod.exec(["sh", "-c", "echo out; echo err >&2"])
 assert (ran.stdout, ran.stderr, ran.returncode) == (b"out\n", b"err\n", 0), ran
@@ -34,7 +40,7 @@ for event, object in kr8s.watch("configmaps", namespace="default"):
 assert ("ADDED", "settings") in seen, seen
 assert {event.raw['reason'] for event in kr8s.get("events")} >= {"Scheduled", "Started"}
 pod.delete()
-pod.wait("delete", timeout=30)
+pod.wait("delete", timeout=120)
 assert not pod.exists()
 settings.delete()
 assert [node.name for node in kr8s.get("nodes")]
