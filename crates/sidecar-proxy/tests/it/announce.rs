@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use rustix::net::{AddressFamily, SocketType};
 
-use crate::harness::{Client, PATIENCE, Upstream, World, eventually, ok, simple_spec};
+use crate::harness::{Client, PATIENCE, Port, Upstream, World, eventually, ok, simple_spec};
 
 const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
@@ -20,7 +20,7 @@ fn echo_address() -> Upstream {
 }
 
 fn announced(upstream: SocketAddr) -> String {
-    simple_spec(&[upstream], "timeouts: {head: 2s}\n").replace("127.0.0.1:0\"}", "127.0.0.1:0\", proxyProtocol: true}")
+    simple_spec(&[upstream], "timeouts: {head: 20s}\n").replace("127.0.0.1:0\"}", "127.0.0.1:0\", proxyProtocol: true}")
 }
 
 #[test]
@@ -175,10 +175,6 @@ impl Drop for Haproxy {
     }
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 /// A client whose address is not everybody's.
 fn client_from(from: &str, to: SocketAddr) -> Client {
     let from: SocketAddr = format!("{from}:0").parse().unwrap();
@@ -194,7 +190,8 @@ fn client_from(from: &str, to: SocketAddr) -> Client {
 fn haproxy_in_front_and_behind() {
     for (their, ours) in [("send-proxy", "v1"), ("send-proxy-v2 proxy-v2-options crc32c", "v2")] {
         let upstream = echo_address();
-        let (front, behind) = (free_port(), free_port());
+        let reserved = (Port::reserve(), Port::reserve());
+        let (front, behind) = (reserved.0.address.port(), reserved.1.address.port());
         let back = format!(
             "frontend in\n bind 127.0.0.1:{behind} accept-proxy\n option forwardfor\n default_backend app\nbackend app\n server a {}\n",
             upstream.address
@@ -207,7 +204,7 @@ fn haproxy_in_front_and_behind() {
             &announced(told)
                 .replace(
                     "endpoints:",
-                    &format!("proxyProtocol: {ours}\n  activeHealth: {{interval: 200ms}}\n  endpoints:"),
+                    &format!("proxyProtocol: {ours}\n  activeHealth: {{interval: 200ms, timeout: 20s}}\n  endpoints:"),
                 )
                 .replace("timeouts:", "forwarded: pass\ntimeouts:"),
         );
@@ -220,6 +217,6 @@ fn haproxy_in_front_and_behind() {
                 assert_eq!((answer.status(), answer.body.as_str()), (200, from), "{their}");
             }
         }
-        assert!(world.ask("/readyz?verbose").contains("good"));
+        eventually("a good endpoint", || world.ask("/readyz?verbose").contains("good"));
     }
 }

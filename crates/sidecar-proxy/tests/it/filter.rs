@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::harness::{Does, Upstream, World, eventually, ok};
 
@@ -115,12 +116,15 @@ fn rate_limits_by_client_and_field() {
 
 #[test]
 fn concurrency_is_limited_and_given_back() {
-    let upstream =
-        Upstream::start(
-            |seen| {
-                if seen.line().contains("slow") { Does::Waits(Duration::from_secs(2)) } else { ok("app") }
-            },
-        );
+    let release = Arc::new(AtomicBool::new(false));
+    let go = Arc::clone(&release);
+    let upstream = Upstream::start(move |seen| {
+        if !seen.line().contains("slow") {
+            return ok("app");
+        }
+        eventually("the word", || go.load(Ordering::Relaxed));
+        Does::SaysAndCloses(String::new())
+    });
     let world = World::with(&spec_with(upstream.address, &["concurrency: {limit: 2}"], ""));
     let mut slow: Vec<_> = (0..2).map(|_| world.client()).collect();
     for client in &mut slow {
@@ -130,8 +134,12 @@ fn concurrency_is_limited_and_given_back() {
     eventually("two requests in flight", || world.metric(active) == 2);
     let refused = world.client().get("/");
     assert_eq!((refused.status(), refused.field("retry-after")), (503, Some("1")));
-    drop(slow.pop());
+    // A client that says only that it sends no more may still be waiting.
+    let leaves = slow.pop().unwrap();
+    rustix::net::sockopt::set_socket_linger(leaves.stream.get_ref(), Some(std::time::Duration::ZERO)).unwrap();
+    drop(leaves);
     eventually("the place of the one who left", || world.client().get("/").status() == 200);
+    release.store(true, Ordering::Relaxed);
     assert_eq!(slow[0].answer().status(), 502);
     eventually("all places given back", || world.metric(active) == 0);
 }

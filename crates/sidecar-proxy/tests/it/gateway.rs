@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::Command;
 
-use crate::harness::{Upstream, World, ok};
+use crate::harness::{Port, Upstream, World, ok};
 
 const PROXY: &str = "apiVersion: outrigger.dev/v1alpha1
 kind: Proxy
@@ -332,7 +332,8 @@ fn tls_routes_become_names_of_a_listener() {
 fn what_belongs_to_one_backend_is_done_for_it_alone() {
     let (one, two) = (Upstream::start(|_| ok("one")), Upstream::start(|_| ok("two")));
     // Nobody listens there, so that the first try fails.
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let reserved = Port::reserve();
+    let gone = reserved.address;
     let world = World::with(&format!(
         "listeners: [{{name: http, address: \"127.0.0.1:0\"}}]
 backends:

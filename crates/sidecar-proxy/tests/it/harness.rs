@@ -30,6 +30,23 @@ pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// A port of 127.0.0.1 that the kernel gives to nobody as long as this lives: connections to it are refused. Whoever asks for
+/// it by its number gets it, as far as it sets SO_REUSEADDR, as servers do (socket(7)).
+pub(crate) struct Port {
+    pub(crate) address: SocketAddr,
+    _socket: std::os::fd::OwnedFd,
+}
+
+impl Port {
+    pub(crate) fn reserve() -> Port {
+        use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with, sockopt};
+        let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+        sockopt::set_socket_reuseaddr(&socket, true).unwrap();
+        bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        Port { address: getsockname(&socket).unwrap().try_into().unwrap(), _socket: socket }
+    }
+}
+
 /// A directory with a proxy in it; ends it when dropped.
 pub(crate) struct World {
     directory: tempfile::TempDir,
@@ -222,6 +239,15 @@ impl World {
 
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(self.child.as_ref().unwrap()), signal).unwrap();
+    }
+
+    /// The time that it has spent on the processor (proc_pid_stat(5)).
+    pub(crate) fn processor_time(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process())).unwrap();
+        let fields = stat.rsplit(')').next().unwrap().split_whitespace().skip(11).take(2);
+        let ticks: u64 = fields.map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+        // A hundred a second on every machine that Linux knows today.
+        Duration::from_millis(ticks * 10)
     }
 
     pub(crate) fn process(&self) -> u32 {

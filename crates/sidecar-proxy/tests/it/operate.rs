@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::harness::{Client, Does, Upstream, World, eventually, ok, simple_spec};
+use crate::harness::{Client, Does, Port, Upstream, World, eventually, ok, simple_spec};
 
 #[test]
 fn a_reload_under_load_loses_nothing() {
     let (a, b) = (Upstream::start(|_| ok("a")), Upstream::start(|_| ok("b")));
     // A port of its own, which stays the same.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let reserved = Port::reserve();
+    let port = reserved.address;
     let spec = |upstream: &Upstream| simple_spec(&[upstream.address], "").replace("127.0.0.1:0", &port.to_string());
     let world = World::with(&spec(&a));
     let stop = Arc::new(AtomicBool::new(false));
@@ -143,13 +144,13 @@ fn a_drain_by_command_serves_newcomers_for_its_time() {
     let mut world = World::simple(&[upstream.address]);
     let mut idle = world.client();
     assert_eq!(idle.get("/").status(), 200);
+    let begun = std::time::Instant::now();
     let drained = std::process::Command::new(env!("CARGO_BIN_EXE_outrigger-proxy"))
-        .args(["drain", "--at-least", "2s", "--socket"])
+        .args(["drain", "--at-least", "8s", "--socket"])
         .arg(world.path("sock"))
         .output()
         .unwrap();
     assert!(drained.status.success(), "{drained:?}");
-    let begun = std::time::Instant::now();
     eventually("the drain", || world.ask("/readyz").contains("503"));
     // Nobody is hurried: each connection has one more answer.
     let mut newcomer = world.client();
@@ -160,7 +161,7 @@ fn a_drain_by_command_serves_newcomers_for_its_time() {
     }
     assert!(world.is_running());
     assert_eq!(world.wait().code(), Some(0), "{}", world.log());
-    assert!(begun.elapsed() > Duration::from_millis(1500), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() >= Duration::from_secs(8), "{:?}", begun.elapsed());
 }
 
 #[test]
@@ -182,7 +183,7 @@ fn the_signal_after_the_command_ends_the_wait_and_cuts_nobody() {
     world.signal(Signal::TERM);
     assert_eq!(slow.answer().body, "x");
     assert_eq!(world.wait().code(), Some(0), "{}", world.log());
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
 }
 
 #[test]
@@ -365,8 +366,8 @@ fn nobody_keeps_the_probes_out() {
         .collect();
     let before = std::time::Instant::now();
     assert!(world.ask("/readyz").starts_with("HTTP/1.1 200"));
-    // Held connections are given up after five seconds, 32 at a time.
-    assert!(before.elapsed() < Duration::from_secs(5), "{:?}", before.elapsed());
+    // Held connections are given up after five seconds, 32 at a time: it would be a quarter of a minute after.
+    assert!(before.elapsed() < Duration::from_secs(12), "{:?}", before.elapsed());
     drop(held);
     let mode = std::os::unix::fs::PermissionsExt::mode(&world.path("sock").metadata().unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
@@ -443,8 +444,8 @@ fn every_request_has_its_line() {
             |seen| if seen.line().contains("/slow") { Does::Waits(Duration::from_secs(30)) } else { ok("hello") },
         );
     let spec = simple_spec(&[upstream.address], "accessLog: {format: json, path: ROOT/access.log}\n").replace(
-        "  backends: [{name: app}]",
-        "  timeouts: {backend: 200ms}\n  retries: {attempts: 0}\n  backends: [{name: app}]",
+        "- name: all\n",
+        "- name: slow\n  matches: [{path: {prefix: /slow}}]\n  timeouts: {backend: 200ms}\n  retries: {attempts: 0}\n  backends: [{name: app}]\n- name: all\n",
     );
     let mut world = World::with(&spec);
     let mut client = world.client();

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::{Client, Does, PATIENCE, Upstream, World, eventually, ok, simple_spec};
+use crate::harness::{Client, Does, PATIENCE, Port, Upstream, World, eventually, ok, simple_spec};
 
 /// Clients that ask all the time: some keep their connection, some make a new one each time. Every request must be answered.
 struct Load {
@@ -178,7 +178,8 @@ fn only_one_takes_over_at_a_time() {
 #[test]
 fn workers_and_listeners_come_and_go_under_load() {
     let upstream = Upstream::start(|_| ok("hello"));
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let reserved = Port::reserve();
+    let port = reserved.address;
     let spec = |workers: usize, more: bool| {
         let spec = simple_spec(&[upstream.address], &format!("workers: {workers}\n"));
         let spec = spec.replace("127.0.0.1:0", &port.to_string());

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use crate::harness::{Upstream, World, eventually, ok};
+use crate::harness::{Port, Upstream, World, eventually, ok};
 use crate::wire::*;
 
 /// What must come of a row.
@@ -490,7 +490,8 @@ fn every_section_is_kept() {
 fn another_server_agrees() {
     let upstream = app();
     let directory = tempfile::tempdir().unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let reserved = Port::reserve();
+    let port = reserved.address;
     let config = format!(
         "defaults\n mode http\n timeout client 30s\n timeout server 30s\n timeout connect 5s\nfrontend f\n bind {port} proto h2\n http-request return status 405 if METH_CONNECT\n default_backend b\nbackend b\n server s {}\n",
         upstream.address

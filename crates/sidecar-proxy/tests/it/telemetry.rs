@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use crate::harness::{Does, Upstream, World, eventually, ok, simple_spec};
+use crate::harness::{Does, Port, Upstream, World, eventually, ok, simple_spec};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "b7ad6b7169203331";
@@ -320,7 +320,8 @@ fn what_is_not_sampled_is_passed_on_and_not_exported() {
 #[test]
 fn a_collector_that_is_gone_costs_spans_only() {
     let upstream = Upstream::start(|_| ok("hi"));
-    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let reserved = Port::reserve();
+    let gone = reserved.address;
     let endpoint = format!("http://{gone}");
     let variables = [("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()), ("OTEL_BSP_MAX_QUEUE_SIZE", "10")];
     let world = world(&simple_spec(&[upstream.address], "tracing: {}\n"), None, &variables);
@@ -433,7 +434,7 @@ fn both_tries_of_a_hedged_request_have_their_spans() {
     let collector = Collector::start();
     let more = "tracing: {}\naccessLog: {path: ROOT/log, fields: [attempts, status]}\n";
     let spec = simple_spec(&[slow.address, good.address], more)
-        .replace("- name: all\n", "- name: all\n  retries: {attempts: 0, hedgeAfter: 50ms}\n");
+        .replace("- name: all\n", "- name: all\n  retries: {attempts: 0, hedgeAfter: 3s}\n");
     let world = world(&spec, Some(&collector), &[]);
     // Until the slow one had its turn first.
     let mut client = world.client();
