@@ -64,3 +64,48 @@ impl Patience {
         self.resets = self.resets.saturating_sub(1);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Patience that one more useless byte would end.
+    fn worn() -> Patience {
+        let mut patience = Patience::default();
+        patience.useless(OVERHEAD as usize);
+        assert!(!patience.is_over());
+        patience
+    }
+
+    #[test]
+    fn what_carries_nothing_is_paid_for_by_what_does() {
+        type Pay = fn(&mut Patience);
+        let pays: [Pay; 3] = [Patience::data, Patience::head, Patience::read];
+        for (pay, bytes) in pays.into_iter().zip([DATA_PAYS, HEAD_PAYS, READ_PAYS]) {
+            let mut patience = worn();
+            pay(&mut patience);
+            patience.useless(bytes as usize);
+            assert!(!patience.is_over());
+            patience.useless(1);
+            assert!(patience.is_over());
+        }
+    }
+
+    #[test]
+    fn answers_count_until_they_are_taken_and_streams_until_others_are_answered() {
+        let mut patience = Patience::default();
+        patience.answered(ANSWERS as usize);
+        patience.drained();
+        patience.answered(ANSWERS as usize);
+        assert!(!patience.is_over());
+        patience.answered(1);
+        assert!(patience.is_over());
+        let mut patience = Patience::default();
+        (0..RESETS).for_each(|_| patience.reset());
+        patience.completed();
+        patience.reset();
+        assert!(!patience.is_over());
+        patience.reset();
+        assert!(patience.is_over());
+    }
+}

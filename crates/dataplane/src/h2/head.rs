@@ -367,6 +367,49 @@ mod tests {
     }
 
     #[test]
+    fn targets_that_are_no_path() {
+        let connect = [(":method", "CONNECT"), (":authority", "h:1")];
+        let socket = [connect[0], connect[1], (":scheme", "https"), (":path", "/a"), (":protocol", "websocket")];
+        let options = [(":method", "OPTIONS"), (":scheme", "http"), (":path", "*"), (":authority", "h")];
+        assert_eq!(request(&connect, true).unwrap(), "CONNECT h:1 HTTP/1.1\r\nhost: h:1\r\n\r\n");
+        assert_eq!(
+            request(&socket, true).unwrap(),
+            "GET /a HTTP/1.1\r\nhost: h:1\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
+        );
+        assert!(request(&options, false).unwrap().starts_with("OPTIONS * HTTP/1.1"));
+        type Fields<'a> = Vec<(&'a str, &'a str)>;
+        let plus = |fields: &[(&'static str, &'static str)], more| -> Fields<'_> {
+            fields.iter().copied().chain([more]).collect()
+        };
+        let other = |fields: &[(&'static str, &'static str)], at: usize, value| -> Fields<'_> {
+            let mut fields = fields.to_vec();
+            fields[at].1 = value;
+            fields
+        };
+        for fields in [
+            plus(&connect, ("content-length", "0")),
+            plus(&connect, ("host", "other:1")),
+            plus(&connect, (":path", "/")),
+            plus(&connect, (":scheme", "http")),
+            plus(&socket[..4], ("x", "y")),
+            other(&connect, 1, ""),
+            plus(&socket, ("host", "other")),
+            other(&socket, 3, "http://other/"),
+            other(&socket, 4, "web socket"),
+            other(&socket, 4, ""),
+            other(&options, 0, "GET"),
+            // Only CONNECT has a protocol (RFC 8441 §4).
+            [&options[..], &[(":protocol", "websocket")]].concat(),
+            other(&socket, 0, "GET"),
+            plus(&GOOD, ("x", "a ")),
+            plus(&GOOD, ("proxy-connection", "close")),
+            plus(&GOOD, ("keep-alive", "timeout=5")),
+        ] {
+            assert_eq!(request(&fields, true), Err(Reading::Malformed), "{fields:?}");
+        }
+    }
+
+    #[test]
     fn text_becomes_blocks() {
         let shown = |block: &[u8]| {
             let mut out = String::new();

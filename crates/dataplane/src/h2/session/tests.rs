@@ -2,6 +2,7 @@ use super::*;
 use crate::h2::frame::begin;
 
 mod properties;
+mod rules;
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
