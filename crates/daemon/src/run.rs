@@ -252,7 +252,7 @@ async fn serve<P: Program>(
         });
     }
     if let Some(settings) = export {
-        let started = Rc::new(Exporter::new(settings, P::NAME, endpoints));
+        let started = Rc::new(Exporter::new(settings, P::NAME, Rc::clone(&endpoints)));
         *exporter = Some(Rc::clone(&started));
         tokio::task::spawn_local(async move { started.run().await });
     }
@@ -262,6 +262,8 @@ async fn serve<P: Program>(
     // The drain has begun without a deadline, because another process has taken over.
     let mut at_leisure = false;
     let mut signalled = false;
+    // A reload waits until it is known whether another process takes over.
+    let mut held = false;
     let mut work = std::pin::pin!(program.serve(drain.clone()));
     loop {
         let command = tokio::select! {
@@ -281,7 +283,18 @@ async fn serve<P: Program>(
             }
             _ = signals.hangup.recv() => Command::Reload,
             Some(command) = commands.recv() => command,
+            () = tokio::time::sleep(HOLD_LOOK), if held && drain.deadline().is_none() => {
+                if endpoints.taken.get() {
+                    continue;
+                }
+                held = false;
+                Command::Reload
+            }
             source = change(&mut watch), if drain.deadline().is_none() => {
+                if endpoints.taken.get() {
+                    hold(&mut held);
+                    continue;
+                }
                 apply(&*program, &source, &context, &reloads, walls.as_ref());
                 continue;
             }
@@ -303,8 +316,19 @@ async fn serve<P: Program>(
             Command::Reload if at_leisure => warn!("not reloaded: another process has taken over"),
             // It could open what the end has closed.
             Command::Reload if drain.deadline().is_some() => warn!("not reloaded: this is the end"),
+            Command::Reload if endpoints.taken.get() => hold(&mut held),
             Command::Reload => reread(&*program, args, &context, &reloads, walls.as_ref()),
         }
+    }
+}
+
+/// Between two looks at whether somebody still takes over.
+const HOLD_LOOK: Duration = Duration::from_millis(50);
+
+/// The process that takes over reads the same document and would find its new addresses taken, or take them from us.
+fn hold(held: &mut bool) {
+    if !std::mem::replace(held, true) {
+        info!("not reloaded yet: another process is taking over");
     }
 }
 

@@ -167,9 +167,14 @@ fn only_one_takes_over_at_a_time() {
     let (status, log) = world.fail_to_take_over();
     assert!(status.code() == Some(1) && log.contains("another process is taking over"), "{log}");
     assert_eq!(world.client().get("/").status(), 200);
+    // What it may want to listen at is left to it.
+    world.configure(&simple_spec(&[upstream.address], "zone: elsewhere\n"));
+    eventually("the change", || world.log().contains("not reloaded yet"));
+    assert!(!world.log().contains("configuration reloaded"));
     // It never became ready: whoever comes next may try.
     drop(first);
     eventually("the end of the first try", || world.log().contains("not handed over"));
+    eventually("the reload", || world.log().contains("configuration reloaded"));
     let (mut old, _) = world.take_over();
     assert_eq!(ended(&mut old).code(), Some(0));
     assert_eq!(world.client().get("/").status(), 200);
