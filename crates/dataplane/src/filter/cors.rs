@@ -264,7 +264,8 @@ mod tests {
             said(&listed, &ask),
             format!(
                 "204\nAccess-Control-Allow-Origin: *\nAccess-Control-Allow-Methods: GET, PUT\n\
-                 Access-Control-Allow-Headers: X-A\nAccess-Control-Max-Age: 60\n{vary}"
+                 Access-Control-Allow-Headers: X-A\nAccess-Control-Expose-Headers: *\n\
+                 Access-Control-Max-Age: 60\n{vary}"
             )
         );
         assert!(said(&cors(&["https://b.example"], false), &ask).starts_with("403\n"));
