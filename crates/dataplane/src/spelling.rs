@@ -53,16 +53,21 @@ pub fn plain_path(path: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(plain)
 }
 
+/// Percent-encoding undone once; what is no encoding is as it stands.
+fn undone(path: &[u8]) -> impl Iterator<Item = u8> {
+    let mut rest = path;
+    std::iter::from_fn(move || {
+        let (first, after) = rest.split_first()?;
+        let meant = if *first == b'%' { hex::pair(after) } else { None };
+        rest = if meant.is_some() { &after[2..] } else { after };
+        Some(meant.unwrap_or(*first))
+    })
+}
+
 /// Appends what [`plain_path()`] says.
 pub fn write_plain(path: &[u8], plain: &mut Vec<u8>) {
-    let mut rest = path;
     let mut in_parameter = false;
-    while let Some((first, after)) = rest.split_first() {
-        let (byte, after) = match (first, after) {
-            (b'%', _) => hex::pair(after).map_or((b'%', after), |byte| (byte, &after[2..])),
-            _ => (*first, after),
-        };
-        rest = after;
+    for byte in undone(path) {
         match byte {
             b'/' | b'\\' => {
                 in_parameter = false;
@@ -82,18 +87,9 @@ pub fn write_plain(path: &[u8], plain: &mut Vec<u8>) {
 pub fn has_dots(path: &[u8]) -> bool {
     // Of the segment, as long as there is nothing else in it.
     let mut dots = Some(0);
-    let mut rest = path;
-    loop {
-        let (byte, after) = match rest {
-            [] => return matches!(dots, Some(1 | 2)),
-            [b'%', b'2', b'e' | b'E', after @ ..] => (b'.', after),
-            [b'%', b'2', b'f' | b'F', after @ ..] | [b'%', b'5', b'c' | b'C', after @ ..] => (b'/', after),
-            [b'%', b'3', b'b' | b'B', after @ ..] => (b';', after),
-            [b'%', b'0', b'0', ..] => return true,
-            [byte, after @ ..] => (*byte, after),
-        };
-        rest = after;
+    for byte in undone(path) {
         dots = match (byte, dots) {
+            (0, _) => return true,
             // Parameters of a segment are cut off by some.
             (b'/' | b'\\' | b';', Some(1 | 2)) => return true,
             (b'/' | b'\\', _) => Some(0),
@@ -101,6 +97,7 @@ pub fn has_dots(path: &[u8]) -> bool {
             _ => None,
         };
     }
+    matches!(dots, Some(1 | 2))
 }
 
 #[cfg(test)]

@@ -48,13 +48,11 @@ const AT_LEAST: &str = "5s";
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A sentence for whoever called it wrongly.
-type Usage = String;
+pub(crate) type Usage = String;
 
 pub(crate) fn run(name: &str, arguments: Vec<OsString>) -> ExitCode {
-    if name == "redirect" {
-        return crate::redirect::run(arguments);
-    }
     let outcome = match name {
+        "redirect" => crate::redirect::redirect(arguments),
         "trace" => trace(arguments),
         _ => drain(arguments),
     };
@@ -67,8 +65,9 @@ pub(crate) fn run(name: &str, arguments: Vec<OsString>) -> ExitCode {
     )
 }
 
-/// Flags of a command in `names`, those in `switches` without a value; `None`: help was asked for.
-fn flags(
+/// A command's flags in their order: those in `names`, and those in `switches`, which have no value. `None`: help was asked
+/// for.
+pub(crate) fn flags(
     arguments: Vec<OsString>,
     names: &[&'static str],
     switches: &[&'static str],
@@ -85,6 +84,7 @@ fn flags(
                 found.push((name, value.ok_or_else(|| format!("--{name} needs a value"))?));
             }
             Long(name) if let Some(name) = known(name, switches) => found.push((name, String::new())),
+            Long(name) => return Err(format!("unknown flag --{name}")),
             other => return Err(other.unexpected().to_string()),
         }
     }
@@ -176,11 +176,11 @@ impl Patient for UnixStream {
     }
 }
 
-fn complain(message: &str) {
+pub(crate) fn complain(message: &str) {
     let _ = writeln!(std::io::stderr(), "outrigger-proxy: {message}");
 }
 
 /// A reader that went away is no reason to complain.
-fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }

@@ -8,15 +8,15 @@
 //! A transaction replaces the whole table, so that running it again, or with other flags, leaves what was asked for last.
 
 use std::ffi::OsString;
-use std::io::Write as _;
 use std::net::IpAddr;
-use std::process::ExitCode;
 
 use daemon::Exit;
 use nft::{
     AddressType, Batch, Chain, ChainType, CommitError, Family, Field, Hook, Netfilter, OpenError, Priority, Protocol,
     Rule, Table, Test, Value,
 };
+
+use crate::command::{Usage, complain, flags, say};
 
 pub(crate) const USAGE: (&str, &str) = (
     "redirect [--inbound-port PORT] [--outbound-port PORT] …",
@@ -71,55 +71,47 @@ enum RedirectError {
 }
 
 /// A whole run.
-pub(crate) fn run(arguments: Vec<OsString>) -> ExitCode {
-    match parse(arguments) {
-        Ok(None) => {
-            let _ = std::io::stdout().write_all(HELP.as_bytes());
-            Exit::Success.into()
-        }
-        Ok(Some(wanted)) => match commit(&wanted) {
-            Ok(()) => Exit::Success.into(),
-            Err(error) => {
-                let _ = writeln!(std::io::stderr(), "outrigger-proxy: {}", daemon::log::chain(&error));
-                Exit::Failure.into()
-            }
-        },
-        Err(usage) => {
-            let _ = writeln!(std::io::stderr(), "outrigger-proxy: redirect: {usage}; see redirect --help");
-            Exit::Usage.into()
+pub(crate) fn redirect(arguments: Vec<OsString>) -> Result<Exit, Usage> {
+    let Some(wanted) = parse(arguments)? else {
+        say(HELP);
+        return Ok(Exit::Success);
+    };
+    match commit(&wanted) {
+        Ok(()) => Ok(Exit::Success),
+        Err(error) => {
+            complain(&daemon::log::chain(&error));
+            Ok(Exit::Failure)
         }
     }
 }
 
-fn parse(arguments: Vec<OsString>) -> Result<Option<Redirect>, String> {
-    use lexopt::Arg::{Long, Short};
-    let mut parser = lexopt::Parser::from_args(arguments);
+const FLAGS: [&str; 8] = [
+    "inbound-port",
+    "outbound-port",
+    "exclude-uid",
+    "exclude-gid",
+    "exclude-mark",
+    "exclude-inbound",
+    "exclude-outbound",
+    "exclude-network",
+];
+
+fn parse(arguments: Vec<OsString>) -> Result<Option<Redirect>, Usage> {
     let mut wanted = Redirect { not_inbound: vec![(HEALTH, HEALTH)], ..Redirect::default() };
-    while let Some(argument) = parser.next().map_err(|error| error.to_string())? {
-        let name = match argument {
-            Long("help") | Short('h') => return Ok(None),
-            Long("remove") => {
-                wanted.remove = true;
-                continue;
-            }
-            Long(name) => name.to_owned(),
-            other => return Err(other.unexpected().to_string()),
-        };
-        let value = parser.value().ok().and_then(|value| value.into_string().ok());
-        let value = value.ok_or_else(|| format!("--{name} needs a value"))?;
+    let Some(flags) = flags(arguments, &FLAGS, &["remove"])? else { return Ok(None) };
+    for (name, value) in flags {
         let wrong = |what: &str| format!("--{name}: `{value}` is no {what}");
-        match name.as_str() {
+        let range = || ports(&value).ok_or_else(|| wrong("port or range of ports"));
+        match name {
             "inbound-port" => wanted.inbound = Some(port(&value).ok_or_else(|| wrong("port"))?),
             "outbound-port" => wanted.outbound = Some(port(&value).ok_or_else(|| wrong("port"))?),
             "exclude-uid" => wanted.users.push(value.parse().map_err(|_| wrong("user's number"))?),
             "exclude-gid" => wanted.groups.push(value.parse().map_err(|_| wrong("group's number"))?),
             "exclude-mark" => wanted.marks.push(mark(&value).ok_or_else(|| wrong("mark"))?),
-            "exclude-inbound" => wanted.not_inbound.push(ports(&value).ok_or_else(|| wrong("port or range of ports"))?),
-            "exclude-outbound" => {
-                wanted.not_outbound.push(ports(&value).ok_or_else(|| wrong("port or range of ports"))?);
-            }
+            "exclude-inbound" => wanted.not_inbound.push(range()?),
+            "exclude-outbound" => wanted.not_outbound.push(range()?),
             "exclude-network" => wanted.networks.push(network(&value).ok_or_else(|| wrong("network"))?),
-            _ => return Err(format!("unknown flag --{name}")),
+            _ => wanted.remove = true,
         }
     }
     if wanted.remove {
@@ -216,7 +208,7 @@ fn tcp(chain: &Chain) -> Rule {
 mod tests {
     use super::*;
 
-    fn read(line: &str) -> Result<Option<Redirect>, String> {
+    fn read(line: &str) -> Result<Option<Redirect>, Usage> {
         parse(line.split_whitespace().map(Into::into).collect())
     }
 
