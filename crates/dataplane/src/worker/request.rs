@@ -270,9 +270,6 @@ impl Worker {
         if let Some(copy) = copy {
             self.mirror(*copy);
         }
-        if !done {
-            self.pump_request(x);
-        }
     }
 
     /// Keeps what has been read behind a request.

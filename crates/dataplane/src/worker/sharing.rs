@@ -96,8 +96,8 @@ impl Worker {
         }
         self.soil_up(u);
         self.await_answer(x);
-        if held && !connecting {
-            self.pump_hold(x);
+        if !done && !connecting {
+            self.pump_request(x);
         }
     }
 

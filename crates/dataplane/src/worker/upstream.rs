@@ -374,8 +374,6 @@ impl Worker {
             self.tunnel_open(x);
         } else {
             self.send_request(x);
-            // What has come of the body meanwhile.
-            self.pump_request(x);
         }
     }
 
@@ -393,13 +391,14 @@ impl Worker {
             return self.try_failed(x, failure);
         }
         exchange.sent = true;
-        let held = !exchange.hold.is_empty() || exchange.ends;
+        let whole = exchange.is_whole();
         let now = clock::now();
         self.tick = now;
         exchange.ledger.note(Phase::Send, now);
         self.await_answer(x);
-        if held {
-            self.pump_hold(x);
+        if !whole {
+            // What has come of the body meanwhile: nobody else will tell of it.
+            self.pump_request(x);
         }
     }
 

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::harness::{Does, Port, Upstream, World, eventually, ok, simple_spec};
@@ -206,5 +207,39 @@ fn no_more_connections_than_allowed() {
         assert!(world.metric(&connections) <= 2);
         clients.iter_mut().for_each(|client| assert_eq!(client.answer().body, "done"));
         assert!(upstream.connections.load(Ordering::Relaxed) - before <= 2, "{limits}");
+    }
+}
+
+#[test]
+fn a_body_that_came_while_its_request_waited_goes_on() {
+    let (began, go_on) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let (counted, told) = (Arc::clone(&began), Arc::clone(&go_on));
+    let upstream = Upstream::start(move |seen| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        if seen.line().contains("first") {
+            eventually("the word to go on", || told.load(Ordering::Relaxed));
+        }
+        ok(&String::from_utf8_lossy(&seen.body))
+    });
+    // HTTP/2 is spoken by another proxy.
+    let inner = World::simple(&[upstream.address]);
+    for (address, more) in [(upstream.address, ""), (inner.address(), "  http2: true\n")] {
+        began.store(0, Ordering::Relaxed);
+        go_on.store(false, Ordering::Relaxed);
+        let bounds = "  maxRequests: 1\n  limits: {pending: 5, pendingTimeout: 1m}\ntimeouts: {body: 5s}\n";
+        let world = World::with(&simple_spec(&[address], &format!("{more}{bounds}workers: 1\n")));
+        let mut first = world.client();
+        first.send("GET /first HTTP/1.1\r\nHost: h\r\n\r\n");
+        eventually("the first request", || began.load(Ordering::Relaxed) == 1);
+        let mut second = world.client();
+        second.send("POST /second HTTP/1.1\r\nHost: h\r\nContent-Length: 6\r\n\r\nab");
+        eventually("its place", || world.metric("outrigger_proxy_backend_pending{backend=\"app\"}") == 1);
+        second.send("cdef");
+        // Nothing comes any more when the connection of the first is free.
+        thread::sleep(Duration::from_millis(200));
+        go_on.store(true, Ordering::Relaxed);
+        assert_eq!(first.answer().status(), 200);
+        let answer = second.answer();
+        assert_eq!((answer.status(), answer.body.as_str()), (200, "abcdef"));
     }
 }
