@@ -137,8 +137,9 @@ impl Pool {
             picked = self.choose(now, wish, dice, &|index| backend.seats[index].near == near && good(index));
         }
         let picked = picked.or_else(|| self.choose(now, wish, dice, &good));
+        // Nobody is well, and all share what comes.
+        let picked = picked.or_else(|| self.choose(now, wish, dice, &|index| allowed(index) && serves(index)));
         let in_turn = || (0..count).map(|step| (self.turn.get() + step) % count);
-        let picked = picked.or_else(|| in_turn().find(|index| allowed(*index) && serves(*index)));
         let picked = picked.or_else(|| in_turn().find(|index| allowed(*index)));
         picked.or_else(|| in_turn().find(|index| room(*index))).map_or(Pick::Full, Pick::At)
     }
@@ -158,22 +159,21 @@ impl Pool {
         let even = !self.backend.uneven && self.backend.settings.slow_start == 0;
         let turn = self.turn.get();
         let in_turn = || (0..count).map(|step| (turn + step) % count).filter(|index| good(*index));
-        // A second try is nobody's turn.
-        let next = || self.turn.set(if wish.avoid.is_some() { turn } else { (turn + 1) % count });
+        // The next begins behind the one that was picked, so that whoever is passed over burdens not his neighbour alone. A
+        // second try is nobody's turn.
+        let take = |picked: Option<usize>| {
+            if let Some(index) = picked.filter(|_| wish.avoid.is_none()) {
+                self.turn.set((index + 1) % count);
+            }
+            picked
+        };
         match self.backend.settings.balance {
-            Balance::RoundRobin if even => {
-                next();
-                in_turn().next()
-            }
+            Balance::RoundRobin if even => take(in_turn().next()),
             Balance::RoundRobin => self.next_by_weight(now, good),
-            Balance::LeastRequest if even => {
-                next();
-                in_turn().min_by_key(|index| self.members[*index].active.get())
-            }
+            Balance::LeastRequest if even => take(in_turn().min_by_key(|index| self.members[*index].active.get())),
             Balance::LeastRequest => {
-                next();
                 let load = |index: usize| f64::from(self.members[index].active.get() + 1) / self.weight(index, now);
-                in_turn().min_by(|a, b| load(*a).total_cmp(&load(*b)))
+                take(in_turn().min_by(|a, b| load(*a).total_cmp(&load(*b))))
             }
             Balance::PeakEwma => self.pick_of_two(now, good, even, dice),
             Balance::Ring | Balance::Maglev => {

@@ -6,6 +6,7 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -67,10 +68,10 @@ impl Timed {
     }
 
     /// Connects to a socket's path. unix(7) blocks while its backlog is full, for as long as the socket's time for sending says.
-    pub fn connect_unix(path: &str, until: Instant) -> io::Result<Timed> {
+    pub fn connect_unix(path: impl AsRef<Path>, until: Instant) -> io::Result<Timed> {
         let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(left(until)?))?;
-        match rustix::net::connect(&socket, &SocketAddrUnix::new(path)?) {
+        match rustix::net::connect(&socket, &SocketAddrUnix::new(path.as_ref())?) {
             Ok(()) => Ok(Timed { stream: Stream::Unix(socket.into()), each: Duration::MAX, until }),
             Err(Errno::AGAIN) => Err(late()),
             Err(error) => Err(error.into()),

@@ -3,14 +3,13 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::TcpStream;
-use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use dataplane::backend::{Address, Backend, Common, Endpoint, Settings};
 use dataplane::pool::Dice;
+use dataplane::timed::Timed;
 use dataplane::{clock, handshake};
 
 use crate::config::ActiveHealth;
@@ -102,20 +101,11 @@ impl Checker {
     fn ask(&self, address: &Address) -> io::Result<bool> {
         let timeout = self.health.timeout.0;
         let until = Instant::now() + timeout;
-        match address {
-            Address::Tcp(address) => {
-                let stream = TcpStream::connect_timeout(address, timeout)?;
-                let bounds = |left| stream.set_read_timeout(left).and_then(|()| stream.set_write_timeout(left));
-                bounds(Some(timeout))?;
-                question::ask(&stream, &address.to_string(), &self.health, &self.settings, until)
-            }
-            Address::Unix(path) => {
-                let stream = UnixStream::connect(path)?;
-                stream.set_read_timeout(Some(timeout))?;
-                stream.set_write_timeout(Some(timeout))?;
-                question::ask(&stream, "localhost", &self.health, &self.settings, until)
-            }
-        }
+        let (stream, host) = match address {
+            Address::Tcp(address) => (Timed::connect(*address, timeout, until)?, address.to_string()),
+            Address::Unix(path) => (Timed::connect_unix(path, until)?, "localhost".to_owned()),
+        };
+        question::ask(stream, &host, &self.health, &self.settings, until)
     }
 }
 

@@ -128,18 +128,21 @@ impl Health {
         failures >= passive.failures || self.probation.load(Ordering::Relaxed)
     }
 
-    /// Leaves it out, for longer each time; after ten of the first times without any it begins anew.
+    /// Leaves it out, for longer each time; after ten of the first times without any it begins anew. Workers that see it fail
+    /// together leave it out once.
     pub fn eject(&self, passive: &Passive, now: u64) {
         let until = self.ejected_until.load(Ordering::Relaxed);
         let quiet = now.saturating_sub(until) > passive.ejection.saturating_mul(u64::from(LONGEST));
-        if until == 0 || quiet {
-            self.ejections.store(0, Ordering::Relaxed);
+        let before = if until == 0 || quiet { 0 } else { self.ejections.load(Ordering::Relaxed) };
+        let next = now + passive.ejection * u64::from(before.min(LONGEST - 1) + 1);
+        let first = || self.ejected_until.compare_exchange(until, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if until > now || !first() {
+            return;
         }
-        let times = self.ejections.fetch_add(1, Ordering::Relaxed).min(LONGEST - 1) + 1;
+        self.ejections.store(before + 1, Ordering::Relaxed);
         self.failures.store(0, Ordering::Relaxed);
         self.probation.store(true, Ordering::Relaxed);
         self.ejected.fetch_add(1, Ordering::Relaxed);
-        self.ejected_until.store(now + passive.ejection * u64::from(times), Ordering::Relaxed);
     }
 
     pub fn note_idle_close(&self, idle: u64) {
@@ -207,6 +210,18 @@ mod tests {
             health.note_idle_close(idle);
             assert_eq!(health.bears_idle(), bears);
         }
+    }
+
+    #[test]
+    fn those_who_see_it_fail_together_leave_it_out_once() {
+        let health = Health::default();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| health.eject(&PASSIVE, SECOND));
+            }
+        });
+        assert_eq!(health.ejected(), 1);
+        assert!(health.is_ejected(2 * SECOND - 1) && !health.is_ejected(2 * SECOND));
     }
 
     #[test]

@@ -94,6 +94,60 @@ fn least_request_and_ewma_prefer_the_less_loaded() {
     assert!(counts[&1] > 50 && counts[&2] > 50, "{counts:?}");
 }
 
+/// How often each of `count` endpoints is picked, of so many times.
+fn shares(pool: &Pool, count: usize, times: usize) -> Vec<usize> {
+    let (mut dice, mut picked) = (Dice::new(7), vec![0; count]);
+    for key in 0..times as u64 {
+        let wish = Wish { key: Some(crate::balance::mix(key)), ..Wish::default() };
+        picked[at(pool, 5, wish, &mut dice).unwrap()] += 1;
+    }
+    picked
+}
+
+const ALL: [Balance; 5] =
+    [Balance::RoundRobin, Balance::LeastRequest, Balance::PeakEwma, Balance::Ring, Balance::Maglev];
+
+#[test]
+fn who_is_left_out_burdens_all_others_alike() {
+    for balance in [Balance::RoundRobin, Balance::LeastRequest] {
+        let pool = pool(balance, 4);
+        pool.backend.endpoints[1].health.set_down(true, 0);
+        assert_eq!(shares(&pool, 4, 300), [100, 0, 100, 100], "{balance:?}");
+    }
+}
+
+#[test]
+fn when_nobody_is_well_all_are_asked() {
+    let weighted = |balance| {
+        let found: Vec<Found> = (0..3).zip([2, 2, 1]).map(|(n, weight)| Found { weight, ..found(n) }).collect();
+        with(settings(balance), &found)
+    };
+    for balance in ALL {
+        // With nothing in flight the least load for its weight is always a heavy one's.
+        let by_load = matches!(balance, Balance::LeastRequest | Balance::PeakEwma);
+        let uneven = Some(weighted(balance)).filter(|_| !by_load);
+        for pool in std::iter::once(pool(balance, 3)).chain(uneven) {
+            pool.backend.endpoints.iter().for_each(|endpoint| endpoint.health.set_down(true, 0));
+            let shares = shares(&pool, 3, 300);
+            assert!(shares.iter().all(|share| (20..200).contains(share)), "{balance:?}: {shares:?}");
+        }
+    }
+}
+
+#[test]
+fn who_fails_is_left_out_as_far_as_the_floor_allows() {
+    for (count, percent, out) in [(1, 50, 0), (1, 100, 1), (2, 50, 1), (3, 50, 1), (3, 67, 2), (3, 100, 3), (4, 0, 0)] {
+        let passive = Passive { failures: 1, ejection: SECOND, most_percent: percent };
+        let found: Vec<Found> = (0..count).map(found).collect();
+        let pool = with(Settings { passive: Some(passive), ..settings(Balance::RoundRobin) }, &found);
+        for _ in 0..3 {
+            (0..count).for_each(|endpoint| pool.backend.note(endpoint, false, 5));
+        }
+        let ejected = pool.backend.endpoints.iter().filter(|endpoint| endpoint.health.is_ejected(5)).count();
+        assert_eq!(ejected, out, "{percent} % of {count}");
+    }
+}
+
 #[test]
 fn who_has_never_answered_is_not_asked_by_everybody() {
     let (ewma, mut dice) = (pool(Balance::PeakEwma, 3), Dice::new(7));

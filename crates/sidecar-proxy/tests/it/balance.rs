@@ -124,6 +124,35 @@ fn health_is_asked_for() {
 }
 
 #[test]
+fn an_answer_to_a_check_has_its_time_as_a_whole() {
+    let good = Upstream::start(|_| ok(""));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut socket in listener.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || {
+                // Never silent for as long as a check may take, and never done in time.
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".iter();
+                for byte in answer {
+                    std::thread::sleep(Duration::from_millis(400));
+                    if socket.write_all(&[*byte]).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    let health = "  activeHealth: {path: /, interval: 100ms, timeout: 2s, failures: 1}\n";
+    let spec = simple_spec(&[address, good.address], "").replace("  endpoints:", &format!("{health}  endpoints:"));
+    let world = World::with(&spec);
+    eventually("the complaint", || world.log().contains("an endpoint is not well"));
+    let healthy = |address| {
+        world.metric(&format!("outrigger_proxy_backend_endpoint_healthy{{backend=\"app\",endpoint=\"{address}\"}}"))
+    };
+    assert_eq!((healthy(address), healthy(good.address)), (0, 1));
+}
+
+#[test]
 fn too_many_requests_are_refused() {
     let upstream = Upstream::start(|_| Does::Waits(Duration::from_secs(30)));
     let spec = simple_spec(&[upstream.address], "").replace("  endpoints:", "  maxRequests: 2\n  endpoints:");
