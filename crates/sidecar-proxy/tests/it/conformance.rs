@@ -308,17 +308,17 @@ fn hosts_and_rules_without_backends() {
     );
     // httproute-timeout-request, httproute-timeout-backend-request
     check(
-        &three(&["  - {matches: [{path: {value: /request}}], timeouts: {request: 300ms}, backendRefs: [{name: one}]}
+        &three(&["  - {matches: [{path: {value: /request}}], timeouts: {request: 2s}, backendRefs: [{name: one}]}
   - {matches: [{path: {value: /request-never}}], timeouts: {request: 0s}, backendRefs: [{name: one}]}
-  - {matches: [{path: {value: /backend}}], timeouts: {backendRequest: 300ms}, backendRefs: [{name: one}]}
+  - {matches: [{path: {value: /backend}}], timeouts: {backendRequest: 2s}, backendRefs: [{name: one}]}
   - {matches: [{path: {value: /backend-never}}], timeouts: {backendRequest: 0s}, backendRefs: [{name: one}]}
 "]),
         &[
             ("/request", "one"),
-            ("/request wait=900", "504"),
+            ("/request wait=6000", "504"),
             ("/request-never wait=600", "one"),
             ("/backend", "one"),
-            ("/backend wait=900", "504"),
+            ("/backend wait=6000", "504"),
             ("/backend-never wait=600", "one"),
         ],
     );

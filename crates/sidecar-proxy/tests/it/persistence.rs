@@ -124,7 +124,7 @@ fn failing() -> Upstream {
         match target.split(['/', '?']).nth(2).unwrap() {
             _ if *count > times => ok(&count.to_string()),
             "closed" => Does::SaysAndCloses(String::new()),
-            "slow" => Does::Waits(Duration::from_millis(600)),
+            "slow" => Does::Waits(Duration::from_secs(5)),
             status => Does::Says(format!("HTTP/1.1 {status} No\r\nContent-Length: 1\r\n\r\n{count}")),
         }
     })
@@ -144,11 +144,11 @@ fn rules_say_what_is_tried_again() {
     backendRefs: [{name: app}]
   - matches: [{path: {value: /times}}]
     retry: {attempts: 2, backoff: 1ms}
-    timeouts: {backendRequest: 200ms}
+    timeouts: {backendRequest: 1500ms}
     backendRefs: [{name: app}]
   - matches: [{path: {value: /whole}}]
     retry: {codes: [500], attempts: 5, backoff: 1ms}
-    timeouts: {request: 300ms, backendRequest: 200ms}
+    timeouts: {request: 2s, backendRequest: 1500ms}
     backendRefs: [{name: app}]
   - matches: [{path: {value: /far}}]
     retry: {codes: [503], attempts: 2, backoff: 400ms}

@@ -419,7 +419,7 @@ fn over_tls_the_handshake_tells() {
 #[test]
 fn a_tunnel_may_be_silent_for_its_own_time() {
     let backend = Backend::new();
-    let world = backend.world("workers: 1\ntimeouts: {body: 300ms, tunnel: 2s}\n");
+    let world = backend.world("workers: 1\ntimeouts: {body: 300ms, tunnel: 8s}\n");
     let mut client = world.client();
     client.send(upgrade("/"));
     let mut side = backend.accept_silently();
