@@ -171,6 +171,8 @@ fn trailers_end_what_was_declared() {
     hpack::put(b"a", &[b'b'; 8000], &mut long);
     let mut good = Vec::new();
     hpack::put(b"a", b"b", &mut good);
+    // It would have been believed in the head.
+    hpack::put(b"x-forwarded-for", b"192.0.2.1", &mut good);
     for (sent, trailers, code) in [(3, &good, Some(1)), (5, &good, None), (5, &long, Some(11))] {
         let mut session = server();
         let declared = [POST, &[0x0f, 13, 1, b'5']].concat();
@@ -179,6 +181,7 @@ fn trailers_end_what_was_declared() {
         session.out.clear();
         let broken = broken(&mut session, &frame(frame::HEADERS, 5, 1, trailers));
         assert_eq!(broken.map(|(_, code)| code), code, "{sent}");
+        assert!(code.is_some() || session.text == b"a: b\r\n");
     }
 }
 
@@ -280,6 +283,25 @@ fn payload_waits_for_both_windows_and_ends_once() {
     let frames = written(&mut session);
     assert_eq!(frames.iter().map(|frame| frame.3).sum::<usize>(), 80_000 - 65_535);
     assert_eq!((frames.last().unwrap().1, session.held()), (1, 0));
+    // A stream that goes away keeps nothing waiting.
+    feed(&mut session, &[settings(&[(4, 0)]), frame(frame::HEADERS, 5, 5, GET)].concat()).unwrap();
+    session.send(5, [b"waits", b""], true);
+    session.out.clear();
+    assert_eq!(session.held(), 5);
+    session.close(5, Code::Cancel);
+    assert_eq!(session.held(), session.out.len());
+}
+
+#[test]
+fn no_window_is_larger_than_it_can_be() {
+    let raised = |more: u32| {
+        let mut session = server();
+        feed(&mut session, &frame(frame::HEADERS, 5, 1, GET)).unwrap();
+        feed(&mut session, &frame(8, 0, 1, &more.to_be_bytes())).unwrap();
+        feed(&mut session, &settings(&[(4, 65_536)]))
+    };
+    assert_eq!(raised(0x7fff_ffff - 65_536), Ok(vec![Event::Writable { stream: 0 }]));
+    assert_eq!(raised(0x7fff_ffff - 65_535), Err(Code::FlowControl));
 }
 
 #[test]
