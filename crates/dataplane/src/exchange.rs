@@ -1,6 +1,7 @@
 //! One request's life: its head as it goes on, its bodies, its route, its times. Exchanges are used again with their
 //! buffers, so that a request costs no allocation.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -153,6 +154,8 @@ pub struct Exchange {
     /// `grpc-status`.
     pub grpc: Option<u8>,
     pub local: Rc<Local>,
+    /// Who asks, where trusted proxies stand in between; `None`: whoever is connected.
+    pub behind: Option<IpAddr>,
     pub route: Option<usize>,
     /// Which of the route's targets was chosen.
     pub target: usize,
@@ -269,6 +272,7 @@ impl Exchange {
             answer_by: u64::MAX,
             grpc: None,
             local,
+            behind: None,
             route: None,
             target: 0,
             pool: None,

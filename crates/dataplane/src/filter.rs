@@ -72,16 +72,20 @@ impl Asked<'_> {
     /// The client's address: the peer's, or, if that is a trusted proxy, the last of `X-Forwarded-For` that is not.
     /// `None`: a Unix socket.
     pub fn client(&self) -> Option<IpAddr> {
-        let peer = network::address(self.peer)?;
-        let lists = self.view.fields.iter().rev().filter(|field| field.name == Name::XForwardedFor);
-        let lists = lists.map(|field| field.value.of(self.view.bytes));
-        Some(network::behind(peer, lists, self.trusted))
+        client_of(self.peer, self.view.bytes, self.view.fields, self.trusted)
     }
 
     /// The values of the fields called `name` (lower case).
     pub fn values<'b>(&'b self, name: &'b [u8]) -> impl Iterator<Item = &'b [u8]> {
         field::values(self.view.bytes, self.view.fields, name)
     }
+}
+
+/// Who asks, see [`Asked::client`].
+pub fn client_of(peer: &[u8], bytes: &[u8], fields: &[Field], trusted: &Networks) -> Option<IpAddr> {
+    let peer = network::address(peer)?;
+    let lists = fields.iter().rev().filter(|field| field.name == Name::XForwardedFor);
+    Some(network::behind(peer, lists.map(|field| field.value.of(bytes)), trusted))
 }
 
 /// Bytes of a body that a gate may want: what a stream may send before anybody takes it (RFC 9113 §6.9.2), rounded down.

@@ -1,7 +1,7 @@
 //! Clients' connections: accepting, reading heads, closing.
 
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
@@ -98,7 +98,7 @@ impl Down {
 
     pub(super) fn set_from(&mut self, from: Option<SocketAddr>) {
         self.from = from;
-        (self.peer, self.peer_length) = text_of(from);
+        (self.peer, self.peer_length) = text_of(from.map(|from| from.ip()));
     }
 
     /// As [`Sock::read_on`], unless what was left has not been looked at: then that alone.
@@ -115,15 +115,33 @@ impl Down {
     pub(super) fn peer(&self) -> &[u8] {
         &self.peer[..usize::from(self.peer_length)]
     }
+
+    /// The client of an exchange, which may stand behind trusted proxies.
+    pub(super) fn client(&self, behind: Option<IpAddr>) -> Client {
+        let (text, length) = behind.map_or((self.peer, self.peer_length), |client| text_of(Some(client)));
+        Client { text, length }
+    }
 }
 
-fn text_of(address: Option<SocketAddr>) -> ([u8; 46], u8) {
+/// An address as text.
+pub(super) struct Client {
+    text: [u8; 46],
+    length: u8,
+}
+
+impl Client {
+    pub(super) fn text(&self) -> &[u8] {
+        &self.text[..usize::from(self.length)]
+    }
+}
+
+fn text_of(address: Option<IpAddr>) -> ([u8; 46], u8) {
     let mut text = [0; 46];
     let room = text.len();
     let mut rest = &mut text[..];
     // The longest address has 45 characters.
     let _ = match address {
-        Some(address) => write!(rest, "{}", address.ip().to_canonical()),
+        Some(address) => write!(rest, "{}", address.to_canonical()),
         None => write!(rest, "unix:"),
     };
     let length = room - rest.len();
@@ -188,7 +206,7 @@ impl Worker {
         let announced = door.listener.announced;
         let mut counted = Share::of(&self.local.purse);
         counted.set(self.local.plan.room.map_or(0, |room| room.client));
-        let (peer, peer_length) = text_of(address);
+        let (peer, peer_length) = text_of(address.map(|address| address.ip()));
         let accepted = self.now();
         let down = Down {
             sock: Sock::new(fd, Share::of(&self.local.purse)),

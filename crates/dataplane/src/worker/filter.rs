@@ -4,6 +4,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::client::Client;
 use super::gather::Gathered;
 use super::request::upgrades;
 use super::waiting::Due;
@@ -184,7 +185,9 @@ impl Worker {
                 }
                 let pool = Rc::clone(&local.pools[chosen.backend]);
                 if pool.backend.wishes() {
-                    let client = self.downs.get(d).map(|down| down.peer()).unwrap_or_default();
+                    let behind = self.exchange(x).and_then(|exchange| exchange.behind);
+                    let client = self.downs.get(d).map(|down| down.client(behind));
+                    let client = client.as_ref().map(Client::text).unwrap_or_default();
                     let wish = pool.backend.wish(bytes, fields, target.path, client);
                     if let Some(exchange) = self.exchange(x) {
                         exchange.wish = wish;

@@ -146,12 +146,13 @@ impl Worker {
         }
         let Some(down) = self.downs.get(exchange.down) else { return };
         let plan = &exchange.local.plan;
+        let client = down.client(exchange.behind);
         let attempts = named_attempts(exchange);
         let route = exchange.route.and_then(|route| plan.routes.get(route));
         let pool = exchange.pool.as_ref().filter(|_| exchange.tries > 0);
         let record = Record {
             wall: clock::wall(),
-            client: down.peer(),
+            client: client.text(),
             method: exchange.method_span.of(&exchange.text),
             host: exchange.host_span.of(&exchange.text),
             path: exchange.path_span.of(&exchange.text),

@@ -9,7 +9,7 @@ use crate::body::{Body, Passed};
 use crate::clock;
 use crate::edit::Edits;
 use crate::exchange::{Answer, Exchange, Failure};
-use crate::filter::Filter;
+use crate::filter::{Filter, client_of};
 use crate::forward;
 use crate::head::{Field, Length, Method, Name, Refusal, Request, field};
 use crate::ledger::Phase;
@@ -77,6 +77,12 @@ impl Worker {
         let target = Target::of(head, bytes);
         let (path, host) = (target.path, target.host);
         exchange.describe(head.method_span.of(bytes), host, target.whole);
+        if !local.plan.trusted.is_empty() {
+            let behind = self.downs.get(d).and_then(|down| client_of(down.peer(), bytes, fields, &local.plan.trusted));
+            let Some(exchange) = self.exchange(x) else { return };
+            exchange.behind = behind;
+        }
+        let Some(exchange) = self.exchange(x) else { return };
         if local.plan.log.as_ref().is_some_and(AccessLog::wants_agent) {
             exchange.describe_client(bytes, fields);
         }

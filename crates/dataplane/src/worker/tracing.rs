@@ -65,7 +65,7 @@ impl Worker {
         if let Some(down) = self.downs.get(exchange.down) {
             let scheme = if down.sock.tls.is_some() { "https" } else { "http" };
             attributes.push(("url.scheme", Value::Text(scheme.to_owned())));
-            attributes.push(("client.address", Value::Text(text(down.peer()))));
+            attributes.push(("client.address", Value::Text(text(down.client(exchange.behind).text()))));
         }
         put_server(&host, &mut attributes);
         let version = if exchange.stream != 0 {

@@ -51,6 +51,24 @@ fn a_cookie_brings_clients_back() {
 }
 
 #[test]
+fn clients_behind_a_trusted_proxy_are_told_apart() {
+    let all = named(4);
+    let more = "  balance: maglev\nworkers: 1\ntrustedProxies: [127.0.0.0/8]\naccessLog: {fields: [client]}\n";
+    let addresses: Vec<_> = all.iter().map(|upstream| upstream.address).collect();
+    let world = World::with(&simple_spec(&addresses, more));
+    let by = |n: usize| get(&world, &format!("X-Forwarded-For: 192.0.2.1, 203.0.113.{n}, 127.0.0.7")).body;
+    let first: Vec<_> = (0..40).map(by).collect();
+    assert!(first.iter().any(|one| *one != first[0]), "{first:?}");
+    assert_eq!(first, (0..40).map(by).collect::<Vec<_>>());
+    // Whoever is not named by it is the one who is connected.
+    get(&world, "X-Forwarded-For: unknown");
+    let log = || std::fs::read_to_string(world.path("stdout")).unwrap();
+    eventually("all lines", || log().lines().count() == 81);
+    assert_eq!(log().lines().next(), Some("{\"client.address\":\"203.0.113.0\"}"));
+    assert_eq!(log().lines().last(), Some("{\"client.address\":\"127.0.0.1\"}"));
+}
+
+#[test]
 fn a_header_decides() {
     let all = named(4);
     let balance = |name: &str| format!("  balance: {name}\n  hashOn: {{header: X-User}}\n");
