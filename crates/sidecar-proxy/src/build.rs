@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
@@ -437,13 +437,17 @@ pub fn hosts(one: &config::Backend) -> Vec<String> {
     one.endpoints.iter().chain(one.members.iter().map(|member| &member.address)).cloned().collect()
 }
 
-/// What is written besides standard streams: the access log, beside which a new one is made when it was renamed. Where it
-/// leads to may be elsewhere, such as with /dev/stdout.
+/// What is written besides standard streams: listeners' sockets, and the access log, beside which a new one is made when it
+/// was renamed. Where that leads to may be elsewhere, such as with /dev/stdout.
 pub fn writes(spec: &Spec) -> Vec<PathBuf> {
-    let Some(path) = spec.access_log.as_ref().and_then(|log| log.path.as_ref()) else { return Vec::new() };
-    let path = std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
-    let target = std::fs::canonicalize(&path).ok().filter(|target| *target != path);
-    path.parent().map(PathBuf::from).into_iter().chain(target).collect()
+    let sockets = spec.listeners.iter().filter_map(|listener| listener.address.strip_prefix("unix:"));
+    let mut writes: Vec<_> = sockets.filter_map(|path| Some(Path::new(path).parent()?.to_owned())).collect();
+    if let Some(path) = spec.access_log.as_ref().and_then(|log| log.path.as_ref()) {
+        let path = std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
+        let target = std::fs::canonicalize(&path).ok().filter(|target| *target != path);
+        writes.extend(path.parent().map(PathBuf::from).into_iter().chain(target));
+    }
+    writes
 }
 
 /// Files whose change makes a new plan necessary.

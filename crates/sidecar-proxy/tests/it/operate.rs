@@ -424,13 +424,16 @@ fn sockets_of_the_file_system_both_ways() {
         }
     });
     let mut world = world;
+    // Where nothing else is written.
+    std::fs::create_dir(world.path("in")).unwrap();
+    world.flags = vec!["--socket".to_owned(), world.path("run/sock").display().to_string()];
     world.start(
-        "listeners:\n- {name: http, address: \"127.0.0.1:0\"}\n- {name: unix, address: \"unix:ROOT/in.sock\"}\nroutes:\n- {name: all, backends: [{name: app}]}\nbackends:\n- {name: app, endpoints: [\"unix:ROOT/app.sock\"]}\n",
+        "listeners:\n- {name: http, address: \"127.0.0.1:0\"}\n- {name: unix, address: \"unix:ROOT/in/sock\"}\nroutes:\n- {name: all, backends: [{name: app}]}\nbackends:\n- {name: app, endpoints: [\"unix:ROOT/app.sock\"]}\n",
     );
     let mut client = world.client();
     assert_eq!(client.get("/").body, "unix");
     assert_eq!(client.get("/").body, "unix");
-    let mut stream = std::os::unix::net::UnixStream::connect(world.path("in.sock")).unwrap();
+    let mut stream = std::os::unix::net::UnixStream::connect(world.path("in/sock")).unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
