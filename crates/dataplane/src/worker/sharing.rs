@@ -317,6 +317,9 @@ impl Worker {
         } else if exchange.tunnel && exchange.response.is_done() {
             // It has said all it wanted to say, and listens no more.
             self.finish_tunnel(x);
+        } else if exchange.tunnel {
+            // Nobody knows where what it says ends, so that it cannot be cut short.
+            self.abandon(x, failure);
         } else if exchange.response.is_done() {
             // All that was declared has come.
             self.answer_ended(x, false);

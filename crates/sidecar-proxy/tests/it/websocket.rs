@@ -148,7 +148,7 @@ fn through_a_backend_that_takes_them() {
 #[test]
 fn what_the_backend_sees_and_how_it_ends() {
     let backend = Backend::new();
-    let world = backend.world(ONE);
+    let world = backend.world(&format!("{ONE}accessLog: {{path: ROOT/log, names: short}}\n"));
     let mut client = world.client();
     client.send(upgrade("/chat?x=1"));
     let mut side = backend.accept_silently();
@@ -210,6 +210,10 @@ fn what_the_backend_sees_and_how_it_ends() {
         }
         quiet(&world);
     }
+    // Both of them, and no other, as what they were.
+    let log = || std::fs::read_to_string(world.path("log")).unwrap_or_default();
+    eventually("the lines", || log().matches("\"error\":\"stream_reset\"").count() == 2);
+    assert!(!log().contains("truncated"), "{}", log());
     // An answer that opens no tunnel is an answer.
     let mut client = world.client();
     client.send(upgrade("/"));
