@@ -122,13 +122,14 @@ fn sizes(redraw: u16) -> mpsc::UnboundedReceiver<Size> {
         return changes;
     }
     let (sender, receiver) = mpsc::unbounded_channel();
+    if let Ok((columns, rows)) = changes.try_recv() {
+        // The receiver is here.
+        let _ = sender.send((columns + redraw, rows + redraw));
+        let _ = sender.send((columns, rows));
+    }
     tokio::task::spawn_local(async move {
-        let mut first = true;
-        while let Some((columns, rows)) = changes.recv().await {
-            if std::mem::take(&mut first) && sender.send((columns + redraw, rows + redraw)).is_err() {
-                return;
-            }
-            if sender.send((columns, rows)).is_err() {
+        while let Some(size) = changes.recv().await {
+            if sender.send(size).is_err() {
                 return;
             }
         }

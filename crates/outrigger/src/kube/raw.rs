@@ -35,25 +35,32 @@ impl Drop for Raw {
     }
 }
 
-/// The size of the terminal that stdout is, now and whenever it changes. The task ends with the receiver.
+/// The size of the terminal that stdout is, now and whenever it changes. The first is there when this returns; the task
+/// ends with the receiver.
 pub(crate) fn sizes() -> mpsc::UnboundedReceiver<Size> {
     let (sender, receiver) = mpsc::unbounded_channel();
+    let Ok(mut changes) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::window_change()) else {
+        return receiver;
+    };
+    let mut last = None;
+    let mut look = move || {
+        let size = termios::tcgetwinsize(io::stdout()).ok().map(|size| (size.ws_col, size.ws_row));
+        let size = size.filter(|size| Some(*size) != last && *size != (0, 0))?;
+        last = Some(size);
+        Some(size)
+    };
+    if let Some(size) = look() {
+        // The receiver is here.
+        let _ = sender.send(size);
+    }
     tokio::task::spawn_local(async move {
-        let Ok(mut changes) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::window_change()) else {
-            return;
-        };
-        let mut last = None;
         loop {
-            let size = termios::tcgetwinsize(io::stdout()).ok().map(|size| (size.ws_col, size.ws_row));
-            if let Some(size) = size.filter(|size| Some(*size) != last && *size != (0, 0)) {
-                last = Some(size);
-                if sender.send(size).is_err() {
-                    return;
-                }
-            }
             tokio::select! {
                 change = changes.recv() => if change.is_none() { return },
                 () = sender.closed() => return,
+            }
+            if look().is_some_and(|size| sender.send(size).is_err()) {
+                return;
             }
         }
     });

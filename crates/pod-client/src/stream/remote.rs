@@ -161,8 +161,15 @@ async fn tell(
     let mut every = tokio::time::interval_at(tokio::time::Instant::now() + PING_EVERY, PING_EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        // Each of these is cancel-safe; sending happens after the choice.
+        // Each of these is cancel-safe; sending happens after the choice. What is typed meets a terminal that has its size.
         let sent = tokio::select! {
+            biased;
+            Some((columns, rows)) = sizes.recv() => {
+                let text = format!("{{\"Width\":{columns},\"Height\":{rows}}}");
+                writer.send(BINARY, &[&[RESIZE], text.as_bytes()]).await
+            }
+            Some(payload) = pings.recv() => writer.send(PONG, &[&payload]).await,
+            _ = every.tick() => writer.send(PING, &[]).await,
             length = read(&mut stdin, &mut buffer) => match length {
                 Ok(0) => {
                     stdin = None;
@@ -171,12 +178,6 @@ async fn tell(
                 Ok(length) => writer.send(BINARY, &[&[STDIN], &buffer[..length]]).await,
                 Err(error) => return error,
             },
-            Some((columns, rows)) = sizes.recv() => {
-                let text = format!("{{\"Width\":{columns},\"Height\":{rows}}}");
-                writer.send(BINARY, &[&[RESIZE], text.as_bytes()]).await
-            }
-            Some(payload) = pings.recv() => writer.send(PONG, &[&payload]).await,
-            _ = every.tick() => writer.send(PING, &[]).await,
         };
         if sent.is_err() {
             // The process may have ended in this moment: the reader has the last word.
@@ -205,5 +206,22 @@ mod tests {
         assert!(matches!(ended(br#"{"status":"Failure","reason":"InternalError"}"#), Ended::Failed(_)));
         assert!(matches!(ended(b"plain text"), Ended::Failed(_)));
         assert_eq!(ended(b""), Ended::Lost);
+    }
+
+    #[tokio::test]
+    async fn a_terminal_has_its_size_before_anything_is_typed() {
+        for _ in 0..32 {
+            let (ours, mut theirs) = tokio::io::duplex(1024);
+            let (size, sizes) = mpsc::unbounded_channel();
+            let (_answers, pings) = mpsc::unbounded_channel();
+            size.send((77, 33)).unwrap();
+            let mut frame = [0; 7];
+            tokio::select! {
+                failure = tell(Writer::new(ours), true, Some(&b"typed"[..]), sizes, pings) => panic!("{failure}"),
+                read = theirs.read_exact(&mut frame) => drop(read.unwrap()),
+            }
+            // Behind two bytes of the head and four of the mask (RFC 6455 §5.2).
+            assert_eq!(frame[6] ^ frame[2], RESIZE);
+        }
     }
 }
