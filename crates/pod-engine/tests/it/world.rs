@@ -12,7 +12,7 @@ use pod_engine::session::Session;
 use pod_engine::{Config, Engine, PodRequest, Roots, record};
 use serde_json::{Value, json};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) struct World {
     pub(crate) engine: Engine,

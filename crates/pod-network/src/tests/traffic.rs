@@ -49,7 +49,7 @@ fn a_host_port_is_reached_from_everywhere() {
     world.outside.serve("0.0.0.0:8080");
     assert_eq!(world.host.call("203.0.113.2:8080").unwrap(), "203.0.113.1");
     world.detach("a");
-    assert!(world.outside.call("203.0.113.1:8080").is_err());
+    assert!(world.outside.is_cut_off("203.0.113.1:8080"));
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn a_host_port_at_one_address_is_not_reached_by_another() {
     let (public, _) = world.pod("public", &[at("203.0.113.1", tcp(8080, 80))]);
     private.serve("0.0.0.0:80");
     assert_eq!(world.host.call("127.0.0.1:8080").unwrap(), "10.89.0.1");
-    assert!(world.outside.call("203.0.113.1:8080").is_err(), "nobody listens in the public pod yet");
+    assert!(world.outside.is_cut_off("203.0.113.1:8080"), "nobody listens in the public pod yet");
     public.serve("0.0.0.0:80");
     assert_eq!(world.outside.call("203.0.113.1:8080").unwrap(), "203.0.113.2");
 }
@@ -75,7 +75,7 @@ fn the_hosts_loopback_stays_private() {
          ip rule add pref 2 lookup local; ip rule del pref 0; \
          ip rule add pref 1 to 127.0.0.9 lookup 100; ip route add 127.0.0.9 via 10.89.0.1 dev eth0 table 100",
     );
-    assert!(pod.call("127.0.0.9:9000").is_err());
+    assert!(pod.is_cut_off("127.0.0.9:9000"));
     // The attack works where nothing guards against it.
     world.host.run("nft flush chain ip outrigger guard");
     assert_eq!(pod.call("127.0.0.9:9000").unwrap(), "10.89.0.2");
@@ -98,7 +98,7 @@ fn pods_get_through_a_forward_chain_that_drops() {
     assert!(world.gets_out(&a));
     assert_eq!(a.call(&format!("{b_ip}:80")).unwrap(), a_ip);
     assert_eq!(world.outside.call("203.0.113.1:8080").unwrap(), "203.0.113.2");
-    assert!(world.outside.call(&format!("{a_ip}:80")).is_err(), "not published, not let in");
+    assert!(world.outside.is_cut_off(&format!("{a_ip}:80")), "not published, not let in");
     world.detach("a");
     assert!(world.gets_out(&b));
     world.detach("b");
@@ -124,7 +124,7 @@ fn udp_flows_move_with_the_port() {
     let world = World::new();
     let receive = |socket: &UdpSocket| {
         let mut buffer = [0; 16];
-        socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         socket.recv_from(&mut buffer).map(|(length, from)| (buffer[..length].to_vec(), from))
     };
     let sender = world.outside.inside(|| UdpSocket::bind("203.0.113.2:5000").unwrap());

@@ -66,10 +66,19 @@ impl Space {
 
     /// Connects from inside; what the server said.
     pub(super) fn call(&self, address: &str) -> std::io::Result<String> {
+        self.call_within(address, Duration::from_secs(60))
+    }
+
+    /// Nobody answers there, at least not at once.
+    pub(super) fn is_cut_off(&self, address: &str) -> bool {
+        self.call_within(address, Duration::from_millis(500)).is_err()
+    }
+
+    fn call_within(&self, address: &str, time: Duration) -> std::io::Result<String> {
         let address: SocketAddr = address.parse().unwrap();
         self.inside(|| {
-            let mut stream = TcpStream::connect_timeout(&address, Duration::from_millis(500))?;
-            stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+            let mut stream = TcpStream::connect_timeout(&address, time)?;
+            stream.set_read_timeout(Some(time))?;
             let mut said = String::new();
             stream.read_to_string(&mut said)?;
             Ok(said)
@@ -136,17 +145,19 @@ impl World {
 
     /// Waits for the links of dead namespaces to vanish.
     pub(super) fn settle(&self, links: usize) {
-        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
         while self.host.run("ip -br link").lines().count() != links {
             assert!(std::time::Instant::now() < deadline, "{}", self.host.run("ip -br link"));
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 
-    /// Everything about the host a pod could leave something in.
+    /// Everything about the host a pod could leave something in. Whether a link is up is not among it: the kernel notices
+    /// that when it has time.
     pub(super) fn traces(&self) -> String {
         let kernel = self.host.run(
-            "ip -br link | cut -d' ' -f1; ip -4 route show table all; ip -br -4 addr; \
+            "ip -br link | cut -d' ' -f1; ip -4 route show table all | sed 's/ linkdown//'; \
+             ip -br -4 addr | sed -E 's/^([^ ]+) +[^ ]+/\\1/'; \
              nft list ruleset; cat /proc/sys/net/ipv4/ip_forward",
         );
         let register = run(&format!("cd {} && find . -type f -o -type l | sort", self.directory.path().display()));

@@ -44,10 +44,10 @@ impl World {
         let local = tokio::task::LocalSet::new();
         let result = local.block_on(&runtime, async {
             let life = self.start().await;
-            tokio::time::timeout(Duration::from_secs(60), story(life)).await.expect("the test hangs")
+            tokio::time::timeout(Duration::from_secs(300), story(life)).await.expect("the test hangs")
         });
         drop(local);
-        runtime.shutdown_timeout(Duration::from_secs(5));
+        runtime.shutdown_timeout(Duration::from_secs(30));
         result
     }
 
@@ -79,7 +79,7 @@ impl World {
 
     /// The life before may be still at its last sync.
     async fn open_store(&self) -> Store {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             match Store::open(&self.store_path()) {
                 Ok(store) => return store,
@@ -108,7 +108,7 @@ impl World {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
         }
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             let config = Config {
                 roots: self.roots(),
@@ -246,7 +246,7 @@ impl Life {
 pub(crate) fn eventually<'a>(what: &'a str, mut check: impl FnMut() -> bool + 'a) -> impl Future<Output = ()> + 'a {
     let caller = std::panic::Location::caller();
     async move {
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + Duration::from_secs(120);
         while !check() {
             assert!(Instant::now() < deadline, "{caller}: waited in vain for {what}");
             tokio::time::sleep(Duration::from_millis(5)).await;

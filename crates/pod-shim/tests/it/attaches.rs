@@ -34,7 +34,7 @@ async fn read_all(mut file: File) -> String {
         let mut text = String::new();
         file.read_to_string(&mut text).map(|_| text)
     });
-    tokio::time::timeout(Duration::from_secs(20), read).await.expect("an end").expect("thread").expect("text")
+    tokio::time::timeout(Duration::from_secs(120), read).await.expect("an end").expect("thread").expect("text")
 }
 
 fn interactive(world: &World, name: &str, script: &str, stdin: Stdin) -> ContainerSpec {
@@ -85,12 +85,22 @@ async fn an_input_that_stays_open_outlives_its_clients() {
 #[tokio::test]
 async fn without_input_there_is_nobody_to_type_to() {
     let mut world = world!();
-    let spec = interactive(&world, "app", "read a && echo something; sleep 0.5; echo end", Stdin::Null);
+    let spec = interactive(
+        &world,
+        "app",
+        "read a && echo something; trap 'echo end; exit 0' TERM; echo ready; while :; do sleep 0.01; done",
+        Stdin::Null,
+    );
     world.client().start("app", 0, &spec).await.expect("start");
+    crate::world::eventually("the trap is set", || world.log("app").contains("ready")).await;
     let mut guest = attach(&world, "app", true).await;
     let mut stdin = guest.stdin.take().expect("stdin");
-    let refused = tokio::task::spawn_blocking(move || (0..100).any(|_| stdin.write_all(b"x\n").is_err()));
+    let refused = tokio::task::spawn_blocking(move || {
+        let mut tries = (0..6000).inspect(|_| std::thread::sleep(Duration::from_millis(10)));
+        tries.any(|_| stdin.write_all(b"x\n").is_err())
+    });
     assert!(refused.await.expect("thread"));
+    world.client().signal("app", 0, 15).await.expect("signal");
     assert_eq!(read_all(guest.stdout).await, "end\n");
     assert_eq!(world.exit_of("app").await.code, 0);
     let late = world.client().attach("app", 0, AttachPipes::default()).await;
@@ -111,7 +121,7 @@ async fn a_client_that_does_not_read_neither_blocks_the_container_nor_costs_a_li
     let all = read_all(reader.stdout).await;
     assert_eq!(all.lines().count(), 200_000);
     assert_eq!(world.exit_of("app").await.code, 0);
-    assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(90), "{:?}", begin.elapsed());
     assert_eq!(world.log("app").lines().count(), 200_001);
     // It was let go while the container lived.
     assert_eq!(sleeper.attach.wait().await.expect("told"), None);
@@ -152,7 +162,7 @@ async fn a_client_that_leaves_is_forgotten_and_closes_an_input_for_one() {
     let guest = attach(&world, "app", true).await;
     let Guest { stdin, stdout, stderr, attach } = guest;
     drop((stdin, stdout, stderr));
-    let ended = tokio::time::timeout(Duration::from_secs(10), attach.wait()).await.expect("told");
+    let ended = tokio::time::timeout(Duration::from_secs(120), attach.wait()).await.expect("told");
     assert!(matches!(ended, Ok(None | Some(Exit { code: 0, .. }))), "{ended:?}");
     assert_eq!(world.exit_of("app").await.code, 0);
     assert_eq!(world.log("app"), "end of input\n");

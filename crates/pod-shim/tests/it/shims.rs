@@ -83,7 +83,7 @@ async fn shutdown_ends_everything_and_tells_it() {
         }
         let begin = Instant::now();
         world.client().shutdown().await.expect("shutdown");
-        assert!(begin.elapsed() < Duration::from_secs(5));
+        assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", begin.elapsed());
         let mut killed = 0;
         while let Some(fact) = world.facts.recv().await {
             killed += usize::from(matches!(fact, Fact::Exited { exit: Exit { code: 137, .. }, .. }));
@@ -100,7 +100,8 @@ async fn a_shared_pid_namespace_has_a_keeper_that_reaps() {
     let spec = world.spec("first", "sleep 1000");
     world.client().start("first", 0, &spec).await.expect("start");
     // Its orphan is adopted and reaped; its processes see the other container's, and nothing of the host through PID 1.
-    let script = "ps -o args | grep -c '^sleep 1000'; sh -c 'sleep 0.01 &'; sleep 0.1; ps -o stat | grep -c Z
+    let script = "ps -o args | grep -c '^sleep 1000'; sh -c 'sleep 0.01 &'
+        for i in $(seq 600); do ps -o stat,args | grep -qE '^Z|[s]leep 0.01' || break; sleep 0.1; done; ps -o stat | grep -c Z
         cat /proc/1/comm; ls -A /proc/1/root/ 2>&1; test $$ != 1 && echo not init";
     let mut spec = world.spec("second", script);
     let all = pod_container::capability::ALL;

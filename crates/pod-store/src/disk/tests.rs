@@ -110,7 +110,8 @@ fn a_power_cut_at_any_sync_loses_nothing_that_was_acknowledged() {
                 played += 1;
             }
             epoch.operations.iter().for_each(|operation| apply(&mut image, operation));
-            if Instant::now() > deadline {
+            // A slow machine plays fewer, but never too few.
+            if Instant::now() > deadline && played > 100 {
                 break;
             }
         }
@@ -149,7 +150,7 @@ fn numbers_go_on_above_all_that_a_crash_took_back() {
 
 /// Until `what` holds.
 fn eventually(what: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(120);
     while !what() {
         assert!(Instant::now() < deadline);
         std::thread::sleep(Duration::from_millis(1));

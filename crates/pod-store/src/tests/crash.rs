@@ -80,16 +80,20 @@ fn killed_at_any_moment() {
             let [thread, n, revision] = words[..] else { panic!("{line}") };
             assert!(revision > newest, "revision {revision} was given out before the crash at {newest}");
             of_this_run = of_this_run.max(revision);
-            if thread as usize + 1 < THREADS {
+            let is_synced = thread as usize + 1 < THREADS;
+            if is_synced {
                 last.insert(thread as usize, n);
                 acknowledged += 1;
             }
+            is_synced
         };
-        // It is under way at the first line; then another moment in every round.
-        hear(lines.next().unwrap().unwrap());
+        // It is under way at the first write that may not be lost; then another moment in every round.
+        while !hear(lines.next().unwrap().unwrap()) {}
         std::thread::sleep(Duration::from_millis(30 + 17 * round));
         child.0.kill().unwrap();
-        lines.for_each(|line| hear(line.unwrap()));
+        lines.for_each(|line| {
+            hear(line.unwrap());
+        });
         drop(child);
         newest = of_this_run;
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Upstream, World, eventually, ok};
+use crate::harness::{PATIENCE, Upstream, World, eventually, ok};
 use crate::memory::{MIB, Walls};
 use crate::tls::{Authority, Stream, config, connect, get, write_pair};
 use crate::wire::{END, HEADERS, PREFACE, WHOLE, frame, request, settings};
@@ -151,18 +151,29 @@ impl Scene {
             get(&mut stream, "").is_ok_and(|answer| answer.ends_with("fine."))
         });
         let mut times = Vec::new();
-        for _ in 0..10 {
+        while times.len() < 200 {
+            let mut last = Instant::now();
             let mut stream = connect(self.world.address(), "a.test", &self.client);
-            stream.sock.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            stream.sock.set_read_timeout(Some(PATIENCE)).unwrap();
             for _ in 0..20 {
                 let began = Instant::now();
-                let answer = get(&mut stream, "").expect("an answer for somebody who reads");
-                assert!(answer.ends_with("fine."), "{answer}");
+                match get(&mut stream, "") {
+                    Ok(answer) => assert!(answer.ends_with("fine."), "{answer}"),
+                    // Who was stopped for half a second has stood still as well, and comes again.
+                    Err(_) if last.elapsed() >= Duration::from_millis(400) => break,
+                    Err(error) => panic!("no answer for somebody who reads: {error}"),
+                }
                 times.push(began.elapsed());
+                last = Instant::now();
             }
         }
         times.sort();
-        println!("others: median {:?}, slowest {:?} of {}", times[100], times[199], times.len());
+        println!(
+            "others: median {:?}, slowest {:?} of {}",
+            times[times.len() / 2],
+            times[times.len() - 1],
+            times.len()
+        );
         self.show("with all of them");
         assert!(self.world.is_running());
         assert_eq!(self.walls.number("memory.oom_control"), 0, "the kernel killed it");

@@ -133,10 +133,10 @@ async fn health_and_its_absence() {
                  unknown service grpc.health.v1.Health",
             ),
         ),
-        ("late", failure("timeout: health rpc did not complete within 5s")),
+        ("late", failure("timeout: health rpc did not complete within 1m0s")),
         ("odd", failure("error: health rpc probe failed: rpc error: code = Code(77) desc = 50% é")),
     ] {
-        assert_eq!(ask(server.port, service, Duration::from_secs(5)).await, expected, "{service}");
+        assert_eq!(ask(server.port, service, Duration::from_secs(60)).await, expected, "{service}");
     }
 }
 
@@ -148,7 +148,7 @@ async fn an_http_server_without_grpc() {
     })
     .await;
     assert_eq!(
-        ask(server.port, "", Duration::from_secs(5)).await,
+        ask(server.port, "", Duration::from_secs(60)).await,
         failure(
             "error: this server does not implement the grpc health protocol (grpc.health.v1.Health): unexpected HTTP \
              status code received from server: 404 (Not Found); transport: received unexpected content-type \
@@ -161,8 +161,8 @@ async fn an_http_server_without_grpc() {
 async fn no_answer_in_time() {
     let server = server(|_| None).await;
     assert_eq!(
-        ask(server.port, "", Duration::from_millis(200)).await,
-        failure("timeout: health rpc did not complete within 200ms")
+        ask(server.port, "", Duration::from_secs(3)).await,
+        failure("timeout: health rpc did not complete within 3s")
     );
 }
 
@@ -202,6 +202,6 @@ async fn a_server_that_comes_up_within_the_timeout_is_found() {
             .serve_connection(TokioIo::new(stream), service)
             .await;
     };
-    let (outcome, ()) = tokio::join!(ask(port, "", Duration::from_secs(5)), later);
+    let (outcome, ()) = tokio::join!(ask(port, "", Duration::from_secs(60)), later);
     assert_eq!(outcome, ProbeOutcome::Success);
 }

@@ -120,7 +120,7 @@ fn status(line: &str) -> String {
 }
 
 async fn outcome(handler: &Handler) -> ProbeOutcome {
-    run_probe(handler, LOCALHOST, Duration::from_secs(5), &no_exec()).await
+    run_probe(handler, LOCALHOST, Duration::from_secs(60), &no_exec()).await
 }
 
 fn failure(text: impl Into<String>) -> ProbeOutcome {
@@ -275,7 +275,7 @@ async fn servers_that_say_nothing_or_nonsense() {
         let server = Server::start(move |_| answer.to_owned()).await;
         let handler = handler(Scheme::Http, server.port, "/", &[]);
         // Only where the timeout is what is tested, is it short.
-        let timeout = if answer.contains("hang") { Duration::from_millis(150) } else { Duration::from_secs(5) };
+        let timeout = if answer.contains("hang") { Duration::from_secs(3) } else { Duration::from_secs(60) };
         let got = run_probe(&handler, LOCALHOST, timeout, &no_exec()).await;
         assert_eq!(got, failure(format!("Get \"http://127.0.0.1:{}/\": {text}", server.port)));
         assert_eq!(server.requests().len(), 1, "a failure is a verdict and not tried again");
@@ -293,7 +293,7 @@ async fn a_body_that_breaks_off_says_nothing_about_the_server() {
     ] {
         let server = Server::start(move |_| answer.to_owned()).await;
         let handler = handler(Scheme::Http, server.port, "/", &[]);
-        let timeout = if answer.contains("hang") { Duration::from_millis(150) } else { Duration::from_secs(5) };
+        let timeout = if answer.contains("hang") { Duration::from_secs(3) } else { Duration::from_secs(60) };
         let got = run_probe(&handler, LOCALHOST, timeout, &no_exec()).await;
         assert_eq!(got, ProbeOutcome::Unknown(text.to_owned()));
         assert_eq!(server.requests().len(), 3);

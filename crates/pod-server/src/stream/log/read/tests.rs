@@ -79,8 +79,9 @@ async fn following_is_prompt_complete_and_ends() {
         assert_eq!(String::from_utf8(seen).unwrap(), line);
     }
     delays.sort_unstable();
-    // The machine may be busy; the middle is what the code does.
-    assert!(delays[100] < Duration::from_millis(20), "{:?}", delays[100]);
+    // The machine may be busy; what comes fastest is what the code does. A reader that looked now and then would be slow
+    // nearly always.
+    assert!(delays[20] < Duration::from_millis(20), "{:?}", delays[20]);
     assert!(logfile::files::rotated(&directory.path().join("0.log")).unwrap().len() > 2);
     over.store(true, Ordering::SeqCst);
     writer.write(Stream::Stdout, b"last\n", NOW).unwrap();
