@@ -11,6 +11,7 @@ mod differential;
 mod discovery;
 mod exchange;
 mod filter;
+mod flapping;
 mod floods;
 mod gateway;
 mod greedy;
