@@ -87,6 +87,8 @@ struct Stream {
     pending_at: usize,
     pending_end: bool,
     pending_trailers: Vec<u8>,
+    /// Payload has gone out since the owner asked for it.
+    moved: bool,
 }
 
 #[derive(Debug)]
@@ -751,6 +753,7 @@ impl Session {
             stream.send -= length as i64;
             self.send -= length as i64;
             stream.local_closed |= last;
+            stream.moved = true;
         }
         length
     }
@@ -806,6 +809,11 @@ impl Session {
     pub fn is_blocked(&self, id: u32) -> bool {
         let pending = |stream: &Stream| stream.id == id && !stream.pending.is_empty();
         self.is_full() || Session::is_place(id) || self.streams.iter().any(pending)
+    }
+
+    /// Whether payload of the stream has gone out since this was asked last.
+    pub fn has_moved(&mut self, id: u32) -> bool {
+        self.find(id).is_some_and(|stream| std::mem::take(&mut stream.moved))
     }
 
     /// Too much waits to be written.
@@ -872,6 +880,7 @@ impl Stream {
             pending_at: 0,
             pending_end: false,
             pending_trailers: Vec::new(),
+            moved: false,
         }
     }
 }

@@ -425,6 +425,12 @@ impl Worker {
     /// If it was the client that was waited for, and it takes more now, the time was its own.
     fn note_stall(&mut self, x: u32) {
         if self.is_blocked(x) {
+            let Some(exchange) = self.exchange(x) else { return };
+            let (d, stream, request_done) = (exchange.down, exchange.stream, exchange.request.is_done());
+            // Whoever takes little does not take nothing.
+            if self.session(d).is_some_and(|session| session.has_moved(stream)) {
+                self.guard(x, request_done);
+            }
             return;
         }
         let now = self.tick;

@@ -172,6 +172,10 @@ impl Worker {
         let streams = if stream == 0 { self.streams_of(token) } else { vec![stream] };
         for stream in streams {
             if let Some(x) = self.owner_of(token, stream) {
+                let moved = self.session_of(token).is_some_and(|session| session.has_moved(stream));
+                if moved && self.exchange(x).is_some_and(|exchange| !exchange.request.is_done()) {
+                    self.guard(x, false);
+                }
                 self.pump_request(x);
             }
         }

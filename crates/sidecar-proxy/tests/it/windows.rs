@@ -3,10 +3,13 @@
 
 use std::io::Read as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::harness::{Client, PATIENCE, Upstream, World, eventually, ok, simple_spec};
-use crate::wire::{Came, DATA, END, HEADERS, PING, PREFACE, RST, WHOLE, Wire, block, frame, get, request, settings};
+use crate::wire::{
+    Came, DATA, END, HEADERS, PING, PREFACE, RST, WHOLE, WINDOW, Wire, block, frame, get, request, settings,
+};
 
 const CANCEL: [u8; 4] = 8u32.to_be_bytes();
 /// How long the proxy waits for the end of an answer that is whole.
@@ -279,4 +282,35 @@ fn answers_may_end_behind_their_last_byte() {
     client.until("the body", |came| *came == Came::Data(asked, b"xxx".to_vec(), false));
     drop(side);
     client.until("the end", |came| *came == Came::Data(asked, Vec::new(), true));
+}
+
+#[test]
+fn a_little_at_a_time_is_not_nothing() {
+    let more = |bytes: u32, stream| frame(WINDOW, 0, stream, &bytes.to_be_bytes());
+    // A client that takes an answer by small windows, longer than it might take nothing.
+    let upstream = Upstream::start(|_| ok(&"x".repeat(40_000)));
+    let world = World::with(&simple_spec(&[upstream.address], "timeouts: {body: 1s}\n"));
+    let mut wire = Wire::connect(world.address(), &[(4, 1000)]);
+    wire.send(&get(1));
+    for _ in 0..39 {
+        thread::sleep(Duration::from_millis(100));
+        wire.send(&more(1000, 1));
+    }
+    assert_eq!(wire.answer(1).1.len(), 40_000);
+    // A backend that takes a body in the same way.
+    let backend = Backend::new();
+    let world = backend.world("timeouts: {body: 1s}\n");
+    let mut client = world.client();
+    client.send(format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 300000\r\n\r\n{}", "x".repeat(300_000)));
+    let mut app = backend.accept();
+    let stream = app.asked();
+    app.send(&more(300_000, 0));
+    for _ in 0..40 {
+        thread::sleep(Duration::from_millis(60));
+        app.send(&more(1000, stream));
+    }
+    app.send(&more(300_000, stream));
+    app.until("the end", |came| matches!(came, Came::Data(_, _, true)));
+    app.send(&frame(HEADERS, WHOLE | END, stream, &block(&[(":status", "204")])));
+    assert_eq!(client.answer().status(), 204);
 }
