@@ -6,23 +6,19 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use rustix::event::{EventfdFlags, Timespec, epoll};
+use rustix::event::{Timespec, epoll};
 
 use crate::clock::{self, MILLISECOND};
-use crate::count::{Counter, Throttle};
 use crate::exchange::{Exchange, Local};
-use crate::filter::wait::Told;
 use crate::head::Field;
-use crate::ledger::Phases;
 use crate::plan::{Listener, Plan, Serves};
 use crate::pool::{Dice, Member, Pool};
 use crate::purse::Purse;
 use crate::slab::{Kind, Slab, Token};
-use crate::slowest::Slowest;
 use crate::sock;
 use crate::timer::{Deadline, Timers};
 use crate::tracing::Identities;
@@ -41,6 +37,7 @@ mod multiplex;
 mod request;
 mod response;
 mod room;
+mod shared;
 mod sharing;
 mod tracing;
 mod tunnel;
@@ -52,6 +49,7 @@ use client::Down;
 use ebb::Ebb;
 pub(crate) use filter::Parked;
 pub(crate) use mirror::Copy;
+pub use shared::Shared;
 use upstream::Up;
 use waiting::Waiting;
 
@@ -67,132 +65,6 @@ const TURNS: usize = 8;
 const LOG_DELAY: u64 = 100 * MILLISECOND;
 /// Log bytes handed over at once.
 const LOG_BYTES: usize = 16 << 10;
-
-/// What others see of a worker, and tell it.
-#[derive(Debug)]
-pub struct Shared {
-    pub index: usize,
-    next: Mutex<Option<Arc<Plan>>>,
-    running: AtomicBool,
-    /// For parked exchanges.
-    told: Mutex<Vec<Told>>,
-    draining: AtomicBool,
-    /// Somebody else accepts.
-    retired: AtomicBool,
-    /// The end has a deadline, so that nobody waits longer than needed.
-    hurried: AtomicBool,
-    /// The end waits until nobody new is let in.
-    stays: AtomicBool,
-    /// Nobody new is let in.
-    closed: AtomicBool,
-    /// Nanoseconds of the clock after which everything is cut; `u64::MAX`: not yet known.
-    deadline: AtomicU64,
-    waker: OwnedFd,
-    pub phases: Phases,
-    pub slowest: Slowest,
-    pub connections: Counter,
-    pub accepted: Counter,
-    pub refused: Counter,
-    pub handshake_failures: Counter,
-    pub announcement_failures: Counter,
-    pub cut: Counter,
-    /// Bytes held for others, see [`crate::purse`], and times that somebody had to do with little.
-    pub held: Counter,
-    pub shortages: Counter,
-    /// Words about descriptors that are all in use.
-    pub shortage_told: Throttle,
-    /// Connections ended to make room, see `worker/room.rs`.
-    pub given_up: Counter,
-    /// Lines the access log was configured to leave out.
-    pub unlogged: Counter,
-}
-
-impl Shared {
-    pub fn new(index: usize) -> io::Result<Shared> {
-        let waker = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Shared {
-            index,
-            next: Mutex::new(None),
-            running: AtomicBool::new(false),
-            told: Mutex::new(Vec::new()),
-            draining: AtomicBool::new(false),
-            retired: AtomicBool::new(false),
-            hurried: AtomicBool::new(false),
-            stays: AtomicBool::new(false),
-            closed: AtomicBool::new(false),
-            deadline: AtomicU64::new(u64::MAX),
-            waker,
-            phases: Phases::default(),
-            slowest: Slowest::default(),
-            connections: Counter::default(),
-            accepted: Counter::default(),
-            refused: Counter::default(),
-            handshake_failures: Counter::default(),
-            announcement_failures: Counter::default(),
-            cut: Counter::default(),
-            held: Counter::default(),
-            shortages: Counter::default(),
-            shortage_told: Throttle::default(),
-            given_up: Counter::default(),
-            unlogged: Counter::default(),
-        })
-    }
-
-    /// The worker goes over to `plan`.
-    pub fn apply(&self, plan: Arc<Plan>) {
-        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan);
-        self.wake();
-    }
-
-    /// The worker ends when its last connection has, or at `deadline`. If it `stays`, it ends only after [`Shared::close`],
-    /// and until then every connection is left alone until its next answer.
-    pub fn drain(&self, deadline: u64, stays: bool) {
-        self.stays.store(stays, Ordering::Relaxed);
-        self.deadline.store(deadline, Ordering::Relaxed);
-        self.hurried.store(true, Ordering::Relaxed);
-        self.draining.store(true, Ordering::Release);
-        self.wake();
-    }
-
-    /// The sockets are closed, so that a worker that drains has an end even if clients never stop coming.
-    pub fn close(&self) {
-        self.closed.store(true, Ordering::Release);
-        self.wake();
-    }
-
-    /// Others accept from now on; the worker ends when its last connection has.
-    pub fn retire(&self) {
-        self.retired.store(true, Ordering::Relaxed);
-        self.draining.store(true, Ordering::Release);
-        self.wake();
-    }
-
-    pub(crate) fn begin(&self) {
-        for flag in [&self.draining, &self.retired, &self.hurried, &self.stays, &self.closed] {
-            flag.store(false, Ordering::Relaxed);
-        }
-        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        self.deadline.store(u64::MAX, Ordering::Relaxed);
-        self.running.store(true, Ordering::Release);
-    }
-
-    pub(crate) fn end(&self) {
-        self.running.store(false, Ordering::Release);
-    }
-
-    pub fn is_running(&self) -> bool {
-        self.running.load(Ordering::Acquire)
-    }
-
-    pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
-    }
-
-    fn wake(&self) {
-        // It can only fail because it is full, which wakes as well.
-        let _ = rustix::io::write(&self.waker, &1u64.to_ne_bytes());
-    }
-}
 
 /// A listener as one worker sees it, with the plan it belongs to: what it says of routes and backends are numbers there.
 #[derive(Debug)]
@@ -473,8 +345,7 @@ impl Worker {
         // Nothing to read means that somebody was faster; there is nobody else.
         let _ = rustix::io::read(&self.shared.waker, &mut count);
         self.told();
-        let next = self.shared.next.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(plan) = next {
+        if let Some(plan) = self.shared.take_plan() {
             self.change_to(plan);
         }
         if self.shared.is_draining() {

@@ -4,11 +4,11 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::Worker;
 use super::client::Client;
 use super::gather::Gathered;
 use super::request::upgrades;
 use super::waiting::Due;
-use super::{Shared, Worker};
 use crate::clock;
 use crate::exchange::{Failure, Local};
 use crate::filter::wait::{Told, Waiting};
@@ -299,16 +299,4 @@ fn choose<'a>(
         let place = route.targets.draw(dice)?;
         Some((place, route.targets.get(place)?, None))
     })
-}
-
-impl Shared {
-    /// From any thread: what an exchange has waited for.
-    pub(crate) fn tell(&self, told: Told) {
-        self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(told);
-        self.wake();
-    }
-
-    fn take_told(&self) -> Vec<Told> {
-        std::mem::take(&mut *self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
-    }
 }
