@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use crate::harness::{Client, World, eventually, simple_spec};
+use crate::harness::{Client, Port, World, eventually, simple_spec};
 use crate::wire::{Came, DATA, HEADERS, WHOLE, Wire, frame, get, post, request};
 
 const DELAY: Duration = Duration::from_millis(60);
@@ -180,7 +180,8 @@ fn dead_end() -> SocketAddr {
 #[test]
 fn what_never_came_was_waited_for_where_it_was_missing() {
     let app = dead_end();
-    let refused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let reserved = Port::reserve();
+    let refused = reserved.address;
     let spec = simple_spec(&[app], "").replace("endpoints:", "maxRequests: 2\n  limits: {pending: 9}\n  endpoints:");
     let bounded = spec.replace("- name: all\n", "- name: all\n  timeouts: {request: 600ms}\n");
     let again = "  retries: {backoff: 1m, maxBackoff: 1m}\n  timeouts: {request: 600ms}\n";
