@@ -18,6 +18,8 @@ use super::way::reachable;
 const MOST: usize = 8 << 20;
 /// The API ends a watch after this many seconds.
 const WATCH: u32 = 290;
+/// What has ended is begun again after this time: it may always end at once.
+const REST: Duration = Duration::from_millis(200);
 
 #[derive(Debug)]
 pub(super) struct Slices {
@@ -109,6 +111,11 @@ impl Slices {
 }
 
 impl Slices {
+    /// Before the next list, if the API has just refused to go on from the last one.
+    fn rest(&self) -> Duration {
+        if self.version.is_none() { REST } else { Duration::ZERO }
+    }
+
     /// A service of both families has slices of both, with the same pods.
     fn reachable(&self) -> Vec<Instance> {
         reachable(instances(&self.known, self.port.as_deref()), |one| match &one.address {
@@ -128,19 +135,18 @@ impl Source for Slices {
         }
         if self.open.is_none() {
             self.open()?;
-            return Ok(Said { list: None, wait: now });
+            return Ok(Said { list: None, wait: self.rest() });
         }
         let line = self.open.as_mut().map(|open| open.0.next_line(MOST));
         match line {
             Some(Ok(Line::Whole(line))) => {
                 let changed = self.take(&serde_json::from_slice(&line)?);
-                Ok(Said { list: changed.then(|| self.reachable()), wait: now })
+                Ok(Said { list: changed.then(|| self.reachable()), wait: self.rest() })
             }
             Some(Ok(Line::Waits)) | None => Ok(Said { list: None, wait: now }),
             Some(Ok(Line::End)) => {
                 self.open = None;
-                // Not at once, in case it always ends at once.
-                Ok(Said { list: None, wait: Duration::from_millis(200) })
+                Ok(Said { list: None, wait: REST })
             }
             Some(Err(error)) => {
                 self.open = None;

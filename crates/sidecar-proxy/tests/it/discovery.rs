@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::harness::{Client, Does, Upstream, World, eventually, ok, simple_spec};
 
@@ -184,6 +184,34 @@ fn endpoint_slices_are_watched() {
     gone.store(true, Ordering::Relaxed);
     eventually("the new list", || body(&world) == "a");
     assert_eq!(lists.load(Ordering::Relaxed), 2);
+}
+
+/// An API that never lets a watch begin is not asked as fast as it answers.
+#[test]
+fn a_watch_that_is_refused_each_time_is_no_flood() {
+    let app = Upstream::start(|_| ok("app"));
+    let address = app.address;
+    let lists = Arc::new(Mutex::new(Vec::new()));
+    let times = Arc::clone(&lists);
+    let api = Upstream::start(move |seen| {
+        if seen.line().contains("watch=true") {
+            let gone = json("{\"type\":\"ERROR\",\"object\":{\"kind\":\"Status\",\"code\":410}}\n");
+            let count = times.lock().unwrap().len();
+            return if count % 2 == 0 {
+                gone
+            } else {
+                Does::SaysAndCloses("HTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n".to_owned())
+            };
+        }
+        times.lock().unwrap().push(Instant::now());
+        json(&format!(r#"{{"metadata":{{"resourceVersion":"5"}},"items":[{}]}}"#, slice(address, 5)))
+    });
+    let source = format!("{{kubernetes: {{service: app, namespace: ns, port: http, api: 'http://{}'}}}}", api.address);
+    let world = World::with(&spec(&source, ""));
+    assert_eq!(body(&world), "app");
+    eventually("many lists", || lists.lock().unwrap().len() >= 6);
+    let lists = lists.lock().unwrap();
+    assert!(lists[5] - lists[0] >= Duration::from_millis(900), "{:?}", lists[5] - lists[0]);
 }
 
 #[test]
