@@ -412,8 +412,10 @@ impl State {
         while let Some(batch) = self.memory.pop_front_if(|batch| batch.sequence <= through) {
             self.memory_bytes -= batch.weight();
         }
-        if self.spooling && !self.always_spool && through + 1 == self.next_sequence {
-            self.spooling = false;
+        if through + 1 == self.next_sequence {
+            // Nothing waits for the spool; the next entry tells how it is.
+            self.spool_error = None;
+            self.spooling &= self.always_spool;
         }
     }
 }

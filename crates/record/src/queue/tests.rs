@@ -104,6 +104,24 @@ fn a_full_memory_goes_to_disk_and_comes_back_in_order() {
 }
 
 #[test]
+fn a_spool_that_failed_is_no_trouble_once_nothing_waits() {
+    let directory = tempfile::tempdir().unwrap();
+    let (queue, _) = open(100, 1, Some(directory.path()), Positions::new());
+    let origin = origin();
+    // As a full disk does, this refuses every segment.
+    std::fs::remove_dir_all(directory.path()).unwrap();
+    queue.push(batch(&origin, 0)).unwrap();
+    queue.push(batch(&origin, 1)).unwrap();
+    let mut sink = queue.consumer(0);
+    let first = sink.take(1, NO_WAIT).unwrap();
+    sink.acknowledge(&first);
+    assert!(queue.depth().spool_error.is_some(), "the other batch is in memory alone");
+    let rest = sink.take(1000, NO_WAIT).unwrap();
+    sink.acknowledge(&rest);
+    assert_eq!((queue.depth().waiting, queue.depth().spool_error), (0, None));
+}
+
+#[test]
 fn after_a_crash_the_spool_is_delivered_to_those_who_miss_it() {
     let directory = tempfile::tempdir().unwrap();
     let origin = origin();
