@@ -202,9 +202,6 @@ impl Worker {
         self.wake = clock::now();
         self.tick = self.wake;
         self.local.purse.set_now(self.tick);
-        if self.local.purse.is_overdrawn() {
-            self.make_way();
-        }
         if events.len() > 1 {
             self.bury(events);
         }
@@ -214,6 +211,10 @@ impl Worker {
         for _ in 0..self.ready.len() {
             let Some(token) = self.ready.pop_front() else { break };
             self.resume(token);
+        }
+        // Not before: if this process was stopped for a while, others may have taken what they were to take meanwhile.
+        if self.local.purse.is_overdrawn() {
+            self.make_way();
         }
         while let Some(token) = self.timers.pop(self.tick) {
             self.expire(token);
