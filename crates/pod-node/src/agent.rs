@@ -239,11 +239,15 @@ impl Agent {
                 // Labels, taints or a cordon may have changed.
                 self.retry_unscheduled().await;
             }
-            Wake::Namespaces(Word::Listed(_)) => {}
+            // Some may have been made before anybody listened.
+            Wake::Namespaces(Word::Listed(list)) => {
+                for namespace in &list.items {
+                    self.furnish(namespace).await;
+                }
+            }
             Wake::Namespaces(Word::Changed(event)) => {
                 if event.kind == ChangeKind::Added {
-                    let made = namespace::furnish(&self.store, &event.object, &self.config.root_ca, self.now()).await;
-                    self.check(made);
+                    self.furnish(&event.object).await;
                 }
             }
         }
@@ -265,6 +269,11 @@ impl Agent {
         self.retry_unscheduled().await;
         beat.count += 1;
         beat.next = Instant::now() + HEARTBEAT;
+    }
+
+    async fn furnish(&self, namespace: &pod_store::Object) {
+        let made = namespace::furnish(&self.store, namespace, &self.config.root_ca, self.now()).await;
+        self.check(made);
     }
 
     async fn publish(&self, images: Option<serde_json::Value>) {
