@@ -181,14 +181,16 @@ fn after_the_machines_end_pods_start_by_policy() {
     node.apply(ONCE);
     node.until("get pod once --no-headers", |out| out.contains("Error"));
     let uid = node.value("pod/web", "{.metadata.uid}");
+    let before = node.value("pod/web", "{.status.containerStatuses[0].containerID}");
     // The power goes: the daemon, every shim, and what was in memory (/run).
     node.kill();
     end_shims(&node);
     std::fs::remove_dir_all(node.world.roots().run).unwrap();
     node.come();
     node.until(
-        "get pod web -o 'jsonpath={.status.containerStatuses[0].ready}{.status.initContainerStatuses[1].ready}'",
-        |out| out == "truetrue",
+        "get pod web -o 'jsonpath={.status.containerStatuses[0].ready}{.status.initContainerStatuses[1].ready} {.status.containerStatuses[0].containerID}'",
+        // Until the node has looked, it says what was before.
+        |out| out.starts_with("truetrue ") && !out.ends_with(&before),
     );
     assert_eq!(node.value("pod/web", "{.metadata.uid}"), uid);
     assert_eq!(node.ok("exec web -c app -- cat /www/index.html"), "prepared by web\n");
