@@ -272,8 +272,8 @@ pub fn write_request(text: &[u8], https: bool, upgrade: bool, out: &mut Vec<u8>)
         hpack::put(b":protocol", b"websocket", out);
     }
     for (name, value) in lines(&text[end..]) {
-        let goes = is_foreign(name) || name.eq_ignore_ascii_case(b"host") || upgrade && is_of_handshake(name);
-        if !goes {
+        let is_left_out = is_foreign(name) || name.eq_ignore_ascii_case(b"host") || upgrade && is_of_handshake(name);
+        if !is_left_out {
             hpack::put(name, value, out);
         }
     }

@@ -28,9 +28,9 @@ pub(crate) struct Parked {
     pub(super) fields: Vec<Field>,
     /// The filter that asked.
     pub(super) at: usize,
-    pub(super) ticket: u64,
+    ticket: u64,
     /// Then the filter decides without what it waits for.
-    pub(super) until: u64,
+    until: u64,
     /// The body it waits for.
     pub(super) gathered: Option<Gathered>,
 }
@@ -148,19 +148,7 @@ impl Worker {
                     _ => Duration::ZERO,
                 };
                 let until = self.tick.saturating_add(u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX));
-                let parked = Parked {
-                    bytes: kept.to_vec(),
-                    head: *head,
-                    fields: fields.to_vec(),
-                    at,
-                    ticket: self.ticket,
-                    until,
-                    gathered: None,
-                };
-                self.ticket += 1;
-                if let Some(exchange) = self.exchange(x) {
-                    exchange.parked = Some(Box::new(parked));
-                }
+                self.park(x, kept, head, fields, (at, until), None);
                 self.wait_until(x, until, Due::Filter);
                 // It is not the client that is waited for.
                 self.guard(x, true);
@@ -232,6 +220,24 @@ impl Worker {
                 self.launch(x, pool, bytes, head.size, upgrade);
             }
         }
+    }
+
+    /// Keeps the request until filter number `at` is answered, or has its body.
+    pub(super) fn park(
+        &mut self,
+        x: u32,
+        bytes: &[u8],
+        head: &Request,
+        fields: &[Field],
+        (at, until): (usize, u64),
+        gathered: Option<Gathered>,
+    ) {
+        let ticket = self.ticket;
+        self.ticket += 1;
+        let Some(exchange) = self.exchange(x) else { return };
+        let (bytes, fields) = (bytes.to_vec(), fields.to_vec());
+        exchange.parked = Some(Box::new(Parked { bytes, head: *head, fields, at, ticket, until, gathered }));
+        exchange.count();
     }
 
     fn answer_by_filter(&mut self, x: u32, response: Response) {

@@ -9,7 +9,6 @@ use crate::exchange::Failure;
 use crate::filter::Seen;
 use crate::head::{Field, Length, Name, Refusal, Request};
 use crate::ledger::Phase;
-use crate::sock::Got;
 
 /// A body may take so many times its own length for its framing: chunks of a single byte take six.
 const FRAMING: usize = 8;
@@ -96,20 +95,7 @@ impl Worker {
                 return;
             }
         }
-        let ticket = self.ticket;
-        self.ticket += 1;
-        let parked = Parked {
-            bytes: bytes.to_vec(),
-            head: *head,
-            fields: fields.to_vec(),
-            at,
-            ticket,
-            until: u64::MAX,
-            gathered: Some(gathered),
-        };
-        let Some(exchange) = self.exchange(x) else { return };
-        exchange.parked = Some(Box::new(parked));
-        exchange.count();
+        self.park(x, bytes, head, fields, (at, u64::MAX), Some(gathered));
         self.guard(x, false);
         if stream == 0 {
             self.pump_request(x);
@@ -130,19 +116,10 @@ impl Worker {
 
     /// Reads more of the body of a whole connection; whether there may be more still.
     pub(super) fn gather_once(&mut self, x: u32, input: &mut [u8]) -> bool {
+        let Some(length) = self.read_body(x, input) else { return false };
         let Some(exchange) = self.exchanges.get_mut(x) else { return false };
-        let Some(down) = self.downs.get_mut(exchange.down) else { return false };
         let Some(parked) = exchange.parked.as_deref_mut() else { return false };
         let Some(gathered) = parked.gathered.as_mut() else { return false };
-        let piece = self.local.purse.piece(input.len());
-        let length = match down.sock.read(&mut input[..piece], &mut self.cipher) {
-            Ok(Got::Bytes(length)) => length,
-            Ok(Got::Nothing) => return false,
-            Ok(Got::End | Got::Cut) | Err(_) => {
-                self.abandon(x, Failure::ClientGone);
-                return false;
-            }
-        };
         let now = clock::now();
         self.tick = now;
         parked.bytes.extend_from_slice(&input[..length]);

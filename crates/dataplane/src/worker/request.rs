@@ -341,23 +341,15 @@ impl Worker {
             return self.gather_once(x, input);
         }
         let d = exchange.down;
-        let Some(down) = self.downs.get_mut(d) else { return false };
         // Without a backend's connection that takes more, the client waits.
         let Some(u) = exchange.up else { return false };
         let Some(up) = self.ups.get_mut(u) else { return false };
         if !up.takes(exchange.up_stream) || !exchange.sent {
             return false;
         }
-        // The backend may take nothing of it.
-        let piece = self.local.purse.piece(input.len());
-        let length = match down.sock.read(&mut input[..piece], &mut self.cipher) {
-            Ok(Got::Bytes(length)) => length,
-            Ok(Got::Nothing) => return false,
-            Ok(Got::End | Got::Cut) | Err(_) => {
-                self.abandon(x, Failure::ClientGone);
-                return false;
-            }
-        };
+        let Some(length) = self.read_body(x, input) else { return false };
+        let Some(exchange) = self.exchanges.get_mut(x) else { return false };
+        let (Some(down), Some(up)) = (self.downs.get_mut(d), self.ups.get_mut(u)) else { return false };
         self.output.clear();
         let chunked = exchange.request_chunked;
         let mut passed = match exchange.request.pass(&input[..length], chunked, &mut self.output) {
@@ -410,6 +402,21 @@ impl Worker {
             self.mirror(*copy);
         }
         !done
+    }
+
+    /// Reads what has come of the body of a whole connection; `None`: nothing, and if the client is gone, so is the exchange.
+    pub(super) fn read_body(&mut self, x: u32, input: &mut [u8]) -> Option<usize> {
+        let down = self.downs.get_mut(self.exchanges.get(x)?.down)?;
+        // Whoever it is for may take nothing of it.
+        let piece = self.local.purse.piece(input.len());
+        match down.sock.read(&mut input[..piece], &mut self.cipher) {
+            Ok(Got::Bytes(length)) => Some(length),
+            Ok(Got::Nothing) => None,
+            Ok(Got::End | Got::Cut) | Err(_) => {
+                self.abandon(x, Failure::ClientGone);
+                None
+            }
+        }
     }
 
     /// A short answer of our own; the client's connection goes on if it can.

@@ -53,7 +53,7 @@ pub(super) struct Up {
 }
 
 /// How often a request may be sent again that was provably not looked at (RFC 9113 §6.8), besides the route's retries.
-const UNSEEN: u32 = 8;
+pub(super) const UNSEEN: u32 = 8;
 /// Streams in a row that a shared connection may leave without a word before it gets no more.
 const UNHEARD: u32 = 8;
 /// Bytes of plain text in a record at most (RFC 8446 §5.1).

@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use super::Worker;
 use super::response::{Turn, status_line};
-use super::upstream::sooner;
+use super::upstream::{UNSEEN, sooner};
 use crate::exchange::{Answer, Failure};
 use crate::forward;
 use crate::h2::Session;
@@ -94,7 +94,7 @@ impl Worker {
         let Some(exchange) = self.exchange(x) else { return };
         exchange.replaced += 1;
         // Endpoints that change their minds with each connection are not asked for ever.
-        let again = exchange.replaced < 8;
+        let again = exchange.replaced < UNSEEN;
         self.release(x, false);
         if again {
             self.send_out(x);

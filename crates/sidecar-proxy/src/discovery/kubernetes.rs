@@ -108,9 +108,7 @@ impl Slices {
         }
         changed
     }
-}
 
-impl Slices {
     /// Before the next list, if the API has just refused to go on from the last one.
     fn rest(&self) -> Duration {
         if self.version.is_none() { REST } else { Duration::ZERO }

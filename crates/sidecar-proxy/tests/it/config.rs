@@ -73,8 +73,6 @@ fn the_reference_is_up_to_date() {
 
 #[test]
 fn every_problem_is_reported_at_its_place() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("bad.yaml");
     let bad = "apiVersion: outrigger.dev/v1alpha1
 kind: Proxy
 spec:
@@ -102,11 +100,10 @@ spec:
   limits: {head: 1Mi}
   filters: {unused: {respond: {status: 99}}}
 ";
-    std::fs::write(&path, bad).unwrap();
-    let output = run(&["--check", "--config", path.to_str().unwrap()]);
-    assert_eq!(output.status.code(), Some(3));
+    let (code, said) = checked(bad);
+    assert_eq!(code, Some(3));
     assert_eq!(
-        text(&output.stderr).replace(path.to_str().unwrap(), "F"),
+        said,
         "F:5:24: spec.listeners[0].address: must be `:PORT`, `ADDRESS:PORT` or `unix:/PATH`
 F:6:12: spec.listeners[1].name: the name `a` is taken already
 F:6:36: spec.listeners[1].tcp: there is no backend `nobody`
@@ -138,21 +135,25 @@ F:26:40: spec.filters.unused.respond.status: must be from 200 to 599
     );
 }
 
-/// What is said of a document with this spec, each with its place.
-pub(crate) fn problems(spec: &str) -> Vec<String> {
+/// How `--check` ends and what it says of a document, whose path is `F`.
+fn checked(document: &str) -> (Option<i32>, String) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("bad.yaml");
-    let spec: String = spec.lines().map(|line| format!("  {line}\n")).collect();
-    std::fs::write(&path, format!("apiVersion: outrigger.dev/v1alpha1\nkind: Proxy\nspec:\n{spec}")).unwrap();
+    std::fs::write(&path, document).unwrap();
     let output = run(&["--check", "--config", path.to_str().unwrap()]);
-    let said = text(&output.stderr).replace(&format!("{}:", path.display()), "");
-    said.lines().filter(|line| !line.ends_with("problem(s)")).map(str::to_owned).collect()
+    (output.status.code(), text(&output.stderr).replace(path.to_str().unwrap(), "F"))
+}
+
+/// What is said of a document with this spec, each with its place.
+pub(crate) fn problems(spec: &str) -> Vec<String> {
+    let spec: String = spec.lines().map(|line| format!("  {line}\n")).collect();
+    let (_, said) = checked(&format!("apiVersion: outrigger.dev/v1alpha1\nkind: Proxy\nspec:\n{spec}"));
+    let lines = said.lines().filter(|line| !line.ends_with("problem(s)"));
+    lines.map(|line| line.strip_prefix("F:").unwrap_or(line).to_owned()).collect()
 }
 
 #[test]
 fn what_could_never_hold_is_refused() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("bad.yaml");
     let bad = "apiVersion: outrigger.dev/v1alpha1
 kind: Proxy
 spec:
@@ -171,10 +172,8 @@ spec:
   - {name: b, endpoints: ['h:1'], activeHealth: {successes: 0}}
   - {name: c, discover: [{kubernetes: {service: ''}}, {consul: {service: ''}}]}
 ";
-    std::fs::write(&path, bad).unwrap();
-    let output = run(&["--check", "--config", path.to_str().unwrap()]);
     assert_eq!(
-        text(&output.stderr).replace(path.to_str().unwrap(), "F"),
+        checked(bad).1,
         "F:8:13: spec.routes[0].hosts[0]: must be a lower-case host name, or `*.` and one
 F:8:25: spec.routes[0].hosts[1]: must be a lower-case host name, or `*.` and one
 F:8:37: spec.routes[0].hosts[2]: must be a lower-case host name, or `*.` and one
@@ -193,8 +192,6 @@ F:17:74: spec.backends[2].discover[1].consul.service: must not be empty
 
 #[test]
 fn where_endpoints_have_not_one_host_a_server_name_is_needed() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("bad.yaml");
     let bad = "apiVersion: outrigger.dev/v1alpha1
 kind: Proxy
 spec:
@@ -206,10 +203,8 @@ spec:
   - {name: d, endpoints: ['h:1'], discover: [{srv: h}], tls: {}}
   - {name: e, endpoints: ['h:1', 'g:1'], tls: {serverName: h}}
 ";
-    std::fs::write(&path, bad).unwrap();
-    let output = run(&["--check", "--config", path.to_str().unwrap()]);
     assert_eq!(
-        text(&output.stderr).replace(path.to_str().unwrap(), "F"),
+        checked(bad).1,
         "F:7:64: spec.backends[1].tls: needs a serverName, since the endpoints have different hosts
 F:8:39: spec.backends[2].tls: needs a serverName, since a socket has none
 F:9:57: spec.backends[3].tls: needs a serverName, since endpoints are discovered

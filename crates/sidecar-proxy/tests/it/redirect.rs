@@ -83,14 +83,19 @@ fn in_two_networks<T: Send>(other: impl FnOnce() -> T + Send, pod: impl FnOnce(T
     });
 }
 
-const SPEC: &str = "listeners:
-- {name: in, address: \"0.0.0.0:15006\", transparent: true}
-- {name: out, address: \"0.0.0.0:15001\", transparent: true, tcp: original}
-routes:
-- {name: all, backends: [{name: original}]}
+/// What takes redirected connections of IPv4, and these listeners besides.
+fn spec(more: &str) -> String {
+    format!(
+        "listeners:
+- {{name: in, address: \"0.0.0.0:15006\", transparent: true}}
+- {{name: out, address: \"0.0.0.0:15001\", transparent: true, tcp: original}}
+{more}routes:
+- {{name: all, backends: [{{name: original}}]}}
 backends:
-- {name: original, endpoints: [], originalDestination: true}
-";
+- {{name: original, endpoints: [], originalDestination: true}}
+"
+    )
+}
 
 #[test]
 fn connections_go_through_the_proxy_and_arrive_where_they_were_meant_to() {
@@ -111,7 +116,7 @@ fn connections_go_through_the_proxy_and_arrive_where_they_were_meant_to() {
         |(_outside, wish, answers)| {
             let mut world = World::new();
             world.user = Some(1337);
-            world.start(SPEC);
+            world.start(&spec(""));
             let flags = "--inbound-port 15006 --outbound-port 15001 --exclude-uid 1337 --exclude-inbound 22 --exclude-network 10.200.0.0/16";
             redirect(flags);
             let rules = run("nft list ruleset");
@@ -161,16 +166,9 @@ fn connections_go_through_the_proxy_and_arrive_where_they_were_meant_to() {
     );
 }
 
-/// Listeners for both families at the same ports.
-const BOTH: &str = "listeners:
-- {name: in, address: \"0.0.0.0:15006\", transparent: true}
-- {name: out, address: \"0.0.0.0:15001\", transparent: true, tcp: original}
-- {name: in6, address: \"[::]:15006\", transparent: true}
+/// The same ports for the other family.
+const SIX: &str = "- {name: in6, address: \"[::]:15006\", transparent: true}
 - {name: out6, address: \"[::]:15001\", transparent: true, tcp: original}
-routes:
-- {name: all, backends: [{name: original}]}
-backends:
-- {name: original, endpoints: [], originalDestination: true}
 ";
 
 #[test]
@@ -195,7 +193,7 @@ fn both_families_go_through_the_proxy() {
         |(_outside, wish, answers)| {
             let mut world = World::new();
             world.user = Some(1337);
-            world.start(BOTH);
+            world.start(&spec(SIX));
             redirect("--inbound-port 15006 --outbound-port 15001 --exclude-uid 1337 --exclude-network fd00:77::/32");
             let connections = || world.metric("outrigger_proxy_connections_total");
             for there in ["10.9.9.9:8080", "[fd00:9::9]:8080"] {

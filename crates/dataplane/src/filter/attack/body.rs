@@ -123,7 +123,9 @@ fn unescape<'a>(text: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
 /// The names and values of parts; of files their names alone.
 fn parts(body: &[u8], boundary: &[u8], excluded: &[&[u8]], out: &mut Vec<u8>) {
     let delimiter = [b"--", boundary].concat();
-    for part in memmem_split(body, &delimiter).skip(1) {
+    let mut delimiters = memmem::find_iter(body, &delimiter).peekable();
+    while let Some(at) = delimiters.next() {
+        let part = &body[at + delimiter.len()..delimiters.peek().copied().unwrap_or(body.len())];
         // There are readers that do with less than RFC 2046.
         let proper = memmem::find(part, b"\r\n\r\n").map(|at| (at, at + 4));
         let bare = memmem::find(part, b"\n\n").map(|at| (at, at + 2));
@@ -140,18 +142,6 @@ fn parts(body: &[u8], boundary: &[u8], excluded: &[&[u8]], out: &mut Vec<u8>) {
             out.push(BREAK);
         }
     }
-}
-
-fn memmem_split<'a>(text: &'a [u8], by: &[u8]) -> impl Iterator<Item = &'a [u8]> {
-    let finder = memmem::Finder::new(by).into_owned();
-    let length = by.len();
-    let mut rest = Some(text);
-    std::iter::from_fn(move || {
-        let all = rest.take()?;
-        let Some(at) = finder.find(all) else { return Some(all) };
-        rest = Some(&all[at + length..]);
-        Some(&all[..at])
-    })
 }
 
 /// The value of a parameter of `Content-Disposition: form-data; name="x"`.
